@@ -1,0 +1,11 @@
+"""Operators: multi-scale deformable attention, and the stand-in for mmcv's compiled module.
+
+Importing this room makes ``mmcv.ops`` importable; ``MMCV_EXT`` says whose operators it uses.
+"""
+from .mmcv_stand_in import install_stand_in
+from .modulated_deform_conv import modulated_deform_conv2d
+from .multi_scale_deformable_attention import multi_scale_deformable_attention
+
+MMCV_EXT = install_stand_in()
+
+__all__ = ['MMCV_EXT', 'modulated_deform_conv2d', 'multi_scale_deformable_attention']

@@ -1,0 +1,40 @@
+"""Box parametrisations and conventions.
+
+Metric boxes are (x, y, z, l, w, h, yaw, vx, vy) in the LiDAR frame (x right, y forward, z up), metres, radians, metres per
+second. Network boxes are (cx, cy, log l, log w, cz, log h, sin yaw, cos yaw, vx, vy) with cz the box's *centre*.
+"""
+import math
+
+import torch
+from torch import Tensor
+
+
+def normalize_boxes(boxes: Tensor) -> Tensor:
+    """(n, 9) metric boxes with centre z to (n, 10) network boxes."""
+    x, y, z, length, width, height, yaw, vx, vy = boxes.unbind(-1)
+    return torch.stack([x, y, length.log(), width.log(), z, height.log(), yaw.sin(), yaw.cos(), vx, vy], dim=-1)
+
+
+def denormalize_boxes(boxes: Tensor) -> Tensor:
+    """(..., 10) network boxes to (..., 9) metric boxes with centre z."""
+    x, y, log_l, log_w, z, log_h, sin, cos, vx, vy = boxes.unbind(-1)
+    yaw = torch.atan2(sin, cos)
+    return torch.stack([x, y, z, log_l.exp(), log_w.exp(), log_h.exp(), yaw, vx, vy], dim=-1)
+
+
+def boxes_from_old_convention(boxes: Tensor) -> Tensor:
+    """(n, 7 or 9) boxes of mmdetection3d before 1.0, (x, y, z, w, l, h, yaw_old, ...), to today's; z is untouched."""
+    return _swap_convention(boxes)
+
+
+def boxes_to_old_convention(boxes: Tensor) -> Tensor:
+    """The inverse of :func:`boxes_from_old_convention`."""
+    return _swap_convention(boxes)
+
+
+def _swap_convention(boxes: Tensor) -> Tensor:
+    """Swap length and width, ``yaw -> -yaw - pi / 2`` wrapped to [-pi, pi): its own inverse."""
+    if boxes.shape[-1] not in (7, 9):
+        raise ValueError(f'boxes have 7 or 9 values, got {boxes.shape[-1]}')
+    yaw = torch.remainder(-boxes[..., 6:7] - math.pi / 2 + math.pi, 2 * math.pi) - math.pi
+    return torch.cat([boxes[..., :3], boxes[..., 4:5], boxes[..., 3:4], boxes[..., 5:6], yaw, boxes[..., 7:]], dim=-1)

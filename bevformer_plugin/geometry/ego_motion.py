@@ -1,0 +1,87 @@
+"""How the vehicle moved between two frames, and what that does to a BEV feature map.
+
+The CAN-bus vector of a frame has 18 entries: translation in the global frame (3, metres), quaternion (4), acceleration
+(3), rotation rate (3), velocity (3), heading in radians, heading in degrees.
+"""
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .bev_grid import BEVGrid
+
+HEADING_RAD, HEADING_DEG = 16, 17
+
+
+def relative_can_bus(current: Tensor, previous: Tensor | None, wrap_heading: bool = True) -> Tensor:
+    """The CAN-bus vector with translation and heading degrees relative to the previous frame.
+
+    Args:
+        current: (18,) absolute pose of the current frame.
+        previous: (18,) absolute pose of the previous frame; None gives zero differences.
+        wrap_heading: bring the heading difference into [-180, 180) degrees. The published code does not, so a vehicle
+            that crosses north appears to turn by almost 360 degrees.
+
+    Returns:
+        (18,) float64; entry 16 stays the absolute heading in radians.
+    """
+    relative = current.detach().clone().double()
+    before = current if previous is None else previous
+    relative[:3] -= before[:3].double()
+    turn = relative[HEADING_DEG] - before[HEADING_DEG].double()
+    relative[HEADING_DEG] = torch.remainder(turn + 180, 360) - 180 if wrap_heading else turn
+    return relative
+
+
+def bev_shift(can_bus: Tensor, grid: BEVGrid) -> Tensor:
+    """Displacement of the vehicle in fractions of the grid (paper section 3.4, ego-motion alignment).
+
+    With d the global translation since the last frame, a the heading and b = atan2(dy, dx):
+    ``shift_y = |d| cos(a - b) / cell_y / bev_h`` and ``shift_x = |d| sin(a - b) / cell_x / bev_w``.
+
+    Args:
+        can_bus: (B, 18) relative to the previous frame, see :func:`relative_can_bus`.
+
+    Returns:
+        (B, 2) float32, (shift_x, shift_y).
+    """
+    can_bus = can_bus.double()
+    distance = can_bus[:, :2].norm(dim=-1)
+    angle = can_bus[:, HEADING_RAD] - torch.atan2(can_bus[:, 1], can_bus[:, 0])
+    shift_y = distance * angle.cos() / grid.cell_y / grid.bev_h
+    shift_x = distance * angle.sin() / grid.cell_x / grid.bev_w
+    return torch.stack([shift_x, shift_y], dim=-1).float()
+
+
+def rotate_bev(bev_embed: Tensor, degrees: Tensor, grid: BEVGrid, center: tuple[float, float] | None = None,
+               interpolation: str = 'bilinear') -> Tensor:
+    """Rotate BEV maps counter-clockwise on the array, each by its own angle; cells from outside are zero.
+
+    Args:
+        bev_embed: (B, Q, C).
+        degrees: (B,) heading change since the frame of ``bev_embed``.
+        center: (column, row) in cells that stays fixed; None is the centre of the grid.
+        interpolation: 'bilinear' or 'nearest'.
+
+    Returns:
+        (B, Q, C).
+    """
+    height, width = grid.bev_h, grid.bev_w
+    maps = bev_embed.transpose(1, 2).unflatten(2, (height, width))  # BxQxC -> BxCxHxW
+    radians = -degrees.to(torch.float64) * (math.pi / 180)
+    cos, sin = radians.cos(), radians.sin()
+    offset_x, offset_y = (0.0, 0.0) if center is None else (center[0] - width * 0.5, center[1] - height * 0.5)
+    # Inverse map, output cell -> input cell, about the centre; rows are (x, y) in cells.
+    shift_x = -cos * offset_x - sin * offset_y + offset_x
+    shift_y = sin * offset_x - cos * offset_y + offset_y
+    theta = torch.stack([torch.stack([cos, sin, shift_x], -1), torch.stack([-sin, cos, shift_y], -1)], -2)
+    theta = theta.to(bev_embed.device, torch.float32)
+    x = torch.arange(width, device=bev_embed.device) + 0.5 - width * 0.5
+    y = torch.arange(height, device=bev_embed.device) + 0.5 - height * 0.5
+    y, x = torch.meshgrid(y, x, indexing='ij')
+    cells = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # HxWx3
+    scale = torch.tensor([0.5 * width, 0.5 * height], device=bev_embed.device)
+    sampling = torch.einsum('hwk,bck->bhwc', cells, theta) / scale  # BxHxWx2
+    rotated = F.grid_sample(maps.float(), sampling, mode=interpolation, padding_mode='zeros', align_corners=False)
+    return rotated.flatten(2).transpose(1, 2).to(bev_embed.dtype)

@@ -1,0 +1,105 @@
+"""The detection decoder: object queries attend to each other, then to the BEV, and refine their reference points."""
+import torch
+from mmcv.cnn.bricks.transformer import FFN
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor, nn
+
+from .deformable_attention import DeformableAttentionCore
+
+
+@MODELS.register_module()
+class DetectionTransformerDecoderLayer(BaseModule):
+    """Self-attention, norm, deformable attention to the BEV, norm, FFN, norm (Deformable DETR's decoder layer).
+
+    Args:
+        embed_dims: channels C.
+        num_heads: attention heads.
+        feedforward_channels: hidden channels of the FFN.
+        num_points: BEV sampling points per head.
+        dropout: after each attention and inside the FFN.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, num_points: int = 4,
+                 dropout: float = 0.1) -> None:
+        super().__init__()
+        self.self_attention = nn.MultiheadAttention(embed_dims, num_heads, dropout=dropout, batch_first=True)
+        self.cross_attention = DeformableAttentionCore(embed_dims, num_heads, num_levels=1, num_points=num_points)
+        self.output_proj = nn.Linear(embed_dims, embed_dims)
+        self.dropout = nn.Dropout(dropout)
+        self.ffn = FFN(embed_dims, feedforward_channels, ffn_drop=dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
+
+    def forward(self, query: Tensor, query_pos: Tensor, bev_embed: Tensor, reference_points: Tensor,
+                bev_shape: Tensor, num_groups: int) -> Tensor:
+        """One layer.
+
+        Args:
+            query: (B, M, C).
+            query_pos: (B, M, C).
+            bev_embed: (B, Q, C).
+            reference_points: (B, M, 2) fractions of the grid.
+            bev_shape: (1, 2) integer (bev_h, bev_w).
+            num_groups: the M queries are this many groups that do not see each other.
+
+        Returns:
+            (B, M, C).
+        """
+        groups = (len(query) * num_groups, -1, query.shape[-1])
+        with_pos, content = (query + query_pos).reshape(groups), query.reshape(groups)
+        attended = self.self_attention(with_pos, with_pos, content, need_weights=False)[0].reshape(query.shape)
+        query = self.norms[0](query + self.dropout(attended))
+
+        offsets, weights = (x.squeeze(3) for x in self.cross_attention.predict_sampling(query + query_pos))
+        sampled = self.cross_attention.sample(self.cross_attention.project_value(bev_embed), bev_shape,
+                                              reference_points[:, :, None, None, None, :], offsets, weights)
+        query = self.norms[1](query + self.dropout(self.output_proj(sampled)))
+        return self.norms[2](self.ffn(query))
+
+
+@MODELS.register_module()
+class DetectionTransformerDecoder(BaseModule):
+    """Decoder layers with iterative refinement of the reference points (Deformable DETR, appendix A.4).
+
+    Args: as :class:`DetectionTransformerDecoderLayer`, and
+        num_layers: number of layers.
+    """
+
+    def __init__(self, num_layers: int, embed_dims: int, num_heads: int, feedforward_channels: int,
+                 num_points: int = 4, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.embed_dims = embed_dims
+        self.num_layers = num_layers
+        self.layers = ModuleList(
+            DetectionTransformerDecoderLayer(embed_dims, num_heads, feedforward_channels, num_points, dropout)
+            for _ in range(num_layers))
+
+    def forward(self, query: Tensor, query_pos: Tensor, bev_embed: Tensor, reference_points: Tensor,
+                bev_hw: tuple[int, int], reg_branches: nn.ModuleList | None, num_groups: int = 1,
+                ) -> tuple[Tensor, Tensor]:
+        """Decode object queries.
+
+        Args:
+            query: (B, M, C).
+            query_pos: (B, M, C).
+            bev_embed: (B, Q, C).
+            reference_points: (B, M, 3) in (x, y, z), fractions of the range.
+            bev_hw: (bev_h, bev_w).
+            reg_branches: one per layer; rows 0, 1 and 4 of their output move x, y and z. None keeps the points.
+            num_groups: groups of queries that do not see each other.
+
+        Returns:
+            states (L, B, M, C) and references (L + 1, B, M, 3), where references[l] is what layer l used. The points are
+            detached between layers.
+        """
+        bev_shape = torch.tensor([bev_hw], device=query.device)
+        states, references = [], [reference_points]
+        for index, layer in enumerate(self.layers):
+            query = layer(query, query_pos, bev_embed, references[-1][..., :2], bev_shape, num_groups)
+            states.append(query)
+            refined = references[-1]
+            if reg_branches is not None:
+                move = reg_branches[index](query)[..., [0, 1, 4]]
+                refined = (torch.logit(refined, eps=1e-5) + move).sigmoid().detach()
+            references.append(refined)
+        return torch.stack(states), torch.stack(references)

@@ -1,0 +1,94 @@
+"""The one deformable attention that TSA, SCA and the decoder share."""
+import math
+
+import torch
+from mmengine.model import constant_init, xavier_init
+from torch import Tensor, nn
+
+from bevformer_plugin.ops import multi_scale_deformable_attention
+
+
+class DeformableAttentionCore(nn.Module):
+    """Predicts where to look and how much each place counts, then samples (Deformable DETR; paper equation 1).
+
+    Several value slots (TSA has two: previous and current BEV) share one projection; each has its own offsets and its own
+    softmax.
+
+    Args:
+        embed_dims: channels C of values and output.
+        num_heads: attention heads.
+        num_levels: feature levels.
+        num_points: sampling points per head and level.
+        num_slots: value slots.
+        query_dims: channels of the query; ``embed_dims`` when None.
+
+    Raises:
+        ValueError: if ``embed_dims`` is not divisible by ``num_heads``.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_points: int, num_slots: int = 1,
+                 query_dims: int | None = None) -> None:
+        super().__init__()
+        if embed_dims % num_heads:
+            raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
+        self.num_heads = num_heads
+        self.num_levels = num_levels
+        self.num_points = num_points
+        self.num_slots = num_slots
+        samples = num_heads * num_slots * num_levels * num_points
+        self.sampling_offsets = nn.Linear(query_dims or embed_dims, samples * 2)
+        self.attention_weights = nn.Linear(query_dims or embed_dims, samples)
+        self.value_proj = nn.Linear(embed_dims, embed_dims)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Head h starts by looking in direction h, point p at p + 1 cells' distance; all points count alike."""
+        constant_init(self.sampling_offsets, 0.0)
+        angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
+        direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
+        direction = direction / direction.abs().max(dim=-1, keepdim=True).values
+        distance = torch.arange(1, self.num_points + 1)
+        grid = direction[:, None, None, :] * distance[None, None, :, None]  # heads x 1 x P x 2
+        grid = grid.expand(-1, self.num_slots * self.num_levels, -1, -1)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(grid.flatten())
+        constant_init(self.attention_weights, 0.0)
+        xavier_init(self.value_proj, distribution='uniform')
+
+    def predict_sampling(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Offsets in cells and normalised weights.
+
+        Args:
+            query: (B, Q, query_dims).
+
+        Returns:
+            (B, Q, heads, slots, L, P, 2) offsets in (x, y) and (B, Q, heads, slots, L, P) weights, which sum to one over
+            the L * P samples of a slot.
+        """
+        sizes = (self.num_heads, self.num_slots, self.num_levels, self.num_points)
+        offsets = self.sampling_offsets(query).unflatten(-1, (*sizes, 2))
+        weights = self.attention_weights(query).unflatten(-1, (*sizes[:2], -1)).softmax(-1).unflatten(-1, sizes[2:])
+        return offsets, weights
+
+    def project_value(self, value: Tensor) -> Tensor:
+        """(..., S, C) to (..., S, heads, C / heads)."""
+        return self.value_proj(value).unflatten(-1, (self.num_heads, -1))
+
+    @staticmethod
+    def sample(value: Tensor, spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor,
+               weights: Tensor) -> Tensor:
+        """Sample one slot around its reference points.
+
+        Args:
+            value: (B, S, heads, C / heads), projected.
+            spatial_shapes: (L, 2) integer (h, w).
+            reference_points: (B, Q, 1 or heads, L or 1, P or 1, 2), fractions of the map.
+            offsets: (B, Q, heads, L, P, 2) in cells.
+            weights: (B, Q, heads, L, P).
+
+        Returns:
+            (B, Q, C).
+        """
+        cells = spatial_shapes.flip(-1)[:, None, :]  # Lx1x2 in (w, h)
+        locations = reference_points + offsets / cells
+        return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)

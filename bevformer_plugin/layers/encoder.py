@@ -1,0 +1,111 @@
+"""The BEV encoder: layers of TSA, SCA and a feed-forward network, each followed by a norm."""
+import torch
+from mmcv.cnn.bricks.transformer import FFN
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor, nn
+
+from bevformer_plugin.geometry import BEVGrid, bev_reference_points
+
+from .spatial_cross_attention import PillarHits, SpatialCrossAttention
+from .temporal_self_attention import TemporalSelfAttention
+
+
+@MODELS.register_module()
+class BEVFormerEncoderLayer(BaseModule):
+    """TSA, norm, SCA, norm, FFN, norm (paper figure 2).
+
+    Args:
+        embed_dims: channels C.
+        num_heads: attention heads of TSA and SCA.
+        feedforward_channels: hidden channels of the FFN.
+        num_levels: image feature levels.
+        tsa_num_points: sampling points per head and slot in TSA.
+        sca_num_points: sampling points per head and level in SCA.
+        num_points_in_pillar: reference heights in a pillar.
+        dropout: after each attention and inside the FFN.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, num_levels: int,
+                 tsa_num_points: int = 4, sca_num_points: int = 8, num_points_in_pillar: int = 4,
+                 dropout: float = 0.1) -> None:
+        super().__init__()
+        self.temporal_self_attention = TemporalSelfAttention(embed_dims, num_heads, tsa_num_points, dropout)
+        self.spatial_cross_attention = SpatialCrossAttention(embed_dims, num_heads, num_levels, sca_num_points,
+                                                             num_points_in_pillar, dropout)
+        self.ffn = FFN(embed_dims, feedforward_channels, ffn_drop=dropout)
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
+
+    def forward(self, query: Tensor, query_pos: Tensor, tsa_values: Tensor, tsa_reference_points: Tensor,
+                bev_shape: Tensor, features: Tensor, spatial_shapes: Tensor, hits: PillarHits) -> Tensor:
+        """One layer, (B, Q, C) to (B, Q, C); arguments as in the two attentions."""
+        query = self.norms[0](self.temporal_self_attention(query, query_pos, tsa_values, tsa_reference_points, bev_shape))
+        query = self.norms[1](self.spatial_cross_attention(query, features, spatial_shapes, hits))
+        return self.norms[2](self.ffn(query))
+
+
+@MODELS.register_module()
+class BEVFormerEncoder(BaseModule):
+    """Turns camera features and the previous BEV into the current BEV (paper section 3.1).
+
+    Args: as :class:`BEVFormerEncoderLayer`, and
+        num_layers: number of layers.
+    """
+
+    def __init__(self, num_layers: int, embed_dims: int, num_heads: int, feedforward_channels: int, num_levels: int,
+                 tsa_num_points: int = 4, sca_num_points: int = 8, num_points_in_pillar: int = 4,
+                 dropout: float = 0.1) -> None:
+        super().__init__()
+        self.embed_dims = embed_dims
+        self.num_levels = num_levels
+        self.num_points_in_pillar = num_points_in_pillar
+        self.layers = ModuleList(
+            BEVFormerEncoderLayer(embed_dims, num_heads, feedforward_channels, num_levels, tsa_num_points,
+                                  sca_num_points, num_points_in_pillar, dropout) for _ in range(num_layers))
+
+    def forward(self, bev_query: Tensor, bev_pos: Tensor, features: list[Tensor], reference_points_cam: Tensor,
+                visible: Tensor, prev_bev: Tensor | None, has_history: Tensor, shift: Tensor, grid: BEVGrid) -> Tensor:
+        """Encode one frame.
+
+        Args:
+            bev_query: (B, Q, C).
+            bev_pos: (B, Q, C).
+            features: per level (B, N, C, h, w), embeddings already added.
+            reference_points_cam: (B, N, Q, D, 2), from :func:`bevformer_plugin.geometry.project_to_cameras`.
+            visible: (B, N, Q, D) bool.
+            prev_bev: (B, Q, C) already rotated, or None when no sample has history.
+            has_history: (B,) bool; samples without it ignore their ``prev_bev`` and ``shift``.
+            shift: (B, 2) ego motion in fractions of the grid, (x, y).
+            grid: the BEV grid.
+
+        Returns:
+            (B, Q, C).
+
+        Raises:
+            ValueError: if the features have another number of levels, or the queries do not fill the grid.
+        """
+        if len(features) != self.num_levels:
+            raise ValueError(f'the encoder was built for {self.num_levels} feature levels, got {len(features)}')
+        if bev_query.shape[1] != grid.num_queries:
+            raise ValueError(f'{bev_query.shape[1]} BEV queries do not fill a {grid.bev_h} x {grid.bev_w} grid')
+        device = bev_query.device
+        spatial_shapes = torch.tensor([f.shape[-2:] for f in features], device=device)
+        flat_features = torch.cat([f.flatten(3) for f in features], dim=-1).transpose(2, 3)  # BxNxSxC
+        hits = PillarHits.from_projection(reference_points_cam, visible)
+        bev_shape = torch.tensor([[grid.bev_h, grid.bev_w]], device=device)
+
+        here = bev_reference_points(grid, device).expand(len(bev_query), -1, -1)  # BxQx2
+        mask = has_history.view(-1, 1, 1)
+        there = here + torch.where(mask, shift[:, None], 0.0)
+        tsa_reference_points = torch.stack([there, here], dim=1)  # Bx2xQx2
+
+        query = bev_query
+        for layer in self.layers:
+            no_history = torch.stack([query, query], dim=1)  # Bx2xQxC
+            if prev_bev is None:
+                values = no_history
+            else:
+                with_history = torch.stack([prev_bev, bev_query], dim=1)
+                values = torch.where(mask[:, None], with_history, no_history)
+            query = layer(query, bev_pos, values, tsa_reference_points, bev_shape, flat_features, spatial_shapes, hits)
+        return query

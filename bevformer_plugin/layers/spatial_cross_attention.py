@@ -1,0 +1,103 @@
+"""Spatial cross-attention (SCA): every BEV query looks into the cameras that see its pillar."""
+from dataclasses import dataclass
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from .deformable_attention import DeformableAttentionCore
+
+
+@dataclass(frozen=True)
+class PillarHits:
+    """Which queries each camera sees; depends on the calibration alone, so all layers of a frame share it.
+
+    Attributes:
+        query_index: (K,) ``b * Q + q`` of every hit, ordered by sample, then camera.
+        reference_points: (K, D, 2) the pillar's projected points, fractions of the padded image.
+        lengths: hits of each (sample, camera) pair, B * N numbers that sum to K.
+        num_cameras_seeing: (B, Q, 1) float, at least 1.
+    """
+
+    query_index: Tensor
+    reference_points: Tensor
+    lengths: list[int]
+    num_cameras_seeing: Tensor
+
+    @classmethod
+    def from_projection(cls, reference_points_cam: Tensor, visible: Tensor) -> 'PillarHits':
+        """Collect the hits of :func:`bevformer_plugin.geometry.project_to_cameras`.
+
+        A camera that sees any of a pillar's heights samples all of them.
+
+        Args:
+            reference_points_cam: (B, N, Q, D, 2).
+            visible: (B, N, Q, D) bool.
+        """
+        hit = visible.any(-1)  # BxNxQ
+        sample, camera, query = hit.nonzero(as_tuple=True)
+        return cls(
+            query_index=sample * hit.shape[2] + query,
+            reference_points=reference_points_cam[sample, camera, query],
+            lengths=hit.sum(-1).flatten().tolist(),
+            num_cameras_seeing=hit.sum(1).clamp(min=1).unsqueeze(-1).to(reference_points_cam.dtype))
+
+
+@MODELS.register_module()
+class SpatialCrossAttention(BaseModule):
+    """Paper section 3.3, equation (2): SCA(Q_p, F) = 1/|V_hit| sum over hit views i, heights j of
+    DeformAttn(Q_p, P(p, i, j), F_i).
+
+    Point k of ``num_points`` belongs to height ``k mod num_heights``. There is no projection inside the deformable
+    attention; one follows the sum over cameras.
+
+    Args:
+        embed_dims: channels C.
+        num_heads: attention heads.
+        num_levels: feature levels.
+        num_points: sampling points per head and level, over all heights.
+        num_heights: reference points in a pillar.
+        dropout: on the output, before the residual.
+
+    Raises:
+        ValueError: if ``num_points`` is not a multiple of ``num_heights``.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_points: int = 8, num_heights: int = 4,
+                 dropout: float = 0.1) -> None:
+        super().__init__()
+        if num_points % num_heights:
+            raise ValueError(f'num_points={num_points} is not a multiple of the {num_heights} heights of a pillar')
+        self.num_heights = num_heights
+        self.deformable_attention = DeformableAttentionCore(embed_dims, num_heads, num_levels, num_points)
+        self.output_proj = nn.Linear(embed_dims, embed_dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, features: Tensor, spatial_shapes: Tensor, hits: PillarHits) -> Tensor:
+        """Attend to the cameras.
+
+        Args:
+            query: (B, Q, C), without position.
+            features: (B, N, S, C), all levels of each camera.
+            spatial_shapes: (L, 2) integer (h, w).
+            hits: which cameras see which queries.
+
+        Returns:
+            (B, Q, C); a query that no camera sees gets the output projection's bias only.
+        """
+        attention = self.deformable_attention
+        offsets, weights = (x.squeeze(3).flatten(0, 1) for x in attention.predict_sampling(query))  # BQ x heads x LxP
+        offsets = offsets.index_select(0, hits.query_index)  # KxheadsxLxPx2
+        weights = weights.index_select(0, hits.query_index)  # KxheadsxLxP
+        repeats = offsets.shape[3] // self.num_heights
+        reference_points = hits.reference_points.repeat(1, repeats, 1)[:, None, None]  # Kx1x1xPx2
+        value = attention.project_value(features).flatten(0, 1)  # BN x S x heads x C/heads
+        seen = [attention.sample(value[pair:pair + 1], spatial_shapes, r[None], o[None], w[None])[0]
+                for pair, (r, o, w) in enumerate(zip(reference_points.split(hits.lengths), offsets.split(hits.lengths),
+                                                     weights.split(hits.lengths), strict=True)) if len(r)]
+        output = torch.zeros_like(query).flatten(0, 1)  # BQ x C
+        if seen:
+            output = output.index_add(0, hits.query_index, torch.cat(seen).to(output.dtype))
+        output = output.view_as(query) / hits.num_cameras_seeing
+        return query + self.dropout(self.output_proj(output))

@@ -1,0 +1,55 @@
+"""Temporal self-attention (TSA): the BEV queries look at the previous BEV and at themselves."""
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from .deformable_attention import DeformableAttentionCore
+
+SLOTS = 2  # previous BEV, current BEV
+
+
+@MODELS.register_module()
+class TemporalSelfAttention(BaseModule):
+    """Paper section 3.4, equation (5): TSA(Q_p, {Q, B'}) = sum over V in {Q, B'} of DeformAttn(Q_p, p, V).
+
+    Offsets and weights come from the previous slot's value beside the query; the two slots' outputs are averaged.
+
+    Args:
+        embed_dims: channels C.
+        num_heads: attention heads.
+        num_points: sampling points per head and slot.
+        dropout: on the output, before the residual.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, num_points: int = 4, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.attention = DeformableAttentionCore(embed_dims, num_heads, num_levels=1, num_points=num_points,
+                                                 num_slots=SLOTS, query_dims=2 * embed_dims)
+        self.output_proj = nn.Linear(embed_dims, embed_dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, query_pos: Tensor, values: Tensor, reference_points: Tensor,
+                spatial_shapes: Tensor) -> Tensor:
+        """Attend to the previous and the current BEV.
+
+        Args:
+            query: (B, Q, C).
+            query_pos: (B, Q, C), added to the query for offsets and weights, not to the residual.
+            values: (B, 2, Q, C), previous and current BEV; a sample without history holds ``query`` in both.
+            reference_points: (B, 2, Q, 2) fractions of the grid; the previous slot's are shifted by the ego motion.
+            spatial_shapes: (1, 2) integer (bev_h, bev_w).
+
+        Returns:
+            (B, Q, C).
+        """
+        seen = torch.cat([values[:, 0], query + query_pos], dim=-1)  # BxQx2C
+        offsets, weights = self.attention.predict_sampling(seen)  # BxQxheadsx2x1xPx2
+        projected = self.attention.project_value(values).flatten(0, 1)  # 2B x Q x heads x C/heads
+        output = self.attention.sample(
+            projected, spatial_shapes,
+            reference_points.flatten(0, 1)[:, :, None, None, None, :],
+            offsets.permute(0, 3, 1, 2, 4, 5, 6).flatten(0, 1),
+            weights.permute(0, 3, 1, 2, 4, 5).flatten(0, 1))  # 2B x Q x C
+        output = output.unflatten(0, (-1, SLOTS)).mean(dim=1)  # 2BxQxC -> BxQxC
+        return query + self.dropout(self.output_proj(output))

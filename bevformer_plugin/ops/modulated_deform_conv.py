@@ -1,0 +1,54 @@
+"""Modulated deformable convolution (DCNv2, arXiv 1811.11168) in plain PyTorch."""
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Pair = tuple[int, int]
+
+
+def modulated_deform_conv2d(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None,
+                            stride: Pair, padding: Pair, dilation: Pair, groups: int, deform_groups: int) -> Tensor:
+    """Convolve with every kernel tap moved by its offset and scaled by its mask.
+
+    Works image by image, so that the sampled columns of one image are all that is held at a time.
+
+    Args:
+        inputs: (B, C, H, W).
+        offset: (B, deform_groups * K * 2, Ho, Wo), (y, x) in pixels for each of the K kernel taps.
+        mask: (B, deform_groups * K, Ho, Wo).
+        weight: (O, C / groups, kh, kw).
+        bias: (O,) or None.
+
+    Returns:
+        (B, O, Ho, Wo).
+    """
+    return torch.cat([
+        _convolve_one(inputs[b:b + 1], offset[b:b + 1], mask[b:b + 1], weight, bias, stride, padding, dilation, groups,
+                      deform_groups) for b in range(len(inputs))])
+
+
+def _convolve_one(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
+                  padding: Pair, dilation: Pair, groups: int, deform_groups: int) -> Tensor:
+    _, channels, height, width = inputs.shape
+    kernel_h, kernel_w = weight.shape[2:]
+    taps = kernel_h * kernel_w
+    out_h, out_w = offset.shape[2:]
+
+    def tap_positions(size: int, out: int, axis: int) -> Tensor:
+        start = torch.arange(out, device=inputs.device) * stride[axis] - padding[axis]
+        tap = torch.arange(size, device=inputs.device) * dilation[axis]
+        return tap[:, None] + start[None]  # kernel x out
+
+    rows = tap_positions(kernel_h, out_h, 0)[:, None, :, None].expand(kernel_h, kernel_w, out_h, out_w)
+    cols = tap_positions(kernel_w, out_w, 1)[None, :, None, :].expand(kernel_h, kernel_w, out_h, out_w)
+    offset = offset.view(deform_groups, taps, 2, out_h, out_w)
+    y = rows.reshape(taps, out_h, out_w) + offset[:, :, 0]
+    x = cols.reshape(taps, out_h, out_w) + offset[:, :, 1]
+    locations = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)  # DGxTxHoxWox2
+    columns = F.grid_sample(
+        inputs.view(deform_groups, channels // deform_groups, height, width),
+        locations.flatten(1, 2).to(inputs.dtype), mode='bilinear', padding_mode='zeros', align_corners=False)
+    columns = columns.view(deform_groups, -1, taps, out_h * out_w) * mask.view(deform_groups, 1, taps, out_h * out_w)
+    columns = columns.reshape(groups, -1, out_h * out_w)  # G x (C/G * T) x HoWo
+    output = torch.bmm(weight.view(groups, len(weight) // groups, -1), columns).view(1, len(weight), out_h, out_w)
+    return output if bias is None else output + bias.view(1, -1, 1, 1)

@@ -1,0 +1,39 @@
+"""Multi-scale deformable attention (Deformable DETR, equation 3; the sampling behind BEVFormer's equation 2)."""
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def multi_scale_deformable_attention(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
+                                     attention_weights: Tensor) -> Tensor:
+    """Sample every level at every location, bilinearly with zeros outside, and sum with the attention weights.
+
+    Args:
+        value: (B, S, heads, C) with S the sum of h * w over the levels.
+        spatial_shapes: (L, 2) integer (h, w) of each level.
+        sampling_locations: (B, Q, heads, L, P, 2) in (x, y), fractions of the level's width and height.
+        attention_weights: (B, Q, heads, L, P).
+
+    Returns:
+        (B, Q, heads * C).
+
+    Raises:
+        ValueError: if S does not match the spatial shapes.
+    """
+    batch, num_values, heads, channels = value.shape
+    queries = sampling_locations.shape[1]
+    shapes = [(int(h), int(w)) for h, w in spatial_shapes]
+    if sum(h * w for h, w in shapes) != num_values:
+        raise ValueError(f'value holds {num_values} positions, the spatial shapes {shapes} need '
+                         f'{sum(h * w for h, w in shapes)}')
+    grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1)  # (B*heads)xQxLxPx2
+    maps = value.permute(0, 2, 3, 1).flatten(0, 1)  # (B*heads)xCxS
+    sampled, start = [], 0
+    for level, (height, width) in enumerate(shapes):
+        level_map = maps[:, :, start:start + height * width].unflatten(2, (height, width))
+        start += height * width
+        sampled.append(F.grid_sample(level_map, grids[:, :, level], mode='bilinear', padding_mode='zeros',
+                                     align_corners=False))  # (B*heads)xCxQxP
+    weights = attention_weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)  # (B*heads)x1xQx(L*P)
+    output = (torch.cat(sampled, dim=-1) * weights).sum(-1)  # (B*heads)xCxQ
+    return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()
