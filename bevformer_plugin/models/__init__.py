@@ -1,0 +1,16 @@
+"""Detector, head, transformer, matching, losses, box coder, GridMask and data preprocessor."""
+from .bev_history import BEVHistory
+from .bevformer import BEVFormer
+from .bevformer_head import BEVFormerHead
+from .box_coder import NMSFreeCoder
+from .data_preprocessor import BEVFormerDataPreprocessor
+from .ego_alignment import EgoAlignment
+from .grid_mask import GridMask
+from .hungarian_assigner_3d import HungarianAssigner3D
+from .losses import SetCriterion3D
+from .transformer import BEVFormerTransformer
+
+__all__ = [
+    'BEVFormer', 'BEVFormerDataPreprocessor', 'BEVFormerHead', 'BEVFormerTransformer', 'BEVHistory', 'EgoAlignment',
+    'GridMask', 'HungarianAssigner3D', 'NMSFreeCoder', 'SetCriterion3D',
+]

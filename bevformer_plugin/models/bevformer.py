@@ -1,0 +1,197 @@
+"""The detector: camera images in, 3-D boxes out, one frame after another."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmdet3d.models.detectors import Base3DDetector
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
+from torch import Tensor
+
+from bevformer_plugin.geometry import BEVGrid
+
+from .bev_history import BEVHistory
+from .grid_mask import GridMask
+
+
+@MODELS.register_module()
+class BEVFormer(Base3DDetector):
+    """BEVFormer (Li et al., arXiv 2203.17270).
+
+    Grid, range and number of cameras are set here, once, and handed down. The state between frames is one
+    :class:`BEVHistory` per sample that goes in and comes out of :meth:`stream_step`; :meth:`predict` keeps those of
+    the last batch's scenes.
+
+    Args:
+        img_backbone: config of the image backbone.
+        img_neck: config of the neck; its ``num_outs`` is the number of levels, its ``out_channels`` the head's width.
+        pts_bbox_head: config of the head, without what the detector hands down.
+        bev_grid: (bev_h, bev_w) cells.
+        point_cloud_range: (x, y, z) minima, then maxima, LiDAR frame, metres.
+        num_cameras: camera views of a frame.
+        data_preprocessor: config of the preprocessor.
+        grid_mask: arguments of :class:`GridMask`; None trains without.
+        ego_motion: see :meth:`EgoAlignment.from_config`.
+        use_history: False treats every frame alone (BEVFormer-S).
+        max_time_gap: seconds after which a previous frame is too old to count.
+
+    Raises:
+        ValueError: if neck and head have different widths, the head sets what the detector hands down, or grid or range
+            are not usable.
+    """
+
+    def __init__(self, img_backbone: dict, img_neck: dict, pts_bbox_head: dict, bev_grid: tuple[int, int],
+                 point_cloud_range: tuple[float, ...], num_cameras: int, data_preprocessor: dict | None = None,
+                 grid_mask: dict | None = None, ego_motion: dict | None = None, use_history: bool = True,
+                 max_time_gap: float = 2.0) -> None:
+        super().__init__(data_preprocessor=data_preprocessor)
+        handed_down = {'grid': BEVGrid(*bev_grid, tuple(point_cloud_range)), 'num_cameras': num_cameras,
+                       'num_levels': img_neck['num_outs'], 'ego_motion': ego_motion}
+        repeated = sorted(set(handed_down) & set(pts_bbox_head))
+        if repeated:
+            raise ValueError(f'pts_bbox_head sets {repeated}; set them on the detector only')
+        self.num_cameras = num_cameras
+        self.use_history = use_history
+        self.max_time_gap = max_time_gap
+        self.img_backbone = MODELS.build(img_backbone)
+        self.img_neck = MODELS.build(img_neck)
+        self.pts_bbox_head = MODELS.build({**pts_bbox_head, **handed_down})
+        if img_neck['out_channels'] != self.pts_bbox_head.embed_dims:
+            raise ValueError(f"img_neck.out_channels={img_neck['out_channels']} differs from "
+                             f'pts_bbox_head.embed_dims={self.pts_bbox_head.embed_dims}')
+        self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
+        self.streams: dict[str, BEVHistory] = {}
+
+    def train(self, mode: bool = True) -> 'BEVFormer':
+        """Switch mode and forget all streams: weights are about to change, or have."""
+        self.reset_streams()
+        return super().train(mode)
+
+    def reset_streams(self) -> None:
+        """Forget the previous frames of all scenes."""
+        self.streams = {}
+
+    def extract_feat(self, imgs: Tensor) -> list[Tensor]:
+        """Camera features: (B, N, 3, H, W) to a list over levels of (B, N, C, h, w).
+
+        Raises:
+            ValueError: if the backbone's outputs are not what the neck was built for.
+        """
+        if self.grid_mask is not None:
+            imgs = self.grid_mask(imgs)
+        stages = self.img_backbone(imgs.flatten(0, 1))
+        given, expected = [stage.shape[1] for stage in stages], list(self.img_neck.in_channels)
+        if given != expected:
+            raise ValueError(f'img_backbone gives stages with {given} channels, img_neck.in_channels is {expected}')
+        return [level.unflatten(0, imgs.shape[:2]) for level in self.img_neck(stages)]
+
+    def encode_frame(self, imgs: Tensor, metas: list[dict], histories: list[BEVHistory | None]) -> Tensor:
+        """Build the BEV of one frame per sample.
+
+        Args:
+            imgs: (B, N, 3, H, W) normalised and padded.
+            metas: per sample the frame's meta.
+            histories: per sample the state after its previous frame, or None. A state of another scene, of a later
+                time or older than ``max_time_gap`` is ignored.
+
+        Returns:
+            (B, Q, C).
+
+        Raises:
+            ValueError: if images or calibrations are not those of ``num_cameras`` cameras.
+        """
+        for given, what in [(imgs.shape[1], 'images'), *((len(meta['lidar2img']), 'lidar2img') for meta in metas)]:
+            if given != self.num_cameras:
+                raise ValueError(f'the model was built for num_cameras={self.num_cameras}, '
+                                 f'got {what} of {given} cameras')
+        counting = [history if self.use_history and history is not None and history.leads_to(meta, self.max_time_gap)
+                    else None for history, meta in zip(histories, metas, strict=True)]
+        return self.pts_bbox_head.encode(self.extract_feat(imgs), tuple(imgs.shape[-2:]), metas, counting)
+
+    def stream_step(self, imgs: Tensor, metas: list[dict],
+                    histories: list[BEVHistory | None]) -> tuple[dict[str, Tensor], list[BEVHistory]]:
+        """One frame per sample; arguments as in :meth:`encode_frame`.
+
+        Returns:
+            The head's raw outputs and the state after this frame, per sample.
+        """
+        bev_embed = self.encode_frame(imgs, metas, histories)
+        states = [BEVHistory.of_frame(bev, meta) for bev, meta in zip(bev_embed, metas, strict=True)]
+        return self.pts_bbox_head.decode(bev_embed), states
+
+    def loss(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
+        """Losses on the current frames.
+
+        Args:
+            batch_inputs_dict: ``imgs`` (B, T, N, 3, H, W), frames aligned at the end.
+            batch_data_samples: with ``gt_instances_3d`` and the metas of the queue.
+        """
+        outputs = self._forward(batch_inputs_dict, batch_data_samples)
+        return self.pts_bbox_head.loss(outputs, [sample.gt_instances_3d for sample in batch_data_samples])
+
+    def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
+        """Detect in one frame per sample, continuing each sample's scene where the last batch left it.
+
+        Returns:
+            The data samples with ``pred_instances_3d``.
+
+        Raises:
+            ValueError: for queues of several frames, or two frames of one scene in a batch.
+        """
+        imgs = batch_inputs_dict['imgs']
+        metas = [sample.metainfo for sample in batch_data_samples]
+        scenes = [meta['scene_token'] for meta in metas]
+        if imgs.shape[1] != 1:
+            raise ValueError(f'predict streams frame by frame but got queues of {imgs.shape[1]} frames; build the '
+                             'dataset with test_mode=True')
+        if len(set(scenes)) != len(scenes):
+            raise ValueError(f'a batch holds two frames of one scene ({scenes}); the later one needs the BEV of the '
+                             'earlier: use batch_size=1 or a sampler that steps through different scenes')
+        outputs, states = self.stream_step(imgs[:, 0], metas, [self.streams.get(scene) for scene in scenes])
+        self.streams = dict(zip(scenes, states, strict=True))
+        return self.add_pred_to_datasample(batch_data_samples, self.pts_bbox_head.predict(outputs))
+
+    def _forward(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
+        """The head's raw outputs for the current frames, after running through their queues; arguments as in loss."""
+        imgs = batch_inputs_dict['imgs']
+        queues = [[*sample.metainfo.get('history', []), sample.metainfo] for sample in batch_data_samples]
+        histories = self._run_history(imgs, queues)
+        return self.stream_step(imgs[:, -1], [queue[-1] for queue in queues], histories)[0]
+
+    def _run_history(self, imgs: Tensor, queues: list[list[dict]]) -> list[BEVHistory | None]:
+        """Stream through all frames but the last, without gradient and in eval mode (paper section 3.5).
+
+        Args:
+            imgs: (B, T, N, 3, H, W), frames aligned at the end.
+            queues: per sample the metas of its frames, oldest first.
+
+        Returns:
+            Per sample the state before its current frame.
+        """
+        histories: list[BEVHistory | None] = [None] * len(queues)
+        if not self.use_history:
+            return histories
+        length = imgs.shape[1]
+        with torch.no_grad(), _eval_mode(self):
+            for step in range(length - 1):
+                present = [b for b, queue in enumerate(queues) if len(queue) >= length - step]
+                if not present:
+                    continue
+                metas = [queues[b][step - length] for b in present]
+                bev_embed = self.encode_frame(imgs[present, step], metas, [histories[b] for b in present])
+                for b, bev, meta in zip(present, bev_embed, metas, strict=True):
+                    histories[b] = BEVHistory.of_frame(bev, meta)
+        return histories
+
+
+@contextmanager
+def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Put a module and all its parts into eval mode; restore each part's own mode afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    for part, _ in modes:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

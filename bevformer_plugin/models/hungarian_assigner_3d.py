@@ -1,0 +1,54 @@
+"""One-to-one matching of object queries and true boxes."""
+import torch
+from mmdet.models.task_modules import AssignResult
+from mmdet3d.registry import TASK_UTILS
+from mmengine.structures import InstanceData
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from bevformer_plugin.geometry import normalize_boxes
+
+MATCHED_VALUES = 8  # velocity takes no part in the matching
+
+
+@TASK_UTILS.register_module()
+class HungarianAssigner3D:
+    """Finds the assignment of least total cost (DETR's matcher in 3-D).
+
+    1. The cost of a pair is the classification cost plus the L1 distance of the network boxes' first eight values.
+    2. ``scipy.optimize.linear_sum_assignment`` gives every true box its own query; the other queries are background.
+
+    Args:
+        cls_cost: config of a classification match cost of mmdet.
+        reg_cost_weight: weight of the L1 distance.
+    """
+
+    def __init__(self, cls_cost: dict, reg_cost_weight: float) -> None:
+        self.cls_cost = TASK_UTILS.build(cls_cost)
+        self.reg_cost_weight = reg_cost_weight
+
+    @torch.no_grad()
+    def assign(self, cls_scores: Tensor, bbox_preds: Tensor, gt_labels: Tensor, gt_boxes: Tensor) -> AssignResult:
+        """Match one sample.
+
+        Args:
+            cls_scores: (M, num_classes) logits.
+            bbox_preds: (M, 10) network boxes.
+            gt_labels: (n,).
+            gt_boxes: (n, 9) metric boxes with centre z.
+
+        Returns:
+            ``gt_inds`` (M,): 0 is background, k + 1 the true box k; ``labels`` (M,): -1 is background.
+        """
+        gt_inds = torch.zeros(len(cls_scores), dtype=torch.long, device=cls_scores.device)
+        labels = torch.full_like(gt_inds, -1)
+        if len(gt_boxes):
+            pair_cost = self.cls_cost(InstanceData(scores=cls_scores.float()), InstanceData(labels=gt_labels))
+            targets = normalize_boxes(gt_boxes)[:, :MATCHED_VALUES]
+            distance = torch.cdist(bbox_preds.float()[:, :MATCHED_VALUES], targets, p=1)
+            cost = pair_cost + self.reg_cost_weight * distance
+            queries, objects = linear_sum_assignment(cost.cpu())
+            queries, objects = torch.as_tensor(queries).to(gt_inds), torch.as_tensor(objects).to(gt_inds)
+            gt_inds[queries] = objects + 1
+            labels[queries] = gt_labels[objects]
+        return AssignResult(len(gt_boxes), gt_inds, None, labels)
