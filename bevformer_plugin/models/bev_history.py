@@ -41,5 +41,5 @@ def absolute_can_bus(meta: dict) -> Tensor:
     """
     can_bus = torch.tensor(np.asarray(meta['can_bus']), dtype=torch.float64)
     if can_bus.shape != (18,):
-        raise ValueError(f"frame {meta.get('sample_idx')}: the CAN-bus vector has 18 values, got {tuple(can_bus.shape)}")
+        raise ValueError(f"frame {meta.get('sample_idx')}: a CAN-bus vector has 18 values, got {tuple(can_bus.shape)}")
     return can_bus

@@ -36,8 +36,8 @@ class BEVFormer(Base3DDetector):
         max_time_gap: seconds after which a previous frame is too old to count.
 
     Raises:
-        ValueError: if neck and head have different widths, the head sets what the detector hands down, or grid or range
-            are not usable.
+        ValueError: if neck and head have different widths, the head sets what the detector hands down, or grid or
+            range are not usable.
     """
 
     def __init__(self, img_backbone: dict, img_neck: dict, pts_bbox_head: dict, bev_grid: tuple[int, int],

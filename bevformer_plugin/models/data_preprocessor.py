@@ -47,8 +47,8 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
         for queue, sample in zip(queues, data_samples or [], strict=data_samples is not None):
             history = sample.metainfo.get('history', [])
             if len(history) + 1 != len(queue):
-                raise ValueError(f'a queue of {len(queue)} frames came with metas of {len(history)} history frames and '
-                                 'the current one')
+                raise ValueError(f'a queue of {len(queue)} frames came with metas of {len(history)} history frames '
+                                 'and the current one')
             sample.set_metainfo({'pad_shape': pad_shape, 'history': [{**m, 'pad_shape': pad_shape} for m in history]})
         return {'inputs': {'imgs': imgs}, 'data_samples': data_samples}
 

@@ -38,7 +38,7 @@ class BEVFormerTransformer(BaseModule):
         super().__init__()
         num_feature_levels = num_levels if num_feature_levels is None else num_feature_levels
         if num_feature_levels < num_levels:
-            raise ValueError(f'num_feature_levels={num_feature_levels} is less than the {num_levels} levels of the neck')
+            raise ValueError(f'num_feature_levels={num_feature_levels} is less than the neck\'s {num_levels} levels')
         shared = {'embed_dims': embed_dims, 'num_heads': num_heads, 'feedforward_channels': feedforward_channels,
                   'dropout': dropout}
         self.encoder = MODELS.build({**encoder, **shared, 'num_levels': num_levels})
