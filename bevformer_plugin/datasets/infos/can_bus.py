@@ -1,0 +1,99 @@
+"""The CAN-bus vector of a keyframe: where the vehicle is (pose tables) and how it moves (recorded messages).
+
+Layout (18): translation (3, metres, global frame), quaternion (4, w x y z), acceleration (3, m/s^2), rotation rate (3,
+rad/s), velocity (3, m/s), heading in radians [0, 2 pi), heading in degrees [0, 360).
+"""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from nuscenes.can_bus.can_bus_api import NuScenesCanBus
+from nuscenes.eval.common.utils import quaternion_yaw
+from pyquaternion import Quaternion
+
+RECORDED = slice(7, 16)
+CAN_BUS_RULES = ('nearest', 'official_v1')
+
+
+def find_can_bus(root, can_bus_dir=None) -> Path | None:
+    """The folder of ``scene-XXXX_pose.json`` files: ``root/can_bus``, or the one given, or ``can_bus`` in it.
+
+    Returns:
+        None where none was given and ``root`` has none: CAN bus is optional.
+
+    Raises:
+        FileNotFoundError: a folder was given and is not there.
+    """
+    candidates = [Path(can_bus_dir), Path(can_bus_dir, 'can_bus')] if can_bus_dir else [Path(root, 'can_bus')]
+    for folder in candidates:
+        if folder.name == 'can_bus' and folder.is_dir():
+            return folder
+    if can_bus_dir:
+        raise FileNotFoundError(
+            f'no CAN-bus folder at {candidates[0]} or {candidates[1]}: give the folder named can_bus that '
+            'holds scene-0001_pose.json and so on, or leave it out to do without recorded messages'
+        )
+    return None
+
+
+class CanBusMessages:
+    """Recorded pose messages, scene by scene.
+
+    Args:
+        folder: what :func:`find_can_bus` returned; None means that nothing was recorded.
+        rule: which message belongs to a keyframe: 'nearest' in time, or 'official_v1', the first one after it, as the
+            published BEVFormer's info files have it (a mistake that its weights have learned).
+    """
+
+    def __init__(self, folder: Path | None, rule: str = 'nearest'):
+        if rule not in CAN_BUS_RULES:
+            raise ValueError(f'which CAN-bus message belongs to a sample is one of {CAN_BUS_RULES}, got {rule!r}')
+        self.rule = rule if folder else 'none'
+        self.api = NuScenesCanBus(str(folder.parent)) if folder else None
+
+    def of_scene(self, name: str) -> list[dict]:
+        """The pose messages of a scene in time order; empty where nothing was recorded."""
+        if self.api is None or int(name[-4:]) in self.api.can_blacklist:
+            return []
+        try:
+            messages = self.api.get_messages(name, 'pose')
+        except FileNotFoundError:
+            return []
+        return sorted(messages, key=lambda message: message['utime'])
+
+    def of_sample(self, messages: list[dict], timestamp: int) -> dict | None:
+        """The message that belongs to a keyframe at ``timestamp`` microseconds; None where there are no messages."""
+        if not messages:
+            return None
+        times = np.array([message['utime'] for message in messages])
+        if self.rule == 'official_v1':
+            index = min(int(np.searchsorted(times, timestamp, side='right')), len(messages) - 1)
+        else:
+            index = int(np.abs(times - timestamp).argmin())
+        return messages[index]
+
+
+def recorded_channels(message: dict | None) -> list[float]:
+    """Acceleration, rotation rate and velocity of a message: 9 numbers, zeros for None."""
+    if message is None:
+        return [0.0] * 9
+    return [float(value) for key in ('accel', 'rotation_rate', 'vel') for value in message[key]]
+
+
+def can_bus_vector(translation, rotation, recorded) -> list[float]:
+    """The 18 numbers of a keyframe.
+
+    Args:
+        translation: (3,) of the vehicle in the global frame, metres.
+        rotation: (4,) quaternion w, x, y, z of the vehicle in the global frame.
+        recorded: (9,) see :func:`recorded_channels`.
+    """
+    degrees = quaternion_yaw(Quaternion(rotation)) / math.pi * 180 % 360
+    return [
+        *map(float, translation),
+        *map(float, rotation),
+        *map(float, recorded),
+        degrees / 180 * math.pi,
+        float(degrees),
+    ]

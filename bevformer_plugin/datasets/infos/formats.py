@@ -1,0 +1,235 @@
+"""Info files of three kinds, told apart by what they hold and returned in ours.
+
+Ours: ``dict(metainfo=..., data_list=[entry per keyframe])``, scene by scene and in time order. The published
+BEVFormer's: ``dict(infos, metadata)`` with float64 poses as quaternions. mmdetection3d 1.4's: like ours without the
+temporal fields, with float32 matrices and bare image names.
+"""
+
+import pickle
+from pathlib import Path
+
+from mmengine.fileio import load
+from nuscenes.utils.splits import create_splits_scenes
+
+from .can_bus import CanBusMessages, find_can_bus
+from .nuscenes_tables import CATEGORIES, EntryBuilder, open_tables
+from .published import PUBLISHED_KEYS, convert_published
+
+INFO_VERSION = '1.1'
+INFO_KIND = 'bevformer_temporal'
+REMEDY = 'make infos with: python tools/create_data.py nuscenes --root ROOT --version VERSION'
+
+
+def infos_file(folder, split: str) -> Path:
+    """The info file of 'train', 'val' or 'test' in a folder."""
+    return Path(folder, f'nuscenes_infos_temporal_{split}.pkl')
+
+
+def our_metainfo(version: str, split: str | None, can_bus: str) -> dict:
+    """The ``metainfo`` of our files; ``can_bus`` is a rule or 'none', ``split`` the devkit's name or None."""
+    return {
+        'dataset': 'nuscenes',
+        'version': version,
+        'split': split,
+        'info_version': INFO_VERSION,
+        'info_kind': INFO_KIND,
+        'categories': dict(CATEGORIES),
+        'can_bus': can_bus,
+    }
+
+
+def number(entries: list[dict]) -> list[dict]:
+    """The entries with ``sample_idx``, their position."""
+    return [dict(sample_idx=index, **entry) for index, entry in enumerate(entries)]
+
+
+def load_infos(path, root=None, version: str | None = None) -> dict:
+    """Read an info file and return it in our format.
+
+    A published BEVFormer file has no scene names, annotation tokens or attributes: the names are read from the tables
+    where ``root`` is given (else they are the scene tokens), the others stay ''. A file of mmdetection3d 1.4 gives the
+    samples and their boxes; all else comes from the tables under ``root`` by token, which takes a minute and some
+    gigabytes for v1.0-trainval: convert it once with ``tools/create_data.py convert``.
+
+    Args:
+        path: the pickle.
+        root: nuScenes dataroot.
+        version: the version that the file must be of, if given.
+
+    Returns:
+        ``dict(metainfo=..., data_list=[...])``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an info file, of another kind or version, empty, or of mmdetection3d and no ``root`` is given.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'no info file {path}: {REMEDY}')
+    try:
+        content = load(str(path), file_format='pkl')
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, ValueError) as error:
+        raise ValueError(f'{path} is not a readable pickle ({type(error).__name__}: {error}): {REMEDY}') from error
+    kind, entries, metainfo = _recognise(content, path)
+    require_matching(metainfo, version)
+    if kind == 'ours':
+        return content
+    if kind == 'published':
+        infos = convert_published(entries, root, metainfo['version'])
+        return _finish(infos, metainfo['version'], 'official_v1')
+    if root is None:
+        raise ValueError(
+            f'{path} is an info file of mmdetection3d, without scenes, order and CAN bus: give the nuScenes root, '
+            f'from whose tables they are joined, or {REMEDY}'
+        )
+    messages = CanBusMessages(find_can_bus(root))
+    return _finish(
+        _join_stock(content, EntryBuilder(open_tables(root, metainfo['version']), messages), path),
+        metainfo['version'],
+        messages.rule,
+    )
+
+
+def require_matching(metainfo: dict, version: str | None = None, classes=None, split: str | None = None) -> None:
+    """Check that infos are what a dataset or an evaluation expects; arguments left None are not checked.
+
+    Args:
+        metainfo: the ``metainfo`` of :func:`load_infos`.
+        version: nuScenes version.
+        classes: names that the infos must label; any order, any subset of the infos' categories.
+        split: devkit split, such as 'mini_val'; passes where the infos do not know theirs.
+
+    Raises:
+        ValueError: naming both values.
+    """
+    if version is not None and metainfo['version'] != version:
+        raise ValueError(
+            f'the infos are of nuScenes {metainfo["version"]}, not {version}: give infos and version that match'
+        )
+    if split is not None and metainfo['split'] not in (None, split):
+        raise ValueError(f'the infos are of split {metainfo["split"]}, not {split}: give infos and split that match')
+    unknown = [name for name in classes or () if name not in metainfo['categories']]
+    if unknown:
+        raise ValueError(
+            f'the infos know no class {", ".join(unknown)}: theirs are {", ".join(metainfo["categories"])}'
+        )
+
+
+def _recognise(content, path) -> tuple[str, list[dict], dict]:
+    """The kind of a file's content ('ours', 'published' or 'stock'), its entries and its metainfo."""
+    found = f'keys {", ".join(map(str, content))}' if isinstance(content, dict) else f'a {type(content).__name__}'
+    if isinstance(content, dict) and {'metainfo', 'data_list'} <= content.keys():
+        kind, entries, metainfo = _kind_of_new(content['metainfo'], path), content['data_list'], content['metainfo']
+    elif isinstance(content, dict) and {'infos', 'metadata'} <= content.keys():
+        kind, entries, metainfo = 'published', content['infos'], content['metadata']
+    else:
+        raise ValueError(f'{path} is no info file of nuScenes: found {found}; {REMEDY}')
+    if not entries:
+        raise ValueError(f'{path} holds no samples: {REMEDY}')
+    if kind == 'published':
+        missing = sorted(PUBLISHED_KEYS - entries[0].keys())
+        if missing:
+            raise ValueError(
+                f'{path} is an info file of mmdetection3d before 1.1 but not one of BEVFormer: its samples lack '
+                f'{", ".join(missing)}; {REMEDY}'
+            )
+    if kind == 'stock' and not {'token', 'images'} <= entries[0].keys():
+        raise ValueError(f'{path} is no info file of nuScenes: its samples lack token or images; {REMEDY}')
+    if 'version' not in metainfo:
+        raise ValueError(f'{path} does not say of which nuScenes version it is: {REMEDY}')
+    return kind, entries, metainfo
+
+
+def _kind_of_new(metainfo: dict, path) -> str:
+    if metainfo.get('dataset') != 'nuscenes':
+        raise ValueError(
+            f'{path} is an info file of {metainfo.get("dataset", "another dataset")}, not of nuscenes: {REMEDY}'
+        )
+    if 'info_kind' not in metainfo:
+        return 'stock'
+    if (metainfo['info_kind'], metainfo['info_version']) != (INFO_KIND, INFO_VERSION):
+        raise ValueError(
+            f'{path} is of kind {metainfo["info_kind"]} {metainfo["info_version"]}, not {INFO_KIND} {INFO_VERSION}: '
+            f'{REMEDY}'
+        )
+    return 'ours'
+
+
+def _finish(entries: list[dict], version: str, can_bus: str) -> dict:
+    """Converted entries as infos of ours: scenes by the time they start, numbered."""
+    starts = {}
+    for entry in entries:
+        starts[entry['scene_token']] = min(entry['timestamp'], starts.get(entry['scene_token'], entry['timestamp']))
+    entries = sorted(
+        entries, key=lambda entry: (starts[entry['scene_token']], entry['scene_token'], entry['timestamp'])
+    )
+    names = {entry['scene_name'] for entry in entries}
+    split = next(
+        (
+            split
+            for split, scenes in create_splits_scenes().items()
+            if _split_belongs(split, version) and names <= set(scenes)
+        ),
+        None,
+    )
+    return {'metainfo': our_metainfo(version, split, can_bus), 'data_list': number(entries)}
+
+
+def _split_belongs(split: str, version: str) -> bool:
+    return split.startswith('mini_') if version == 'v1.0-mini' else split in ('train', 'val', 'test')
+
+
+def _join_stock(content: dict, builder: EntryBuilder, path) -> list[dict]:
+    """Entries from the tables, with the boxes of an mmdetection3d 1.4 file.
+
+    Its matrices are float32 and its rotations have lost the quaternions' signs, so those come from the tables too.
+    """
+    names = {index: name for name, index in content['metainfo'].get('categories', CATEGORIES).items()}
+    tables, messages, entries = builder.tables, {}, []
+    frames = {
+        sample['token']: (sample, frame_idx, scene['name'])
+        for scene in tables.scene
+        for frame_idx, sample in enumerate(builder.keyframes(scene))
+    }
+    for item in content['data_list']:
+        if item['token'] not in frames:
+            raise ValueError(
+                f'{path}: sample {item["token"]} is not in the tables of {tables.version} in {builder.root}'
+            )
+        sample, frame_idx, scene_name = frames[item['token']]
+        if scene_name not in messages:
+            messages[scene_name] = builder.messages.of_scene(scene_name)
+        entry = builder.keyframe(sample, frame_idx, messages[scene_name])
+        entry['instances'] = _stock_instances(item, sample, names, tables, path)
+        entries.append(entry)
+    return entries
+
+
+def _stock_instances(item: dict, sample: dict, names: dict[int, str], tables, path) -> list[dict]:
+    """Instances of an mmdetection3d 1.4 entry; they are in the order of the sample's annotations."""
+    instances = item.get('instances', [])
+    if instances and len(instances) != len(sample['anns']):
+        raise ValueError(
+            f'{path}: sample {item["token"]} has {len(instances)} instances but the tables have '
+            f'{len(sample["anns"])}: {REMEDY}'
+        )
+    joined = []
+    for instance, token in zip(instances, sample['anns'], strict=bool(instances)):
+        name = names.get(instance['bbox_label_3d'])
+        if name not in CATEGORIES:
+            continue
+        annotation = tables.get('sample_annotation', token)
+        attributes = [tables.get('attribute', token)['name'] for token in annotation['attribute_tokens']]
+        joined.append(
+            {
+                'bbox_label_3d': CATEGORIES[name],
+                'bbox_label': CATEGORIES[name],
+                'bbox_3d': [float(value) for value in instance['bbox_3d']],
+                'bbox_3d_isvalid': bool(instance['bbox_3d_isvalid']),
+                'velocity': [float(value) for value in instance['velocity']],
+                'num_lidar_pts': int(instance['num_lidar_pts']),
+                'num_radar_pts': int(instance['num_radar_pts']),
+                'instance_token': annotation['instance_token'],
+                'attribute': attributes[0] if attributes else '',
+            }
+        )
+    return joined
