@@ -32,8 +32,8 @@ class BEVFormerHead(BaseModule):
         ego_motion: see :meth:`EgoAlignment.from_config`; the detector sets it.
         embed_dims: channels C, as the neck's output.
         num_query: object queries M.
-        num_query_groups: groups of M queries that are trained side by side, each matched on its own; detection uses the
-            first alone (Group DETR, arXiv 2207.13085). More groups train faster per step and cost nothing afterwards.
+        num_query_groups: groups of M queries trained side by side, each matched on its own; detection uses the first
+            alone (Group DETR, arXiv 2207.13085).
 
     Raises:
         ValueError: if there are no queries or no groups.
