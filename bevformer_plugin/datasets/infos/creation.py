@@ -56,7 +56,7 @@ def create_nuscenes_infos(
     Raises:
         FileNotFoundError: a folder, table or map is missing, or no keyframe at all has its images.
         FileExistsError: a file is there already and ``overwrite`` is False.
-        ValueError: unknown version or ``can_bus_message``, or fewer than one worker.
+        ValueError: unknown version or ``can_bus_message``, no scene of a split, or fewer than one worker.
     """
     if workers < 1:
         raise ValueError(f'workers must be at least 1, got {workers}')
@@ -76,6 +76,8 @@ def create_nuscenes_infos(
         (scene for scene in builder.tables.scene if scene['name'] in scenes),
         key=lambda scene: builder.tables.get('sample', scene['first_sample_token'])['timestamp'],
     )
+    if not wanted:
+        raise ValueError(f'none of the scenes in {root}/{version} belongs to the splits {", ".join(files)}')
     results = list(tqdm(_build_scenes(builder, wanted, workers), total=len(wanted), desc='infos', unit='scene'))
 
     written, lines = {}, []

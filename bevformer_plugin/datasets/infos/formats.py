@@ -123,8 +123,8 @@ def _recognise(content, path) -> tuple[str, list[dict], dict]:
         kind, entries, metainfo = 'published', content['infos'], content['metadata']
     else:
         raise ValueError(f'{path} is no info file of nuScenes: found {found}; {REMEDY}')
-    if not entries:
-        raise ValueError(f'{path} holds no samples: {REMEDY}')
+    if not entries or not isinstance(entries, list):
+        raise ValueError(f'{path} holds no list of samples: {REMEDY}')
     if kind == 'published':
         missing = sorted(PUBLISHED_KEYS - entries[0].keys())
         if missing:

@@ -1,0 +1,342 @@
+"""Info files: every field against the devkit's own tables, what is left out, and bad input."""
+
+import collections
+import json
+import math
+import os
+import pickle
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from nuscenes import NuScenes
+from nuscenes.eval.common.utils import quaternion_yaw
+from nuscenes.utils.geometry_utils import view_points
+from pyquaternion import Quaternion
+
+from bevformer_plugin.datasets.infos import (
+    CATEGORIES,
+    atomic_write,
+    create_nuscenes_infos,
+    load_infos,
+    require_matching,
+)
+from bevformer_plugin.geometry import BEVGrid, bev_shift, relative_can_bus
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+VERSION = 'v1.0-mini'
+
+
+@pytest.fixture(scope='module')
+def files(synthetic_root, tmp_path_factory):
+    return create_nuscenes_infos(synthetic_root, VERSION, tmp_path_factory.mktemp('infos'))
+
+
+@pytest.fixture(scope='module')
+def infos(files):
+    return load_infos(files['mini_train'])
+
+
+@pytest.fixture(scope='module')
+def tables(synthetic_root):
+    return NuScenes(VERSION, str(synthetic_root), verbose=False)
+
+
+@pytest.fixture
+def copied_root(synthetic_root, tmp_path):
+    """The synthetic root with tables that a test may change; images, points, maps and CAN bus are links."""
+    root = tmp_path / 'root'
+    root.mkdir()
+    for folder in synthetic_root.iterdir():
+        if folder.name != VERSION and folder.is_dir():
+            (root / folder.name).symlink_to(folder)
+    shutil.copytree(synthetic_root / VERSION, root / VERSION)
+    return root
+
+
+def test_files_and_metainfo(files, infos):
+    assert {split: path.name for split, path in files.items()} == {
+        'mini_train': 'nuscenes_infos_temporal_train.pkl',
+        'mini_val': 'nuscenes_infos_temporal_val.pkl',
+    }
+    assert infos['metainfo'] == {
+        'dataset': 'nuscenes',
+        'version': VERSION,
+        'split': 'mini_train',
+        'info_version': '1.1',
+        'info_kind': 'bevformer_temporal',
+        'categories': CATEGORIES,
+        'can_bus': 'nearest',
+    }
+
+
+def test_order_and_chain(infos, tables):
+    data_list = infos['data_list']
+    scenes = collections.Counter(entry['scene_name'] for entry in data_list)
+    assert sum(scenes.values()) == sum(row['nbr_samples'] for row in tables.scene if row['name'] in scenes)
+    assert [entry['sample_idx'] for entry in data_list] == list(range(len(data_list)))
+    assert [entry['frame_idx'] for entry in data_list] == [
+        frame for count in scenes.values() for frame in range(count)
+    ]
+    for entry in data_list:
+        sample = tables.get('sample', entry['token'])
+        assert (entry['prev'], entry['next'], entry['scene_token']) == (
+            sample['prev'],
+            sample['next'],
+            sample['scene_token'],
+        )
+        assert entry['timestamp'] == sample['timestamp'] / 1e6
+
+
+def test_boxes_are_the_devkits(infos, tables):
+    seen = 0
+    for entry in infos['data_list']:
+        lidar = tables.get('sample', entry['token'])['data']['LIDAR_TOP']
+        boxes = {
+            tables.get('sample_annotation', box.token)['instance_token']: box
+            for box in tables.get_sample_data(lidar)[1]
+        }
+        for instance in entry['instances']:
+            box = boxes[instance['instance_token']]
+            width, length, height = box.wlh
+            assert instance['bbox_3d'][:6] == [*box.center, length, width, height]
+            assert math.remainder(
+                instance['bbox_3d'][6] - quaternion_yaw(box.orientation), 2 * math.pi
+            ) == pytest.approx(0, abs=1e-3)
+            annotation = tables.get('sample_annotation', box.token)
+            assert (
+                list(CATEGORIES)[instance['bbox_label_3d']] in ('barrier', 'traffic_cone')
+                or instance['attribute'] == tables.get('attribute', annotation['attribute_tokens'][0])['name']
+            )
+            assert instance['num_lidar_pts'] == annotation['num_lidar_pts']
+            assert instance['bbox_3d_isvalid'] == (annotation['num_lidar_pts'] + annotation['num_radar_pts'] > 0)
+            seen += 1
+    assert seen > 50
+
+
+def test_velocity_moves_a_box_to_its_next_place(infos, tables):
+    """Box centre + velocity x time, carried to the global frame, is the devkit's global motion of the object."""
+    moving = 0
+    for entry in infos['data_list']:
+        lidar2global = np.array(entry['ego2global']) @ np.array(entry['lidar_points']['lidar2ego'])
+        annotations = {
+            row['instance_token']: row['token']
+            for row in (
+                tables.get('sample_annotation', token) for token in tables.get('sample', entry['token'])['anns']
+            )
+        }
+        for instance in entry['instances']:
+            expected = tables.box_velocity(annotations[instance['instance_token']])[:2]
+            actual = (lidar2global[:3, :3] @ [*instance['velocity'], 0.0])[:2]
+            np.testing.assert_allclose(actual, expected, atol=2e-3 * max(1, np.nan_to_num(np.abs(expected)).max()))
+            moving += np.abs(expected).max() > 1
+    assert moving > 10
+
+
+def test_projection_is_the_devkits(infos, tables):
+    """Box centres through lidar2cam and cam2img land where the devkit's own camera boxes do."""
+    for entry in infos['data_list'][::7]:
+        sample = tables.get('sample', entry['token'])
+        instances = {instance['instance_token']: instance for instance in entry['instances']}
+        for name, camera in entry['images'].items():
+            assert (camera['sample_data_token'], camera['img_path']) == (
+                sample['data'][name],
+                tables.get('sample_data', sample['data'][name])['filename'],
+            )
+            _, boxes, intrinsic = tables.get_sample_data(sample['data'][name])
+            for box in boxes:
+                instance = instances.get(tables.get('sample_annotation', box.token)['instance_token'])
+                if instance is None:
+                    continue
+                point = np.array(camera['lidar2cam']) @ [*instance['bbox_3d'][:3], 1.0]
+                np.testing.assert_allclose(point[:3], box.center, atol=1e-6)
+                pixel = (np.array(camera['cam2img']) @ point[:3]) / point[2]
+                np.testing.assert_allclose(pixel, view_points(box.center[:, None], intrinsic, True)[:, 0], rtol=1e-6)
+
+
+def test_can_bus_pose_and_recorded_channels(infos, tables, synthetic_root):
+    entry = infos['data_list'][3]
+    sample = tables.get('sample', entry['token'])
+    pose = tables.get('ego_pose', tables.get('sample_data', sample['data']['LIDAR_TOP'])['ego_pose_token'])
+    assert entry['can_bus'][:7] == [*pose['translation'], *pose['rotation']]
+    heading = quaternion_yaw(Quaternion(pose['rotation'])) % (2 * math.pi)
+    assert entry['can_bus'][16:] == pytest.approx([heading, math.degrees(heading)])
+    messages = json.loads((synthetic_root / 'can_bus' / f'{entry["scene_name"]}_pose.json').read_text())
+    nearest = min(messages, key=lambda message: abs(message['utime'] - sample['timestamp']))
+    assert entry['can_bus'][7:16] == [*nearest['accel'], *nearest['rotation_rate'], *nearest['vel']]
+
+
+def test_official_v1_takes_the_message_after_the_sample(synthetic_root, tmp_path, tables):
+    files = create_nuscenes_infos(synthetic_root, VERSION, tmp_path, workers=1, can_bus_message='official_v1')
+    infos = load_infos(files['mini_val'])
+    assert infos['metainfo']['can_bus'] == 'official_v1'
+    entry = infos['data_list'][2]
+    time = tables.get('sample', entry['token'])['timestamp']
+    messages = json.loads((synthetic_root / 'can_bus' / f'{entry["scene_name"]}_pose.json').read_text())
+    after = next(message for message in messages if message['utime'] > time)
+    assert entry['can_bus'][7:16] == [*after['accel'], *after['rotation_rate'], *after['vel']]
+
+
+def test_without_can_bus_the_recorded_channels_are_zero(copied_root, infos, capsys):
+    (copied_root / 'can_bus').unlink()
+    without = load_infos(create_nuscenes_infos(copied_root, VERSION, workers=1)['mini_train'])
+    assert capsys.readouterr().out.count('No CAN-bus folder') == 1
+    assert without['metainfo']['can_bus'] == 'none'
+    for entry, other in zip(without['data_list'], infos['data_list'], strict=True):
+        assert entry['can_bus'][7:16] == [0.0] * 9
+        assert entry['can_bus'][:7] + entry['can_bus'][16:] == other['can_bus'][:7] + other['can_bus'][16:]
+
+
+def test_result_does_not_depend_on_workers(synthetic_root, files, tmp_path):
+    again = create_nuscenes_infos(synthetic_root, VERSION, tmp_path, workers=1)
+    for split, path in files.items():
+        assert pickle.dumps(_no_nan(load_infos(again[split]))) == pickle.dumps(_no_nan(load_infos(path)))
+
+
+def _no_nan(infos):
+    return json.loads(json.dumps(infos))
+
+
+def test_missing_files_are_left_out_and_counted(copied_root, synthetic_root, tables, capsys):
+    scene = next(row for row in tables.scene if row['name'] in ('scene-0103', 'scene-0916'))
+    first = tables.get('sample', scene['first_sample_token'])
+    second = tables.get('sample', first['next'])
+    samples = copied_root / 'samples'
+    samples.unlink()
+    shutil.copytree(synthetic_root / 'samples', samples, copy_function=os.link)
+    (copied_root / tables.get('sample_data', second['data']['CAM_BACK'])['filename']).unlink()
+    (copied_root / tables.get('sample_data', first['data']['LIDAR_TOP'])['filename']).unlink()
+    entries = load_infos(create_nuscenes_infos(copied_root, VERSION)['mini_val'])['data_list']
+    entries = [entry for entry in entries if entry['scene_name'] == scene['name']]
+    assert [entry['frame_idx'] for entry in entries] == [0, *range(2, scene['nbr_samples'])]
+    assert entries[1]['prev'] == second['token']
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(scene['name']))
+    count = scene['nbr_samples']
+    assert row.split()[1:] == [str(count), str(count - 1), '1', '1', '0']
+
+
+def test_existing_files_are_not_overwritten(synthetic_root, tmp_path):
+    (tmp_path / 'nuscenes_infos_temporal_val.pkl').write_bytes(b'mine')
+    with pytest.raises(FileExistsError, match='--overwrite'):
+        create_nuscenes_infos(synthetic_root, VERSION, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['nuscenes_infos_temporal_val.pkl']
+    create_nuscenes_infos(synthetic_root, VERSION, tmp_path, workers=1, overwrite=True)
+    assert load_infos(tmp_path / 'nuscenes_infos_temporal_val.pkl')['metainfo']['split'] == 'mini_val'
+
+
+def test_bad_roots(synthetic_root, copied_root, tmp_path):
+    with pytest.raises(FileNotFoundError, match='no nuScenes folder'):
+        create_nuscenes_infos(tmp_path / 'absent', VERSION)
+    with pytest.raises(FileNotFoundError, match=r'holds no v1\.0-trainval.*holds: v1\.0-mini'):
+        create_nuscenes_infos(synthetic_root, 'v1.0-trainval')
+    with pytest.raises(ValueError, match=r'unknown nuScenes version .mini.*v1\.0-mini'):
+        create_nuscenes_infos(synthetic_root, 'mini')
+    with pytest.raises(FileNotFoundError, match='no CAN-bus folder'):
+        create_nuscenes_infos(synthetic_root, VERSION, can_bus_dir=tmp_path)
+    (copied_root / VERSION / 'ego_pose.json').write_text('[{"token": ')
+    with pytest.raises(ValueError, match='cannot be read'):
+        create_nuscenes_infos(copied_root, VERSION)
+    (copied_root / VERSION / 'ego_pose.json').unlink()
+    with pytest.raises(FileNotFoundError, match=r'lacks ego_pose\.json'):
+        create_nuscenes_infos(copied_root, VERSION)
+    (copied_root / 'samples').unlink()
+    shutil.copy(synthetic_root / VERSION / 'ego_pose.json', copied_root / VERSION)
+    with pytest.raises(FileNotFoundError, match=r'no keyframe of v1\.0-mini'):
+        create_nuscenes_infos(copied_root, VERSION)
+    assert not list(copied_root.glob('*.pkl'))
+
+
+def test_full_disk_leaves_the_old_file(synthetic_root, tmp_path):
+    """A real failure of the operating system while the tool writes: one line of error, nothing half written."""
+    path = tmp_path / 'nuscenes_infos_temporal_train.pkl'
+    path.write_bytes(b'old')
+    command = [
+        sys.executable,
+        'tools/create_data.py',
+        'nuscenes',
+        '--root',
+        str(synthetic_root),
+        '--version',
+        VERSION,
+        '--out',
+        str(tmp_path),
+        '--overwrite',
+        '--workers',
+        '1',
+    ]
+    done = subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith('error: ') and 'File too large' in done.stderr
+    assert 'Traceback' not in done.stderr
+    assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]
+
+
+def test_interrupt_leaves_no_file(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic_write(tmp_path / 'infos.pkl') as file:
+        file.write(b'half')
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_matching(infos):
+    require_matching(infos['metainfo'], VERSION, ('barrier', 'car'), 'mini_train')
+    with pytest.raises(ValueError, match=r'are of nuScenes v1\.0-mini, not v1\.0-trainval'):
+        require_matching(infos['metainfo'], 'v1.0-trainval')
+    with pytest.raises(ValueError, match='know no class Car'):
+        require_matching(infos['metainfo'], classes=('Car', 'truck'))
+    with pytest.raises(ValueError, match='split mini_train, not mini_val'):
+        require_matching(infos['metainfo'], split='mini_val')
+
+
+@pytest.fixture(scope='module')
+def real(shared_dir, tmp_path_factory):
+    files = create_nuscenes_infos(
+        shared_dir / 'real' / 'nuscenes', VERSION, tmp_path_factory.mktemp('real'), can_bus_message='official_v1'
+    )
+    assert list(files) == ['mini_val']  # no mini_train scene is there
+    return load_infos(files['mini_val'])['data_list']
+
+
+def test_real_frames_with_images(real):
+    assert [entry['frame_idx'] for entry in real] == [0, 1, 2, 3, 8]
+    assert {entry['scene_name'] for entry in real} == {'scene-0103'}
+
+
+def test_real_inputs_are_those_of_the_published_model(real, shared_dir):
+    """CAN-bus vectors, projections at half size and shifts that the published tiny model received (float16)."""
+    expected = json.loads((shared_dir / 'real' / 'expected_scene-0103.json').read_text())
+    grid = BEVGrid(50, 50, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0))
+    previous = None
+    for entry, frame in zip(real[:4], expected['frames'], strict=True):
+        current = torch.tensor(entry['can_bus'], dtype=torch.float64)
+        can_bus = relative_can_bus(current, previous, wrap_heading=False)
+        shift = bev_shift(can_bus[None], grid)[0]
+        can_bus[3:7] = can_bus[3]  # the published code writes the quaternion's w four times
+        np.testing.assert_allclose(can_bus, frame['can_bus'], rtol=1e-3, atol=2e-5)
+        if 'shift' in frame:
+            np.testing.assert_allclose(shift, np.ravel(frame['shift']), rtol=1e-3, atol=2e-5)
+        for name, matrix in zip(expected['order of cameras'], frame['lidar2img'], strict=True):
+            camera = entry['images'][name]
+            cam2img = np.diag([0.5, 0.5, 1.0]) @ camera['cam2img']
+            np.testing.assert_allclose(cam2img @ np.array(camera['lidar2cam'])[:3], matrix[:3], rtol=1e-3, atol=1e-3)
+        previous = current
+
+
+@pytest.mark.parametrize(
+    ('frame', 'delta'), [(1, (3.7057065, -2.1037858, -1.0353196)), (2, (3.6282059, -2.1720683, -1.5740092))]
+)
+def test_real_pose_differences(real, frame, delta):
+    current, previous = (torch.tensor(real[index]['can_bus'], dtype=torch.float64) for index in (frame, frame - 1))
+    relative = relative_can_bus(current, previous, wrap_heading=True)
+    assert [relative[0], relative[1], relative[17]] == pytest.approx(delta, abs=1e-5)
