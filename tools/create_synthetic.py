@@ -31,6 +31,8 @@ def main():
             version=args.version, workers=args.workers, overwrite=args.overwrite)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('interrupted: nothing was written')
     print(summary.table())
 
 

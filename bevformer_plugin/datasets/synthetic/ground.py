@@ -136,17 +136,17 @@ def panorama(sky_bottom, sky_top, rng: np.random.Generator) -> np.ndarray:
     mix = np.clip(elevation / PANORAMA_HIGH, 0, 1)[:, None, None] ** 0.6
     image = np.broadcast_to((1 - mix) * np.array(sky_bottom, float) + mix * np.array(sky_top, float),
                             (PANORAMA_HEIGHT, PANORAMA_WIDTH, 3)).astype(np.float32)
-    clouds = cv2.resize(rng.standard_normal((10, 48)).astype(np.float32), (PANORAMA_WIDTH, PANORAMA_HEIGHT),
-                        interpolation=cv2.INTER_CUBIC)
+    puffs = rng.standard_normal((10, 48)).astype(np.float32)
+    wide = cv2.resize(np.tile(puffs, (1, 3)), (3 * PANORAMA_WIDTH, PANORAMA_HEIGHT), interpolation=cv2.INTER_CUBIC)
+    clouds = wide[:, PANORAMA_WIDTH:2 * PANORAMA_WIDTH]  # the middle of three turns joins up with itself
     image = image + 9 * np.clip(clouds, 0, 2)[..., None]
-    row_of = np.interp
     azimuth = 0
     while azimuth < PANORAMA_WIDTH:
         width = int(rng.integers(20, 110))
         height = np.deg2rad(rng.uniform(0.8, 3.4))
-        top = int(row_of(-height, -elevation, np.arange(PANORAMA_HEIGHT)))
+        top = int(np.searchsorted(-elevation, -height))
         shade = rng.uniform(0.62, 0.85)
         image[top:, azimuth:azimuth + width] = shade * np.array(sky_bottom) * (0.95, 0.97, 1.0)
         azimuth += width
     image = np.clip(image, 0, 255).astype(np.uint8)
-    return np.concatenate([image, image], axis=1)
+    return np.ascontiguousarray(np.concatenate([image, image], axis=1))

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from bevformer_plugin.datasets.synthetic.objects import KINDS, POSITION_DECIMALS
 from bevformer_plugin.datasets.synthetic.rig import LIDAR, ego_to_global
 from bevformer_plugin.datasets.synthetic.scenario import Scenario
 
 AZIMUTHS = 720
 ELEVATIONS = np.deg2rad(np.concatenate([np.linspace(-30, -11, 8), np.linspace(-10, 2, 25), np.linspace(3, 9, 5)]))
 REACH = 65.0
-GROUND_EVERY = 8
+GROUND_EVERY, SCENERY_EVERY = 8, 4
 SMALLEST_HALF_WIDTH = 0.14
 DEPTH_INTO_SURFACE = 0.03
 RANGE_SIGMA = 0.008
@@ -40,7 +41,9 @@ def scan(scenario: Scenario, timestamp: int, rng: np.random.Generator) -> np.nda
             distance[:, ray[k]] = np.where(closer, reach[:, k], distance[:, ray[k]])
             owner[:, ray[k]] = np.where(closer, owners[solid[k]], owner[:, ray[k]])
     ring, column = np.nonzero(distance < REACH)
-    keep = (owner[ring, column] >= 0) | ((ring * 3 + column) % GROUND_EVERY == 0)
+    annotated = np.array([actor.name in KINDS for actor in scenario.actors] + [False])  # the last is the ground
+    thinned = np.where(owner[ring, column] >= 0, SCENERY_EVERY, GROUND_EVERY)
+    keep = annotated[owner[ring, column]] | ((ring * 3 + column) % thinned == 0)
     ring, column = ring[keep], column[keep]
     hit = owner[ring, column] >= 0
     along = distance[ring, column] + rng.normal(0, RANGE_SIGMA, len(ring)).clip(-0.02, 0.02)
@@ -52,19 +55,22 @@ def scan(scenario: Scenario, timestamp: int, rng: np.random.Generator) -> np.nda
 
 
 def count_points(points, scenario: Scenario, timestamp: int, indices) -> np.ndarray:
-    """Number of points (n, 5) of a scan inside the boxes of the actors with the given indices."""
+    """Number of points (n, 5) of a scan inside the boxes, as the tables state them, of the actors at ``indices``."""
     to_global = ego_to_global(scenario.ego_poses([timestamp])[0]) @ scenario.rig[LIDAR].to_ego
     places = points[:, :3].astype(float) @ to_global[:3, :3].T + to_global[:3, 3]
-    poses = scenario.actor_poses(timestamp)
+    poses = scenario.actor_poses(timestamp)[indices]
+    poses[:, :2] = poses[:, :2].round(POSITION_DECIMALS)
+    half = np.array([scenario.actors[index].size for index in indices]).reshape(-1, 3) / 2
+    places = places[np.argsort(places[:, 0])]
+    radius = np.hypot(half[:, 0], half[:, 1])
+    firsts = np.searchsorted(places[:, 0], poses[:, 0] - radius)
+    lasts = np.searchsorted(places[:, 0], poses[:, 0] + radius)
     counts = np.zeros(len(indices), dtype=int)
-    for k, index in enumerate(indices):
-        length, width, height = scenario.actors[index].size
-        x, y, yaw = poses[index]
-        offset = places[np.abs(places[:, 0] - x) + np.abs(places[:, 1] - y) < length + width] - (x, y, 0.0)
+    for k, (x, y, yaw) in enumerate(poses):
+        offset = places[firsts[k]:lasts[k]] - (x, y, half[k, 2])
         forward = offset[:, 0] * np.cos(yaw) + offset[:, 1] * np.sin(yaw)
         left = offset[:, 1] * np.cos(yaw) - offset[:, 0] * np.sin(yaw)
-        counts[k] = np.count_nonzero((np.abs(forward) <= length / 2) & (np.abs(left) <= width / 2)
-                                     & (offset[:, 2] >= 0) & (offset[:, 2] <= height))
+        counts[k] = (np.abs(np.stack([forward, left, offset[:, 2]], axis=1)) <= half[k]).all(axis=1).sum()
     return counts
 
 

@@ -2,10 +2,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
 from bevformer_plugin.datasets.synthetic.road import Road
+from bevformer_plugin.datasets.synthetic.shapes import build_model
 from bevformer_plugin.datasets.synthetic.solids import Model
 
 TIME_STEP = 0.02
@@ -65,7 +67,7 @@ class Track:
     """How a moving actor follows the street.
 
     Attributes:
-        profile: its speed; shift: how many seconds it is ahead of the profile.
+        profile: its speed along the centre line; shift: how many seconds it is ahead of the profile.
         arc, lateral: where it is at profile time 0, metres along and left of the centre line.
         direction: 1 along the street, -1 against it.
     """
@@ -76,13 +78,21 @@ class Track:
     direction: int = 1
     shift: float = 0.0
 
+    def arcs(self, times):
+        """Arc length in metres at times (n,)."""
+        return self.arc + self.direction * self.profile.distance(np.asarray(times) + self.shift)
+
     def poses(self, road: Road, times) -> np.ndarray:
         """(n, 3) x, y, yaw at times (n,)."""
-        arc = self.arc + self.direction * self.profile.distance(np.asarray(times) + self.shift)
-        poses = road.poses(arc, self.lateral)
+        poses = road.poses(self.arcs(times), self.lateral)
         if self.direction < 0:
             poses[..., 2] += np.pi
         return poses
+
+    def speeds(self, road: Road, times) -> np.ndarray:
+        """(n,) m/s over ground at times (n,)."""
+        along = self.profile.speed(np.asarray(times) + self.shift)
+        return along * road.stretch(self.arcs(times), self.lateral)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +104,24 @@ class Actor:
         category: nuScenes category, '' for scenery.
         size: (length, width, height) metres.
         motion: a ``Track``, or the fixed pose (x, y, yaw).
+        look: seed of colour and variant.
         parked: a vehicle without intent to move; rider: somebody sits on the two-wheeler.
+        walking: the pedestrian's legs are apart.
     """
 
     name: str
     category: str
     size: tuple[float, float, float]
-    model: Model
     motion: Track | tuple[float, float, float]
+    look: int
     parked: bool = False
     rider: bool = False
+    walking: bool = False
+
+    @functools.cached_property
+    def model(self) -> Model:
+        """Its solids, built when first looked at."""
+        return build_model(self.name, self.size, np.random.default_rng(self.look), self.rider, self.walking)
 
     @property
     def moves(self) -> bool:
@@ -116,7 +134,6 @@ class Actor:
             return self.motion.poses(road, times)
         return np.broadcast_to(np.array(self.motion, dtype=float), (len(times), 3))
 
-    def speeds(self, times) -> np.ndarray:
+    def speeds(self, road: Road, times) -> np.ndarray:
         """(n,) m/s at times (n,)."""
-        times = np.asarray(times, dtype=float)
-        return self.motion.profile.speed(times + self.motion.shift) if self.moves else np.zeros(len(times))
+        return self.motion.speeds(road, times) if self.moves else np.zeros(len(times))

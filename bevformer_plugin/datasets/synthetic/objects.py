@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 
 MOVING_SPEED = 0.3
+POSITION_DECIMALS = 3  # nuScenes states positions and sizes in millimetres
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,7 @@ def sample_size(name: str, rng: np.random.Generator, rider: bool = False) -> tup
     length, width, height = np.array(kind.size) * factors
     if rider:
         height = RIDER_HEIGHT[name] * factors[2]
-    return tuple(float(v) for v in np.round((length, width, height), 3))
+    return tuple(float(v) for v in np.round((length, width, height), POSITION_DECIMALS))
 
 
 def attribute(name: str, speed: float, parked: bool, rider: bool) -> str:

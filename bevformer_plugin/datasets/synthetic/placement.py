@@ -6,11 +6,10 @@ import numpy as np
 from bevformer_plugin.datasets.synthetic import objects
 from bevformer_plugin.datasets.synthetic.motion import Actor, SpeedProfile, Track, constant_profile, sample_profile
 from bevformer_plugin.datasets.synthetic.road import BIKE_LANE, PARKING, SIDEWALK, Road
-from bevformer_plugin.datasets.synthetic.shapes import build_model
 
 LANE_DECK = ('car', 'rig', 'bus', 'motorcycle', 'car', 'rig', 'motorcycle', 'bus', 'truck', 'car', 'motorcycle')
-PARKING_DECK = ('car', 'motorcycle', 'bus', 'bicycle', 'truck', 'work', 'trailer', 'car', 'work', 'bicycle', 'truck')
-YARD_DECK = ('construction_vehicle', 'trailer', 'cones', 'construction_vehicle', 'barriers', 'trailer')
+PARKING_DECK = ('car', 'motorcycle', 'bus', 'bicycle', 'truck', 'work', 'trailer', 'car', 'work', 'bicycle', 'bus')
+YARD_DECK = ('construction_vehicle', 'trailer', 'cones', 'bus', 'construction_vehicle', 'barriers', 'truck')
 EGO_SIZE = (4.2, 1.8, 1.6)
 EGO_CENTRE = 1.4
 
@@ -53,8 +52,8 @@ class Population:
                 size = tuple(round(scale * value, 3) for value in size)
             elif choice < 0.25:
                 category = 'human.pedestrian.construction_worker'
-        model = build_model(name, size, self.rng, rider=rider, walking=walking)
-        self.actors.append(Actor(name, category, size, model, motion, parked, rider))
+        look = int(self.rng.integers(2 ** 31))
+        self.actors.append(Actor(name, category, size, motion, look, parked, rider, walking))
 
     def place(self, name, arc, lateral, yaw=0.0, **details):
         """Append an actor that stands at a place of the street, turned by ``yaw`` against its direction."""

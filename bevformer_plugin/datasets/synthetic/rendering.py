@@ -216,7 +216,8 @@ class SceneRenderer:
             chosen = np.concatenate([np.arange(*model.parts[part]) for part in model.drawing_order(local_eye)])
             chosen = chosen[facing[chosen]]
             corners = (model.corners[chosen] - local_eye) @ (turn.T @ rotation)
-            brightness = light.ambient + light.direct * np.maximum(model.normals[chosen] @ (light.sun @ turn), 0)
+            normals = model.normals[chosen] @ turn.T
+            brightness = _brightness(normals, light)
             colours = model.colours[chosen] * np.where(model.shaded[chosen], brightness, 1.0)[:, None]
             haze = 1 - np.exp(-np.linalg.norm(local_eye[:2]) / HAZE_LENGTH)
             colours = ((1 - haze) * colours + haze * self._haze_colour).clip(0, 255).tolist()
@@ -266,6 +267,13 @@ class SceneRenderer:
         row, column = rng.integers(0, 2 * height), rng.integers(0, 2 * width)
         noise = self._noise[row:row + height, column:column + width]
         return cv2.add(cv2.LUT(image, self._tone), noise, dtype=cv2.CV_8U)
+
+
+def _brightness(normals, light):
+    """Brightness (n,) of faces with global normals (n, 3): sky from above, the sun, and a weak light across it."""
+    across = np.array([light.sun[1], -light.sun[0], 0.0])
+    fill = 1 + 0.12 * normals[:, 2] + 0.10 * normals @ across
+    return light.ambient * fill + light.direct * np.maximum(normals @ light.sun, 0)
 
 
 def _rectangles(poses, half):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -72,8 +73,24 @@ class Scenario:
 
     def actor_poses(self, timestamp) -> np.ndarray:
         """(actors, 3) x, y, yaw at one timestamp in microseconds."""
-        seconds = [self.seconds(timestamp)]
-        return np.concatenate([actor.poses(self.road, seconds) for actor in self.actors])
+        poses, (moving, laterals, turns) = self._fixed_poses.copy(), self._moving
+        seconds = self.seconds(timestamp)
+        arcs = np.array([self.actors[index].motion.arcs(seconds) for index in moving])
+        poses[moving] = self.road.poses(arcs, laterals)
+        poses[moving, 2] += turns
+        return poses
+
+    @functools.cached_property
+    def _fixed_poses(self):
+        return np.array([(0.0, 0.0, 0.0) if actor.moves else actor.motion for actor in self.actors]).reshape(-1, 3)
+
+    @functools.cached_property
+    def _moving(self):
+        """Indices of the actors that move, their lateral offsets, and what driving direction adds to their yaw."""
+        moving = [index for index, actor in enumerate(self.actors) if actor.moves]
+        tracks = [self.actors[index].motion for index in moving]
+        return (np.array(moving, dtype=int), np.array([track.lateral for track in tracks]),
+                np.array([0.0 if track.direction > 0 else np.pi for track in tracks]))
 
     def annotated(self) -> dict[int, range]:
         """For each actor that gets annotated: the keyframes from the first to the last near the ego vehicle."""

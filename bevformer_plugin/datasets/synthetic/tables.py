@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 from pyquaternion import Quaternion
 
+from bevformer_plugin.datasets.synthetic.objects import POSITION_DECIMALS
 from bevformer_plugin.datasets.synthetic.rig import CAMERA_MOUNTS, LIDAR, yaw_quaternion
 from bevformer_plugin.datasets.synthetic.scenario import Scenario, camera_timestamps
 
@@ -62,16 +63,15 @@ class TableWriter:
     def __init__(self, seed: int, image_size):
         self.seed, self.image_size = seed, image_size
         self.tables = {name: [] for name in TABLES}
-        self.tables['category'] = [dict(token=token('category', name), name=name, description=f'Synthetic {name}.')
-                                   for name in CATEGORIES]
-        self.tables['attribute'] = [dict(token=token('attribute', name), name=name, description=f'Synthetic {name}.')
-                                    for name in ATTRIBUTES]
+        for table, names in (('category', CATEGORIES), ('attribute', ATTRIBUTES)):
+            self.tables[table] = [
+                {'token': token(table, name), 'name': name, 'description': f'Synthetic {name}.'} for name in names]
         self.tables['visibility'] = [
-            dict(token=key, level=level, description=f'{low} to {high} percent of the object is visible')
+            {'token': key, 'level': level, 'description': f'{low} to {high} percent of the object is visible'}
             for key, level, low, high in VISIBILITIES]
         self.tables['sensor'] = [
-            dict(token=token('sensor', channel), channel=channel,
-                 modality='lidar' if channel == LIDAR else 'camera') for channel in (*CAMERA_MOUNTS, LIDAR)]
+            {'token': token('sensor', channel), 'channel': channel,
+             'modality': 'lidar' if channel == LIDAR else 'camera'} for channel in (*CAMERA_MOUNTS, LIDAR)]
 
     def add_scene(self, scenario: Scenario, annotations):
         """Append all records of a scene.
@@ -88,16 +88,18 @@ class TableWriter:
         scene = token(self.seed, 'scene', scenario.name)
         log = token(self.seed, 'log', scenario.name)
         samples = [token(scene, 'sample', k) for k in range(len(scenario.keyframes))]
-        self.tables['log'].append(dict(token=log, logfile=log_name(scenario), vehicle=VEHICLE,
-                                       date_captured='2018-10-20', location='synthetic'))
-        self.tables['map'].append(dict(token=token(self.seed, 'map', scenario.name), category='semantic_prior',
-                                       filename=map_file(self.seed, scenario), log_tokens=[log]))
-        self.tables['scene'].append(dict(
-            token=scene, log_token=log, nbr_samples=len(samples), first_sample_token=samples[0],
-            last_sample_token=samples[-1], name=scenario.name, description=scenario.story))
+        self.tables['log'].append({
+            'token': log, 'logfile': log_name(scenario), 'vehicle': VEHICLE, 'date_captured': '2018-10-20',
+            'location': 'synthetic'})
+        self.tables['map'].append({
+            'token': token(self.seed, 'map', scenario.name), 'category': 'semantic_prior',
+            'filename': map_file(self.seed, scenario), 'log_tokens': [log]})
+        self.tables['scene'].append({
+            'token': scene, 'log_token': log, 'nbr_samples': len(samples), 'first_sample_token': samples[0],
+            'last_sample_token': samples[-1], 'name': scenario.name, 'description': scenario.story})
         before, after = _neighbours(samples)
         self.tables['sample'] += [
-            dict(token=sample, timestamp=int(time), prev=previous, next=following, scene_token=scene)
+            {'token': sample, 'timestamp': int(time), 'prev': previous, 'next': following, 'scene_token': scene}
             for sample, time, previous, following in zip(samples, scenario.keyframes, before, after, strict=True)]
         return scene, samples
 
@@ -105,10 +107,11 @@ class TableWriter:
         scene = token(self.seed, 'scene', scenario.name)
         for channel, sensor in scenario.rig.items():
             calibration = token(scene, 'calibrated_sensor', channel)
-            self.tables['calibrated_sensor'].append(dict(
-                token=calibration, sensor_token=token('sensor', channel), translation=sensor.translation.tolist(),
-                rotation=sensor.rotation.elements.tolist(),
-                camera_intrinsic=[] if sensor.intrinsic is None else sensor.intrinsic.tolist()))
+            self.tables['calibrated_sensor'].append({
+                'token': calibration, 'sensor_token': token('sensor', channel),
+                'translation': sensor.translation.tolist(),
+                'rotation': sensor.rotation.elements.tolist(),
+                'camera_intrinsic': [] if sensor.intrinsic is None else sensor.intrinsic.tolist()})
             times = [sensor_timestamps(keyframe)[channel] for keyframe in scenario.keyframes]
             poses = scenario.ego_poses(np.array(times))
             records = [token(sample, channel) for sample in samples]
@@ -116,13 +119,14 @@ class TableWriter:
             width, height = (0, 0) if channel == LIDAR else self.image_size
             for k, time in enumerate(times):
                 x, y, yaw = poses[k].tolist()
-                self.tables['ego_pose'].append(dict(token=records[k], timestamp=time, rotation=yaw_quaternion(yaw),
-                                                    translation=[x, y, 0.0]))
-                self.tables['sample_data'].append(dict(
-                    token=records[k], sample_token=samples[k], ego_pose_token=records[k],
-                    calibrated_sensor_token=calibration, timestamp=time,
-                    fileformat='pcd' if channel == LIDAR else 'jpg', is_key_frame=True, height=height, width=width,
-                    filename=file_name(scenario, channel, time), prev=before[k], next=after[k]))
+                self.tables['ego_pose'].append({
+                    'token': records[k], 'timestamp': time, 'rotation': yaw_quaternion(yaw),
+                    'translation': [x, y, 0.0]})
+                self.tables['sample_data'].append({
+                    'token': records[k], 'sample_token': samples[k], 'ego_pose_token': records[k],
+                    'calibrated_sensor_token': calibration, 'timestamp': time,
+                    'fileformat': 'pcd' if channel == LIDAR else 'jpg', 'is_key_frame': True,
+                    'height': height, 'width': width, 'filename': file_name(scenario, channel, time), 'prev': before[k], 'next': after[k]})
 
     def _add_annotations(self, scenario, scene, samples, annotations):
         by_actor = {}
@@ -134,19 +138,21 @@ class TableWriter:
             instance = token(scene, 'instance', index)
             records = [token(instance, samples[annotation['frame']]) for annotation in group]
             before, after = _neighbours(records)
-            self.tables['instance'].append(dict(
-                token=instance, category_token=token('category', actor.category), nbr_annotations=len(group),
-                first_annotation_token=records[0], last_annotation_token=records[-1]))
+            self.tables['instance'].append({
+                'token': instance, 'category_token': token('category', actor.category), 'nbr_annotations': len(group),
+                'first_annotation_token': records[0], 'last_annotation_token': records[-1]})
             for k, annotation in enumerate(group):
                 x, y, yaw = annotation['pose']
                 name = annotation['attribute']
-                self.tables['sample_annotation'].append(dict(
-                    token=records[k], sample_token=samples[annotation['frame']], instance_token=instance,
-                    visibility_token=annotation['visibility'],
-                    attribute_tokens=[token('attribute', name)] if name else [],
-                    translation=[round(x, 3), round(y, 3), round(height / 2, 4)], size=[width, length, height],
-                    rotation=Quaternion(axis=(0, 0, 1), radians=yaw).elements.tolist(), prev=before[k], next=after[k],
-                    num_lidar_pts=annotation['num_lidar_pts'], num_radar_pts=annotation['num_radar_pts']))
+                self.tables['sample_annotation'].append({
+                    'token': records[k], 'sample_token': samples[annotation['frame']], 'instance_token': instance,
+                    'visibility_token': annotation['visibility'],
+                    'attribute_tokens': [token('attribute', name)] if name else [],
+                    'translation': [round(x, POSITION_DECIMALS), round(y, POSITION_DECIMALS), height / 2],
+                    'size': [width, length, height],
+                    'rotation': Quaternion(axis=(0, 0, 1), radians=yaw).elements.tolist(),
+                    'prev': before[k], 'next': after[k],
+                    'num_lidar_pts': annotation['num_lidar_pts'], 'num_radar_pts': annotation['num_radar_pts']})
 
     def write(self, folder: pathlib.Path):
         """Write one JSON file per table."""
@@ -168,10 +174,10 @@ def can_bus_messages(scenario: Scenario, rate: float = 50.0) -> list[dict]:
     times = np.arange(first, last, round(1e6 / rate))
     seconds, step = scenario.seconds(times), 0.05
     poses = scenario.ego_poses(times)
-    profile = scenario.ego.profile
-    speed = profile.speed(seconds)
-    push = (profile.speed(seconds + step) - profile.speed(seconds - step)) / (2 * step)
+    ego, road = scenario.ego, scenario.road
+    speed = ego.speeds(road, seconds)
+    push = (ego.speeds(road, seconds + step) - ego.speeds(road, seconds - step)) / (2 * step)
     turn = (scenario.ego_poses(times + 50_000)[:, 2] - scenario.ego_poses(times - 50_000)[:, 2]) / (2 * step)
-    return [dict(accel=[float(push[k]), float(speed[k] * turn[k]), 9.81], orientation=yaw_quaternion(poses[k, 2]),
-                 pos=[float(poses[k, 0]), float(poses[k, 1]), 0.0], rotation_rate=[0.0, 0.0, float(turn[k])],
-                 utime=int(times[k]), vel=[float(speed[k]), 0.0, 0.0]) for k in range(len(times))]
+    return [{'accel': [float(push[k]), float(speed[k] * turn[k]), 9.81], 'orientation': yaw_quaternion(poses[k, 2]),
+             'pos': [float(poses[k, 0]), float(poses[k, 1]), 0.0], 'rotation_rate': [0.0, 0.0, float(turn[k])],
+             'utime': int(times[k]), 'vel': [float(speed[k]), 0.0, 0.0]} for k in range(len(times))]

@@ -30,7 +30,7 @@ from bevformer_plugin.datasets.synthetic.tables import TableWriter, can_bus_mess
 
 SPLITS = {'v1.0-mini': ('mini_train', 'mini_val'), 'v1.0-trainval': ('train', 'val')}
 JPEG_QUALITY = 92
-FRAMES_PER_JOB = 20
+FRAMES_PER_JOB = 40
 SMALLEST_IMAGE = (64, 36)
 
 
@@ -176,16 +176,24 @@ def _run(jobs, root, workers, stack):
         return
     # Forked workers start at once; a spawned one would import torch and mmdet3d first.
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
-    pool = concurrent.futures.ProcessPoolExecutor(workers, multiprocessing.get_context(method), _start_worker)
+    context = multiprocessing.get_context(method)
+    stop = context.Event()
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (stop,))
     stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+    stack.callback(stop.set)
     futures = [pool.submit(_write_keyframes, scene, frames, root) for scene, frames in jobs]
     for future in concurrent.futures.as_completed(futures):
         yield future.result()
 
 
-def _start_worker():
+_stop = None  # in a worker: the event that tells it to give up
+
+
+def _start_worker(stop):
+    global _stop
+    _stop = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # 1 would wait for threads of the parent's pool, which a fork does not copy
 
 
 @functools.lru_cache(maxsize=2)
@@ -209,6 +217,8 @@ def _write_keyframes(scene, frames, root):
     spans = scenario.annotated()
     annotations = []
     for frame in frames:
+        if _stop is not None and _stop.is_set():
+            break
         keyframe = int(scenario.keyframes[frame])
         rng = np.random.default_rng([scene.seed, scene.index, frame])
         seen = collections.defaultdict(lambda: np.zeros(2))
@@ -232,13 +242,13 @@ def _annotate(scenario, frame, present, points, seen):
     annotations = []
     for index, count in zip(present, counts.tolist(), strict=True):
         actor = scenario.actors[index]
-        speed = float(actor.speeds([scenario.seconds(keyframe)])[0])
+        speed = float(actor.speeds(scenario.road, [scenario.seconds(keyframe)])[0])
         visible, whole = seen.get(index, (0.0, 1.0))
-        annotations.append(dict(
-            frame=frame, actor=index, name=actor.name, pose=poses[index].tolist(),
-            attribute=objects.attribute(actor.name, speed, actor.parked, actor.rider),
-            visibility=str(1 + int(np.searchsorted((0.4, 0.6, 0.8), min(visible / whole, 1.0), side='right'))),
-            num_lidar_pts=count, num_radar_pts=objects.radar_points(actor.name, count)))
+        annotations.append({
+            'frame': frame, 'actor': index, 'name': actor.name, 'pose': poses[index].tolist(),
+            'attribute': objects.attribute(actor.name, speed, actor.parked, actor.rider),
+            'visibility': str(1 + int(np.searchsorted((0.4, 0.6, 0.8), min(visible / whole, 1.0), side='right'))),
+            'num_lidar_pts': count, 'num_radar_pts': objects.radar_points(actor.name, count)})
     return annotations
 
 

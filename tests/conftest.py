@@ -1,0 +1,25 @@
+"""Data shared by all tests: a tiny synthetic world, and the folder with real nuScenes frames where it exists."""
+import pathlib
+
+import pytest
+
+from bevformer_plugin.datasets.synthetic import create_synthetic_world
+
+SYNTHETIC_WORLD = {'scenes_train': 2, 'scenes_val': 2, 'frames': 6, 'seed': 0, 'image_size': (200, 112)}
+
+
+@pytest.fixture(scope='session')
+def synthetic_root(tmp_path_factory):
+    """Dataroot of a tiny v1.0-mini world: 2 + 2 scenes of 6 keyframes, 200 x 112 pixels. Read only."""
+    root = tmp_path_factory.mktemp('data') / 'synthetic'
+    create_synthetic_world(root, **SYNTHETIC_WORLD, version='v1.0-mini', workers=2)
+    return root
+
+
+@pytest.fixture(scope='session')
+def shared_dir():
+    """Folder with real nuScenes frames and reference numbers; it is not part of the repository."""
+    folder = pathlib.Path(__file__).resolve().parents[1] / '..' / 'shared'
+    if not folder.is_dir():
+        pytest.skip(f'{folder} with real nuScenes material is not on this machine')
+    return folder.resolve()
