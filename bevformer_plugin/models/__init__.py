@@ -1,5 +1,6 @@
 """Detector, head, transformer, matching, losses, box coder, GridMask and data preprocessor."""
 from .bev_history import BEVHistory
+from .bev_proposals import BEVProposals
 from .bevformer import BEVFormer
 from .bevformer_head import BEVFormerHead
 from .box_coder import NMSFreeCoder
@@ -11,6 +12,6 @@ from .losses import SetCriterion3D
 from .transformer import BEVFormerTransformer
 
 __all__ = [
-    'BEVFormer', 'BEVFormerDataPreprocessor', 'BEVFormerHead', 'BEVFormerTransformer', 'BEVHistory', 'EgoAlignment',
+    'BEVFormer', 'BEVFormerDataPreprocessor', 'BEVFormerHead', 'BEVFormerTransformer', 'BEVHistory', 'BEVProposals', 'EgoAlignment',
     'GridMask', 'HungarianAssigner3D', 'NMSFreeCoder', 'SetCriterion3D',
 ]

@@ -34,29 +34,39 @@ class BEVFormerHead(BaseModule):
         num_query: object queries M.
         num_query_groups: groups of M queries trained side by side, each matched on its own; detection uses the first
             alone (Group DETR, arXiv 2207.13085).
+        proposals: config of :class:`BEVProposals`, which then makes the queries; None learns them, as published.
 
     Raises:
-        ValueError: if there are no queries or no groups.
+        ValueError: if there are no queries or no groups, or proposals are asked for several groups.
     """
 
     def __init__(self, num_classes: int, transformer: dict, criterion: dict, box_coder: dict, grid: BEVGrid,
                  num_cameras: int, num_levels: int, ego_motion: dict | None = None, embed_dims: int = 256,
-                 num_query: int = 900, num_query_groups: int = 1) -> None:
+                 num_query: int = 900, num_query_groups: int = 1,
+                 proposals: dict | None = None) -> None:
         super().__init__()
         if num_query < 1 or num_query_groups < 1:
             raise ValueError(f'num_query and num_query_groups are at least 1, got {num_query} and {num_query_groups}')
+        if proposals is not None and num_query_groups > 1:
+            raise ValueError(f'proposals make one group of queries, num_query_groups={num_query_groups}')
         self.num_classes = num_classes
         self.embed_dims = embed_dims
         self.num_query = num_query
         self.num_query_groups = num_query_groups
         self.grid = grid
         self.transformer = MODELS.build({**transformer, 'num_cameras': num_cameras, 'num_levels': num_levels,
-                                         'embed_dims': embed_dims, 'ego_motion': ego_motion})
+                                         'embed_dims': embed_dims, 'ego_motion': ego_motion,
+                                         'learned_reference_points': proposals is None})
         self.criterion = MODELS.build(criterion)
         self.box_coder = TASK_UTILS.build(box_coder)
         self.positional_encoding = LearnedPositionalEncoding(embed_dims // 2, grid.bev_h, grid.bev_w)
         self.bev_embedding = nn.Embedding(grid.num_queries, embed_dims)
-        self.query_embedding = nn.Embedding(num_query_groups * num_query, 2 * embed_dims)
+        if proposals is None:
+            self.proposals = None
+            self.query_embedding = nn.Embedding(num_query_groups * num_query, 2 * embed_dims)
+        else:
+            self.proposals = MODELS.build({**proposals, 'embed_dims': embed_dims, 'num_classes': num_classes,
+                                           'grid': grid, 'num_query': num_query})
         num_layers = self.transformer.decoder.num_layers
         self.cls_branches = nn.ModuleList(self._cls_branch() for _ in range(num_layers))
         self.reg_branches = nn.ModuleList(self._reg_branch() for _ in range(num_layers))
@@ -108,11 +118,20 @@ class BEVFormerHead(BaseModule):
         Returns:
             ``bev_embed`` (B, Q, C), ``all_cls_scores`` (L, B, M, num_classes) logits, and ``all_bbox_preds``
             (L, B, M, 10): (cx, cy, log l, log w, cz, log h, sin yaw, cos yaw, vx, vy), metres, cz the box's centre.
-            In training mode M counts the queries of all groups, group after group.
+            In training mode M counts the queries of all groups, group after group. With proposals, ``proposals`` holds
+            the scored cells.
         """
         num_groups = self.num_query_groups if self.training else 1
-        query_embed = self.query_embedding.weight[:num_groups * self.num_query]
-        states, references = self.transformer.decode(bev_embed, query_embed, self.grid, self.reg_branches, num_groups)
+        outputs = {'bev_embed': bev_embed}
+        if self.proposals is None:
+            query_embed = self.query_embedding.weight[:num_groups * self.num_query]
+            query_pos, query = query_embed.expand(len(bev_embed), -1, -1).chunk(2, dim=-1)
+            reference_points = None
+        else:
+            outputs['proposals'] = self.proposals(bev_embed)
+            query, query_pos, reference_points = self.proposals.queries(bev_embed, outputs['proposals'])
+        states, references = self.transformer.decode(bev_embed, query, query_pos, reference_points, self.grid,
+                                                     self.reg_branches, num_groups)
         low, high = states.new_tensor(self.grid.point_cloud_range).split(3)
         scores, boxes = [], []
         for layer, (state, reference) in enumerate(zip(states, references[:-1], strict=True)):
@@ -120,7 +139,7 @@ class BEVFormerHead(BaseModule):
             center = (torch.logit(reference.float(), eps=1e-5) + raw[..., [0, 1, 4]]).sigmoid() * (high - low) + low
             boxes.append(torch.cat([center[..., :2], raw[..., 2:4], center[..., 2:], raw[..., 5:]], dim=-1))
             scores.append(self.cls_branches[layer](state))
-        return {'bev_embed': bev_embed, 'all_cls_scores': torch.stack(scores), 'all_bbox_preds': torch.stack(boxes)}
+        return {**outputs, 'all_cls_scores': torch.stack(scores), 'all_bbox_preds': torch.stack(boxes)}
 
     def loss(self, outputs: dict[str, Tensor], gt_instances: list[InstanceData]) -> dict[str, Tensor]:
         """Losses of :meth:`decode`'s outputs against ``bboxes_3d`` and ``labels_3d`` of every sample."""
@@ -134,8 +153,11 @@ class BEVFormerHead(BaseModule):
         cls_scores, bbox_preds = (outputs[key].unflatten(2, (-1, self.num_query)).flatten(1, 2)
                                   for key in ('all_cls_scores', 'all_bbox_preds'))
         num_groups = cls_scores.shape[1] // len(gt_boxes)
-        return self.criterion(cls_scores, bbox_preds, [labels for labels in gt_labels for _ in range(num_groups)],
-                              [boxes for boxes in gt_boxes for _ in range(num_groups)])
+        losses = self.criterion(cls_scores, bbox_preds, [labels for labels in gt_labels for _ in range(num_groups)],
+                                [boxes for boxes in gt_boxes for _ in range(num_groups)])
+        if self.proposals is not None:
+            losses.update(self.proposals.loss(outputs['proposals'], gt_labels, gt_boxes))
+        return losses
 
     def predict(self, outputs: dict[str, Tensor]) -> list[InstanceData]:
         """Per sample ``bboxes_3d`` (LiDAR, bottom centre, with velocity), ``scores_3d`` and ``labels_3d``."""

@@ -27,6 +27,7 @@ class BEVFormerTransformer(BaseModule):
         dropout: of every attention and FFN.
         ego_motion: see :meth:`EgoAlignment.from_config`.
         num_feature_levels: learned level embeddings, at least ``num_levels``; the published models always hold four.
+        learned_reference_points: predict the decoder's first reference points from the queries' positions.
 
     Raises:
         ValueError: if there are fewer level embeddings than levels.
@@ -34,7 +35,8 @@ class BEVFormerTransformer(BaseModule):
 
     def __init__(self, encoder: dict, decoder: dict, num_cameras: int, num_levels: int, embed_dims: int = 256,
                  num_heads: int = 8, feedforward_channels: int = 512, dropout: float = 0.1,
-                 ego_motion: dict | None = None, num_feature_levels: int | None = None) -> None:
+                 ego_motion: dict | None = None, num_feature_levels: int | None = None,
+                 learned_reference_points: bool = True) -> None:
         super().__init__()
         num_feature_levels = num_levels if num_feature_levels is None else num_feature_levels
         if num_feature_levels < num_levels:
@@ -46,7 +48,7 @@ class BEVFormerTransformer(BaseModule):
         self.ego_alignment = EgoAlignment.from_config(ego_motion)
         self.level_embeds = nn.Parameter(torch.randn(num_feature_levels, embed_dims))
         self.cams_embeds = nn.Parameter(torch.randn(num_cameras, embed_dims))
-        self.reference_points = nn.Linear(embed_dims, 3)
+        self.reference_points = nn.Linear(embed_dims, 3) if learned_reference_points else None
         self.can_bus_mlp = nn.Sequential(
             nn.Linear(CAN_BUS_CHANNELS, embed_dims // 2), nn.ReLU(), nn.Linear(embed_dims // 2, embed_dims), nn.ReLU(),
             nn.LayerNorm(embed_dims))
@@ -97,13 +99,15 @@ class BEVFormerTransformer(BaseModule):
         return self.encoder(bev_query, bev_pos, features, reference_points_cam, visible, prev_bev, has_history, shift,
                             grid)
 
-    def decode(self, bev_embed: Tensor, query_embed: Tensor, grid: BEVGrid, reg_branches: nn.ModuleList | None,
-               num_groups: int = 1) -> tuple[Tensor, Tensor]:
+    def decode(self, bev_embed: Tensor, query: Tensor, query_pos: Tensor, reference_points: Tensor | None,
+               grid: BEVGrid, reg_branches: nn.ModuleList | None, num_groups: int = 1) -> tuple[Tensor, Tensor]:
         """Decode the object queries.
 
         Args:
             bev_embed: (B, Q, C).
-            query_embed: (M, 2C), position beside content.
+            query: (B, M, C) content.
+            query_pos: (B, M, C) position.
+            reference_points: (B, M, 3) fractions of the range; None predicts them from ``query_pos``.
             grid: the BEV grid.
             reg_branches: refine the reference points between layers; None keeps them.
             num_groups: the M queries are this many groups that do not see each other.
@@ -111,7 +115,7 @@ class BEVFormerTransformer(BaseModule):
         Returns:
             states (L, B, M, C) and references (L + 1, B, M, 3), references[l] being what layer l used.
         """
-        query_pos, query = query_embed.expand(len(bev_embed), -1, -1).chunk(2, dim=-1)
-        reference_points = self.reference_points(query_pos).sigmoid()
+        if reference_points is None:
+            reference_points = self.reference_points(query_pos).sigmoid()
         return self.decoder(query, query_pos, bev_embed, reference_points, (grid.bev_h, grid.bev_w), reg_branches,
                             num_groups)

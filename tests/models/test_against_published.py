@@ -78,7 +78,8 @@ def test_transformer(modules):
         modules['transformer/can_bus'][None], modules['transformer/prev_bev'].transpose(0, 1), torch.tensor([True]),
         grid)
     torch.testing.assert_close(bev_embed, modules['transformer/bev_embed'], atol=1e-4, rtol=0)
-    states, references = transformer.decode(bev_embed, modules['transformer/object_query_embed'], grid, None)
+    query_pos, query = modules['transformer/object_query_embed'][None].chunk(2, dim=-1)
+    states, references = transformer.decode(bev_embed, query, query_pos, None, grid, None)
     torch.testing.assert_close(states, modules['transformer/decoder_states'].transpose(1, 2), atol=1e-4, rtol=0)
     torch.testing.assert_close(references[0], modules['transformer/init_reference'])
     torch.testing.assert_close(references[1:], modules['transformer/inter_references'])
