@@ -7,9 +7,9 @@ from bevformer_plugin.datasets.synthetic import objects
 from bevformer_plugin.datasets.synthetic.motion import Actor, SpeedProfile, Track, constant_profile, sample_profile
 from bevformer_plugin.datasets.synthetic.road import BIKE_LANE, PARKING, SIDEWALK, Road
 
-LANE_DECK = ('car', 'rig', 'bus', 'motorcycle', 'car', 'rig', 'motorcycle', 'bus', 'truck', 'car', 'motorcycle')
+LANE_DECK = ('car', 'rig', 'bus', 'motorcycle', 'car', 'rig', 'motorcycle', 'car', 'truck', 'motorcycle')
 PARKING_DECK = ('car', 'motorcycle', 'bus', 'bicycle', 'truck', 'work', 'trailer', 'car', 'work', 'bicycle', 'bus')
-YARD_DECK = ('construction_vehicle', 'trailer', 'cones', 'bus', 'construction_vehicle', 'barriers', 'truck')
+YARD_DECK = ('construction_vehicle', 'trailer', 'cones', 'barriers', 'bus', 'construction_vehicle', 'barriers', 'trailer')
 EGO_SIZE = (4.2, 1.8, 1.6)
 EGO_CENTRE = 1.4
 

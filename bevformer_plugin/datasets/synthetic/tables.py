@@ -126,7 +126,8 @@ class TableWriter:
                     'token': records[k], 'sample_token': samples[k], 'ego_pose_token': records[k],
                     'calibrated_sensor_token': calibration, 'timestamp': time,
                     'fileformat': 'pcd' if channel == LIDAR else 'jpg', 'is_key_frame': True,
-                    'height': height, 'width': width, 'filename': file_name(scenario, channel, time), 'prev': before[k], 'next': after[k]})
+                    'height': height, 'width': width,
+                    'filename': file_name(scenario, channel, time), 'prev': before[k], 'next': after[k]})
 
     def _add_annotations(self, scenario, scene, samples, annotations):
         by_actor = {}
