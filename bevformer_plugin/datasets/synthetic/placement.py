@@ -9,7 +9,8 @@ from bevformer_plugin.datasets.synthetic.road import BIKE_LANE, PARKING, SIDEWAL
 
 LANE_DECK = ('car', 'rig', 'bus', 'motorcycle', 'car', 'rig', 'motorcycle', 'car', 'truck', 'motorcycle')
 PARKING_DECK = ('car', 'motorcycle', 'bus', 'bicycle', 'truck', 'work', 'trailer', 'car', 'work', 'bicycle', 'bus')
-YARD_DECK = ('construction_vehicle', 'trailer', 'cones', 'barriers', 'bus', 'construction_vehicle', 'barriers', 'trailer')
+YARD_DECK = ('construction_vehicle', 'trailer', 'cones', 'barriers', 'bus', 'construction_vehicle', 'barriers',
+             'trailer')
 EGO_SIZE = (4.2, 1.8, 1.6)
 EGO_CENTRE = 1.4
 
