@@ -72,4 +72,5 @@ def pillar_points(grid: BEVGrid, num_points: int, device: torch.device | None = 
     plane = bev_reference_points(grid, device) * extent + origin
     depth = z_max - z_min
     heights = torch.linspace(0.5, depth - 0.5, num_points, device=device) + z_min
-    return torch.cat([plane.expand(num_points, -1, -1), heights[:, None, None].expand(-1, grid.num_queries, 1)], dim=-1)
+    heights = heights[:, None, None].expand(-1, grid.num_queries, 1)  # DxQx1
+    return torch.cat([plane.expand(num_points, -1, -1), heights], dim=-1)

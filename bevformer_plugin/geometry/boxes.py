@@ -1,7 +1,7 @@
 """Box parametrisations and conventions.
 
-Metric boxes are (x, y, z, l, w, h, yaw, vx, vy) in the LiDAR frame (x right, y forward, z up), metres, radians, metres per
-second. Network boxes are (cx, cy, log l, log w, cz, log h, sin yaw, cos yaw, vx, vy) with cz the box's *centre*.
+Metric boxes are (x, y, z, l, w, h, yaw, vx, vy) in the LiDAR frame (x right, y forward, z up), metres, radians, metres
+per second. Network boxes are (cx, cy, log l, log w, cz, log h, sin yaw, cos yaw, vx, vy) with cz the box's *centre*.
 """
 import math
 
@@ -11,6 +11,8 @@ from torch import Tensor
 
 def normalize_boxes(boxes: Tensor) -> Tensor:
     """(n, 9) metric boxes with centre z to (n, 10) network boxes."""
+    if boxes.shape[-1] != 9:
+        raise ValueError(f'boxes have 9 values, the last two their velocity, got {boxes.shape[-1]}')
     x, y, z, length, width, height, yaw, vx, vy = boxes.unbind(-1)
     return torch.stack([x, y, length.log(), width.log(), z, height.log(), yaw.sin(), yaw.cos(), vx, vy], dim=-1)
 

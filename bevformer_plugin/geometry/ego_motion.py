@@ -66,7 +66,12 @@ def rotate_bev(bev_embed: Tensor, degrees: Tensor, grid: BEVGrid, center: tuple[
 
     Returns:
         (B, Q, C).
+
+    Raises:
+        ValueError: if the map does not fill the grid.
     """
+    if bev_embed.shape[1] != grid.num_queries:
+        raise ValueError(f'a BEV map of {bev_embed.shape[1]} cells does not fill a {grid.bev_h} x {grid.bev_w} grid')
     height, width = grid.bev_h, grid.bev_w
     maps = bev_embed.transpose(1, 2).unflatten(2, (height, width))  # BxQxC -> BxCxHxW
     radians = -degrees.to(torch.float64) * (math.pi / 180)

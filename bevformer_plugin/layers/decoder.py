@@ -89,9 +89,16 @@ class DetectionTransformerDecoder(BaseModule):
             num_groups: groups of queries that do not see each other.
 
         Returns:
-            states (L, B, M, C) and references (L + 1, B, M, 3), where references[l] is what layer l used. The points are
-            detached between layers.
+            states (L, B, M, C) and references (L + 1, B, M, 3), where references[l] is what layer l used. The points
+            are detached between layers.
+
+        Raises:
+            ValueError: if the queries do not divide into the groups, or there is not one branch per layer.
         """
+        if query.shape[1] % num_groups:
+            raise ValueError(f'{query.shape[1]} queries do not divide into {num_groups} groups')
+        if reg_branches is not None and len(reg_branches) != self.num_layers:
+            raise ValueError(f'{self.num_layers} decoder layers need as many reg_branches, got {len(reg_branches)}')
         bev_shape = torch.tensor([bev_hw], device=query.device)
         states, references = [], [reference_points]
         for index, layer in enumerate(self.layers):

@@ -11,8 +11,8 @@ from bevformer_plugin.ops import multi_scale_deformable_attention
 class DeformableAttentionCore(nn.Module):
     """Predicts where to look and how much each place counts, then samples (Deformable DETR; paper equation 1).
 
-    Several value slots (TSA has two: previous and current BEV) share one projection; each has its own offsets and its own
-    softmax.
+    Several value slots (TSA has two: previous and current BEV) share one projection; each has its own offsets and its
+    own softmax.
 
     Args:
         embed_dims: channels C of values and output.
@@ -62,8 +62,8 @@ class DeformableAttentionCore(nn.Module):
             query: (B, Q, query_dims).
 
         Returns:
-            (B, Q, heads, slots, L, P, 2) offsets in (x, y) and (B, Q, heads, slots, L, P) weights, which sum to one over
-            the L * P samples of a slot.
+            (B, Q, heads, slots, L, P, 2) offsets in (x, y) and (B, Q, heads, slots, L, P) weights, which sum to one
+            over the L * P samples of a slot.
         """
         sizes = (self.num_heads, self.num_slots, self.num_levels, self.num_points)
         offsets = self.sampling_offsets(query).unflatten(-1, (*sizes, 2))

@@ -39,7 +39,8 @@ class BEVFormerEncoderLayer(BaseModule):
     def forward(self, query: Tensor, query_pos: Tensor, tsa_values: Tensor, tsa_reference_points: Tensor,
                 bev_shape: Tensor, features: Tensor, spatial_shapes: Tensor, hits: PillarHits) -> Tensor:
         """One layer, (B, Q, C) to (B, Q, C); arguments as in the two attentions."""
-        query = self.norms[0](self.temporal_self_attention(query, query_pos, tsa_values, tsa_reference_points, bev_shape))
+        query = self.temporal_self_attention(query, query_pos, tsa_values, tsa_reference_points, bev_shape)
+        query = self.norms[0](query)
         query = self.norms[1](self.spatial_cross_attention(query, features, spatial_shapes, hits))
         return self.norms[2](self.ffn(query))
 
@@ -82,12 +83,9 @@ class BEVFormerEncoder(BaseModule):
             (B, Q, C).
 
         Raises:
-            ValueError: if the features have another number of levels, or the queries do not fill the grid.
+            ValueError: if features, reference points, queries, previous BEV and grid do not fit each other.
         """
-        if len(features) != self.num_levels:
-            raise ValueError(f'the encoder was built for {self.num_levels} feature levels, got {len(features)}')
-        if bev_query.shape[1] != grid.num_queries:
-            raise ValueError(f'{bev_query.shape[1]} BEV queries do not fill a {grid.bev_h} x {grid.bev_w} grid')
+        self._check_shapes(bev_query, features, reference_points_cam, prev_bev, grid)
         device = bev_query.device
         spatial_shapes = torch.tensor([f.shape[-2:] for f in features], device=device)
         flat_features = torch.cat([f.flatten(3) for f in features], dim=-1).transpose(2, 3)  # BxNxSxC
@@ -99,13 +97,25 @@ class BEVFormerEncoder(BaseModule):
         there = here + torch.where(mask, shift[:, None], 0.0)
         tsa_reference_points = torch.stack([there, here], dim=1)  # Bx2xQx2
 
+        with_history = None if prev_bev is None else torch.stack([prev_bev, bev_query], dim=1)  # Bx2xQxC
         query = bev_query
         for layer in self.layers:
-            no_history = torch.stack([query, query], dim=1)  # Bx2xQxC
-            if prev_bev is None:
-                values = no_history
-            else:
-                with_history = torch.stack([prev_bev, bev_query], dim=1)
-                values = torch.where(mask[:, None], with_history, no_history)
+            values = query[:, None].expand(-1, 2, -1, -1)  # without history both slots hold the layer's input
+            if with_history is not None:
+                values = torch.where(mask[:, None], with_history, values)
             query = layer(query, bev_pos, values, tsa_reference_points, bev_shape, flat_features, spatial_shapes, hits)
         return query
+
+    def _check_shapes(self, bev_query: Tensor, features: list[Tensor], reference_points_cam: Tensor,
+                      prev_bev: Tensor | None, grid: BEVGrid) -> None:
+        """Refuse what would fail deep inside, or pair a camera with another camera's calibration."""
+        if len(features) != self.num_levels:
+            raise ValueError(f'the encoder was built for {self.num_levels} feature levels, got {len(features)}')
+        if bev_query.shape[1] != grid.num_queries:
+            raise ValueError(f'{bev_query.shape[1]} BEV queries do not fill a {grid.bev_h} x {grid.bev_w} grid')
+        if prev_bev is not None and prev_bev.shape != bev_query.shape:
+            raise ValueError(f'prev_bev has shape {tuple(prev_bev.shape)}, the BEV queries {tuple(bev_query.shape)}')
+        expected = (*features[0].shape[:2], grid.num_queries, self.num_points_in_pillar)
+        if tuple(reference_points_cam.shape[:4]) != expected:
+            raise ValueError(f'reference_points_cam is of {tuple(reference_points_cam.shape[:4])} samples, cameras, '
+                             f'queries, heights; features, grid and encoder are of {expected}')

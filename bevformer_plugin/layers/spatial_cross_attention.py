@@ -46,8 +46,9 @@ class PillarHits:
 
 @MODELS.register_module()
 class SpatialCrossAttention(BaseModule):
-    """Paper section 3.3, equation (2): SCA(Q_p, F) = 1/|V_hit| sum over hit views i, heights j of
-    DeformAttn(Q_p, P(p, i, j), F_i).
+    """Paper section 3.3, equation (2).
+
+    SCA(Q_p, F) = 1/|V_hit| sum over hit views i, heights j of DeformAttn(Q_p, P(p, i, j), F_i).
 
     Point k of ``num_points`` belongs to height ``k mod num_heights``. There is no projection inside the deformable
     attention; one follows the sum over cameras.
