@@ -1,0 +1,23 @@
+"""Data: info files, the dataset of frame queues, its transforms, samplers, and a synthetic world in nuScenes format.
+
+Read :mod:`.temporal_dataset` (what an item is) first, then :mod:`.transforms` (from files to tensors) and
+:mod:`.samplers` (scenes as streams). :mod:`.infos` makes the files it reads, :mod:`.synthetic` makes data.
+"""
+from .infos import create_nuscenes_infos, load_infos
+from .samplers import SceneStreamBatchSampler, SceneStreamSampler
+from .synthetic import create_synthetic_world
+from .temporal_dataset import NuScenesTemporalDataset
+from .transforms import LoadMultiViewImages, PackTemporalInputs, PhotoMetricDistortionMultiView, ResizeMultiView
+
+__all__ = [
+    'LoadMultiViewImages',
+    'NuScenesTemporalDataset',
+    'PackTemporalInputs',
+    'PhotoMetricDistortionMultiView',
+    'ResizeMultiView',
+    'SceneStreamBatchSampler',
+    'SceneStreamSampler',
+    'create_nuscenes_infos',
+    'create_synthetic_world',
+    'load_infos',
+]

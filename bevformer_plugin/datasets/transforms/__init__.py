@@ -1,0 +1,10 @@
+"""From image files to the tensors of an item; each transform handles the current frame and its history alike.
+
+Normalisation, padding and GridMask run on the device, in ``bevformer_plugin.models``.
+"""
+from .formatting import PackTemporalInputs
+from .loading import LoadMultiViewImages
+from .photometric import PhotoMetricDistortionMultiView
+from .resize import ResizeMultiView
+
+__all__ = ['LoadMultiViewImages', 'PackTemporalInputs', 'PhotoMetricDistortionMultiView', 'ResizeMultiView']

@@ -1,0 +1,72 @@
+"""From a queue of loaded frames to the item that models take."""
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+from mmdet3d.registry import TRANSFORMS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.structures import InstanceData
+
+FRAME_META = (
+    'scene_token',
+    'scene_name',
+    'frame_idx',
+    'timestamp',
+    'lidar2img',
+    'lidar2ego',
+    'ego2global',
+    'can_bus',
+    'cameras',
+    'img_paths',
+    'ori_shape',
+)
+
+
+@TRANSFORMS.register_module()
+class PackTemporalInputs(BaseTransform):
+    """Makes ``dict(inputs=dict(img=...), data_samples=Det3DDataSample)`` of a queue.
+
+    ``img`` is (T, N, 3, H, W), BGR, uint8 or float32 as loaded; T frames, oldest first, the last is the current one.
+    The data sample's metainfo is the meta of the current frame (``FRAME_META``, ``sample_idx`` = sample token,
+    ``img_shape`` = (H, W), box type and mode) and ``history``, the metas of the T - 1 frames before. Training items
+    have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``.
+
+    Raises:
+        ValueError: if the images differ in size.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Pack the current frame and its history."""
+        frames = [*results['history'], results]
+        metas = [self._meta(frame, results) for frame in frames]
+        sample = Det3DDataSample(metainfo={**metas[-1], 'history': metas[:-1]})
+        if 'gt_bboxes_3d' in results:
+            sample.gt_instances_3d = InstanceData(
+                bboxes_3d=results['gt_bboxes_3d'], labels_3d=torch.as_tensor(results['gt_labels_3d'])
+            )
+        sample.eval_ann_info = results.get('eval_ann_info')
+        return {'inputs': {'img': self._stack(frames)}, 'data_samples': sample}
+
+    def _meta(self, frame: dict, results: dict) -> dict:
+        return {
+            'sample_idx': frame['token'],
+            **{key: frame[key] for key in FRAME_META},
+            'img_shape': frame['img'][0].shape[:2],
+            'box_type_3d': results['box_type_3d'],
+            'box_mode_3d': results['box_mode_3d'],
+        }
+
+    def _stack(self, frames: list[dict]) -> torch.Tensor:
+        shapes = {image.shape for frame in frames for image in frame['img']}
+        if len(shapes) > 1:
+            sizes = ', '.join(f'{width} x {height}' for height, width, _ in sorted(shapes))
+            raise ValueError(
+                f'images of sample {frames[-1]["token"]} and its history differ in size ({sizes}): set image_size of '
+                'the dataset and put ResizeMultiView into the pipeline'
+            )
+        (height, width, channels), first = shapes.pop(), frames[0]['img']
+        stacked = np.empty((len(frames), len(first), channels, height, width), dtype=first[0].dtype)
+        for planes_of_frame, frame in zip(stacked, frames, strict=True):
+            for planes, image in zip(planes_of_frame, frame['img'], strict=True):
+                cv2.split(image, list(planes))  # HxWx3 -> 3xHxW, ten times faster than transposing
+        return torch.from_numpy(stacked)
