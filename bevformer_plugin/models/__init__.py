@@ -9,9 +9,10 @@ from .ego_alignment import EgoAlignment
 from .grid_mask import GridMask
 from .hungarian_assigner_3d import HungarianAssigner3D
 from .losses import SetCriterion3D
+from .perspective_supervision import PerspectiveSupervision
 from .transformer import BEVFormerTransformer
 
 __all__ = [
     'BEVFormer', 'BEVFormerDataPreprocessor', 'BEVFormerHead', 'BEVFormerTransformer', 'BEVHistory', 'BEVProposals', 'EgoAlignment',
-    'GridMask', 'HungarianAssigner3D', 'NMSFreeCoder', 'SetCriterion3D',
+    'GridMask', 'HungarianAssigner3D', 'NMSFreeCoder', 'PerspectiveSupervision', 'SetCriterion3D',
 ]

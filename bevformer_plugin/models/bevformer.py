@@ -33,6 +33,7 @@ class BEVFormer(Base3DDetector):
         grid_mask: arguments of :class:`GridMask`; None trains without.
         ego_motion: see :meth:`EgoAlignment.from_config`.
         use_history: False treats every frame alone (BEVFormer-S).
+        perspective_supervision: config of :class:`PerspectiveSupervision`, a training aid; None trains without, as v1.
         max_time_gap: seconds after which a previous frame is too old to count.
 
     Raises:
@@ -43,7 +44,7 @@ class BEVFormer(Base3DDetector):
     def __init__(self, img_backbone: dict, img_neck: dict, pts_bbox_head: dict, bev_grid: tuple[int, int],
                  point_cloud_range: tuple[float, ...], num_cameras: int, data_preprocessor: dict | None = None,
                  grid_mask: dict | None = None, ego_motion: dict | None = None, use_history: bool = True,
-                 max_time_gap: float = 2.0) -> None:
+                 max_time_gap: float = 2.0, perspective_supervision: dict | None = None) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         handed_down = {'grid': BEVGrid(*bev_grid, tuple(point_cloud_range)), 'num_cameras': num_cameras,
                        'num_levels': img_neck['num_outs'], 'ego_motion': ego_motion}
@@ -59,6 +60,9 @@ class BEVFormer(Base3DDetector):
         if img_neck['out_channels'] != self.pts_bbox_head.embed_dims:
             raise ValueError(f"img_neck.out_channels={img_neck['out_channels']} differs from "
                              f'pts_bbox_head.embed_dims={self.pts_bbox_head.embed_dims}')
+        self.perspective_supervision = None if perspective_supervision is None else MODELS.build({
+            **perspective_supervision, 'embed_dims': self.pts_bbox_head.embed_dims,
+            'num_classes': self.pts_bbox_head.num_classes})
         self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
         self.streams: dict[str, BEVHistory] = {}
 
@@ -85,11 +89,13 @@ class BEVFormer(Base3DDetector):
             raise ValueError(f'img_backbone gives stages with {given} channels, img_neck.in_channels is {expected}')
         return [level.unflatten(0, imgs.shape[:2]) for level in self.img_neck(stages)]
 
-    def encode_frame(self, imgs: Tensor, metas: list[dict], histories: list[BEVHistory | None]) -> Tensor:
+    def encode_frame(self, features: list[Tensor], image_hw: tuple[int, int], metas: list[dict],
+                     histories: list[BEVHistory | None]) -> Tensor:
         """Build the BEV of one frame per sample.
 
         Args:
-            imgs: (B, N, 3, H, W) normalised and padded.
+            features: per level (B, N, C, h, w), see :meth:`extract_feat`.
+            image_hw: padded image size in pixels.
             metas: per sample the frame's meta.
             histories: per sample the state after its previous frame, or None. A state of another scene, of a later
                 time or older than ``max_time_gap`` is ignored.
@@ -100,24 +106,30 @@ class BEVFormer(Base3DDetector):
         Raises:
             ValueError: if images or calibrations are not those of ``num_cameras`` cameras.
         """
-        for given, what in [(imgs.shape[1], 'images'), *((len(meta['lidar2img']), 'lidar2img') for meta in metas)]:
+        for given, what in [(features[0].shape[1], 'images'), *((len(meta['lidar2img']), 'lidar2img') for meta in metas)]:
             if given != self.num_cameras:
                 raise ValueError(f'the model was built for num_cameras={self.num_cameras}, '
                                  f'got {what} of {given} cameras')
         counting = [history if self.use_history and history is not None and history.leads_to(meta, self.max_time_gap)
                     else None for history, meta in zip(histories, metas, strict=True)]
-        return self.pts_bbox_head.encode(self.extract_feat(imgs), tuple(imgs.shape[-2:]), metas, counting)
+        return self.pts_bbox_head.encode(features, image_hw, metas, counting)
 
     def stream_step(self, imgs: Tensor, metas: list[dict],
                     histories: list[BEVHistory | None]) -> tuple[dict[str, Tensor], list[BEVHistory]]:
-        """One frame per sample; arguments as in :meth:`encode_frame`.
+        """One frame per sample.
+
+        Args:
+            imgs: (B, N, 3, H, W) normalised and padded.
+            metas: as in :meth:`encode_frame`.
+            histories: as in :meth:`encode_frame`.
 
         Returns:
-            The head's raw outputs and the state after this frame, per sample.
+            The head's raw outputs, with the camera ``features``, and the state after this frame, per sample.
         """
-        bev_embed = self.encode_frame(imgs, metas, histories)
+        features = self.extract_feat(imgs)
+        bev_embed = self.encode_frame(features, tuple(imgs.shape[-2:]), metas, histories)
         states = [BEVHistory.of_frame(bev, meta) for bev, meta in zip(bev_embed, metas, strict=True)]
-        return self.pts_bbox_head.decode(bev_embed), states
+        return {**self.pts_bbox_head.decode(bev_embed), 'features': features}, states
 
     def loss(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
         """Losses on the current frames.
@@ -127,7 +139,15 @@ class BEVFormer(Base3DDetector):
             batch_data_samples: with ``gt_instances_3d`` and the metas of the queue.
         """
         outputs = self._forward(batch_inputs_dict, batch_data_samples)
-        return self.pts_bbox_head.loss(outputs, [sample.gt_instances_3d for sample in batch_data_samples])
+        instances = [sample.gt_instances_3d for sample in batch_data_samples]
+        losses = self.pts_bbox_head.loss(outputs, instances)
+        if self.perspective_supervision is not None:
+            finest = outputs['features'][0]
+            lidar2img = torch.stack([torch.as_tensor(sample.metainfo['lidar2img']) for sample in batch_data_samples])
+            losses.update(self.perspective_supervision.loss(
+                finest, lidar2img.to(finest.device, torch.float32), tuple(batch_inputs_dict['imgs'].shape[-2:]),
+                [boxes.bboxes_3d for boxes in instances], [boxes.labels_3d for boxes in instances]))
+        return losses
 
     def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
         """Detect in one frame per sample, continuing each sample's scene where the last batch left it.
@@ -178,7 +198,8 @@ class BEVFormer(Base3DDetector):
                 if not present:
                     continue
                 metas = [queues[b][step - length] for b in present]
-                bev_embed = self.encode_frame(imgs[present, step], metas, [histories[b] for b in present])
+                features = self.extract_feat(imgs[present, step])
+                bev_embed = self.encode_frame(features, tuple(imgs.shape[-2:]), metas, [histories[b] for b in present])
                 for b, bev, meta in zip(present, bev_embed, metas, strict=True):
                     histories[b] = BEVHistory.of_frame(bev, meta)
         return histories

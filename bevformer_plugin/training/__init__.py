@@ -1,0 +1,10 @@
+"""Training and testing under PyTorch Lightning, and the same configs under MMEngine's Runner."""
+from .config import check_training, load_config, new_work_dir
+from .data_module import DetectorDataModule
+from .detector_module import DetectorModule
+from .runs import test_with_lightning, train_with_lightning, train_with_mmengine
+
+__all__ = [
+    'DetectorDataModule', 'DetectorModule', 'check_training', 'load_config', 'new_work_dir', 'test_with_lightning',
+    'train_with_lightning', 'train_with_mmengine',
+]

@@ -112,8 +112,9 @@ def test_when_history_counts(build_detector, make_sample, make_meta, change, cou
     first, second = (make_sample(range(frame, frame + 1))[0] for frame in (0, 1))
     _, states = model.stream_step(first, [{**make_meta(0), 'timestamp': 0.5}], [None])
     meta = {**make_meta(1), 'timestamp': 1.0, **change}
-    bev_embed = model.encode_frame(second, [meta], states)
-    alone = model.encode_frame(second, [meta], [None])
+    features = model.extract_feat(second)
+    bev_embed = model.encode_frame(features, IMAGE_HW, [meta], states)
+    alone = model.encode_frame(features, IMAGE_HW, [meta], [None])
     assert torch.equal(bev_embed, alone) != counts
 
 
@@ -137,7 +138,8 @@ def test_query_groups_train_together_and_detect_with_the_first(build_detector, m
     grouped = model.pts_bbox_head.loss(outputs, [sample.gt_instances_3d for sample in samples])
     each = []
     for group in range(3):
-        part = {key: value[:, :, 12 * group:12 * group + 12] for key, value in outputs.items() if key != 'bev_embed'}
+        part = {key: value[:, :, 12 * group:12 * group + 12] for key, value in outputs.items()
+                if key.startswith('all_')}
         each.append(model.pts_bbox_head.loss(part, [sample.gt_instances_3d for sample in samples]))
     for key, value in grouped.items():
         torch.testing.assert_close(value, sum(losses[key] for losses in each) / 3)
@@ -151,7 +153,7 @@ def test_images_of_another_number_of_cameras_are_refused(build_detector, make_sa
     with pytest.raises(ValueError, match='num_cameras=6, got images of 5 cameras'):
         model(*batch(make_sample(range(1), num_cameras=5)), mode='loss')
     with pytest.raises(ValueError, match='num_cameras=6, got lidar2img of 5 cameras'):
-        model.encode_frame(torch.zeros(1, 6, 3, *IMAGE_HW), [make_meta(0, num_cameras=5)], [None])
+        model.stream_step(torch.zeros(1, 6, 3, *IMAGE_HW), [make_meta(0, num_cameras=5)], [None])
 
 
 def test_predict_refuses_queues_and_two_frames_of_a_scene(build_detector, make_sample):

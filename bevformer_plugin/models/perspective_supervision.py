@@ -1,0 +1,88 @@
+"""Supervision of the camera features in each camera's own view."""
+import torch
+from mmdet3d.models.utils import draw_heatmap_gaussian
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import LiDARInstance3DBoxes
+from mmengine.model import BaseModule, bias_init_with_prob
+from torch import Tensor, nn
+
+MIN_DEPTH = 1.0  # metres; nearer centres are not supervised
+VALUES = 6  # centre offset (2, cells), log depth, log l, log w, log h
+
+
+@MODELS.register_module()
+class PerspectiveSupervision(BaseModule):
+    """An auxiliary head on the camera features, used in training alone (BEVFormer v2, arXiv 2211.10439, section 3.2).
+
+    The BEV losses reach backbone and neck through attention only; this one reaches them directly, so that they learn in
+    far fewer steps what objects look like. Every projected object centre is a Gaussian on its class's heatmap
+    (CenterNet, arXiv 1904.07850), with offset, depth and size regressed in its cell.
+
+    Args:
+        embed_dims: channels C of the features.
+        num_classes: object classes.
+        loss_heatmap: config of mmdet's Gaussian focal loss.
+        loss_values: config of mmdet's L1 loss.
+    """
+
+    def __init__(self, embed_dims: int, num_classes: int, loss_heatmap: dict, loss_values: dict) -> None:
+        super().__init__()
+        self.shared = nn.Sequential(nn.Conv2d(embed_dims, embed_dims, 3, padding=1), nn.ReLU())
+        self.heatmap = nn.Conv2d(embed_dims, num_classes, 1)
+        self.values = nn.Conv2d(embed_dims, VALUES, 1)
+        self.loss_heatmap = MODELS.build(loss_heatmap)
+        self.loss_values = MODELS.build(loss_values)
+        nn.init.constant_(self.heatmap.bias, bias_init_with_prob(0.01))
+
+    def loss(self, features: Tensor, lidar2img: Tensor, image_hw: tuple[int, int],
+             gt_boxes: list[LiDARInstance3DBoxes], gt_labels: list[Tensor]) -> dict[str, Tensor]:
+        """Losses on the finest feature level.
+
+        Args:
+            features: (B, N, C, h, w).
+            lidar2img: (B, N, 4, 4).
+            image_hw: padded image size in pixels.
+            gt_boxes: per sample, LiDAR frame.
+            gt_labels: per sample (n,).
+
+        Returns:
+            ``perspective.loss_heatmap`` and ``perspective.loss_values``.
+        """
+        shared = self.shared(features.flatten(0, 1))
+        heatmap = self.heatmap(shared).float().sigmoid().clamp(1e-4, 1 - 1e-4).unflatten(0, features.shape[:2])
+        values = self.values(shared).float().unflatten(0, features.shape[:2]).permute(0, 1, 3, 4, 2)  # BxNxhxwx6
+        target, value_target = torch.zeros_like(heatmap), torch.zeros_like(values)
+        holds_center = torch.zeros_like(values[..., :1])
+        for sample, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
+            if len(boxes):
+                self._draw(target[sample], value_target[sample], holds_center[sample], boxes, labels,
+                           lidar2img[sample], image_hw)
+        num_centers = max(1.0, float(holds_center.sum()))
+        return {
+            'perspective.loss_heatmap': self.loss_heatmap(heatmap, target, avg_factor=num_centers),
+            'perspective.loss_values': self.loss_values(values, value_target, holds_center.expand_as(values),
+                                                        avg_factor=num_centers)}
+
+    @staticmethod
+    def _draw(heatmap: Tensor, values: Tensor, holds_center: Tensor, boxes: LiDARInstance3DBoxes, labels: Tensor,
+              lidar2img: Tensor, image_hw: tuple[int, int]) -> None:
+        """Write one sample's targets: NxKxhxw heatmaps, Nxhxwx6 values, Nxhxwx1 flags."""
+        height, width = heatmap.shape[-2:]
+        points = torch.cat([boxes.gravity_center[:, None], boxes.corners], dim=1)  # nx9x3
+        points = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1).to(lidar2img)
+        pixels = torch.einsum('cij,npj->cnpi', lidar2img[:, :3], points)  # Nxnx9x3
+        depth = pixels[..., 2]
+        to_cells = pixels.new_tensor([width / image_hw[1], height / image_hw[0]])
+        cells = pixels[..., :2] / depth.clamp(min=MIN_DEPTH)[..., None] * to_cells  # Nxnx9x2
+        center = cells[:, :, 0]
+        limit = center.new_tensor([width, height])
+        seen = (depth[..., 0] > MIN_DEPTH) & (center >= 0).all(-1) & (center < limit).all(-1)  # Nxn
+        extent = (cells[:, :, 1:].amax(2) - cells[:, :, 1:].amin(2)).amin(-1)  # Nxn, the shorter side
+        for camera, index in seen.nonzero().tolist():
+            x, y = center[camera, index].long().tolist()
+            radius = int(min(max(1.0, extent[camera, index].item() / 4), 6.0))
+            draw_heatmap_gaussian(heatmap[camera, labels[index]], (x, y), radius)
+            values[camera, y, x, :2] = center[camera, index] - center.new_tensor([x + 0.5, y + 0.5])
+            values[camera, y, x, 2] = depth[camera, index, 0].log()
+            values[camera, y, x, 3:] = boxes.dims[index].log()
+            holds_center[camera, y, x] = 1

@@ -1,0 +1,13 @@
+# The published recipe: AdamW on 8 samples a step, 24 epochs, linear warm-up, cosine decay.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-4, weight_decay=0.01),
+    paramwise_cfg=dict(custom_keys={'img_backbone': dict(lr_mult=0.1)}),
+    clip_grad=dict(max_norm=35, norm_type=2))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0, end=24),
+]
+train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=1)
+val_cfg = dict()
+test_cfg = dict()

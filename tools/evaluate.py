@@ -1,0 +1,30 @@
+#!/usr/bin/env python
+"""Score a nuScenes submission: python tools/evaluate.py RESULTS --root data/nuscenes --version v1.0-trainval"""
+import argparse
+import sys
+
+from bevformer_plugin.evaluation import evaluate_results, metrics_table
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Score any nuScenes detection submission with the devkit.')
+    parser.add_argument('results')
+    parser.add_argument('--root', required=True, help='nuScenes dataroot')
+    parser.add_argument('--version', required=True, help='v1.0-trainval, v1.0-mini, ...')
+    parser.add_argument('--split', help="devkit split; the version's validation split by default")
+    parser.add_argument('--infos', help='score the samples of this info file')
+    parser.add_argument('--out', help='folder for metrics_summary.json; that of the results by default')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    try:
+        summary = evaluate_results(args.results, args.root, args.version, args.split, args.infos, args.out)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+    print(metrics_table(summary))
+
+
+if __name__ == '__main__':
+    main()

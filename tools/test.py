@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT --out results_nusc.json"""
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from bevformer_plugin.training import load_config, test_with_lightning
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Stream over the test scenes, write a submission and score it.')
+    parser.add_argument('config')
+    parser.add_argument('checkpoint')
+    parser.add_argument('--out', help='submission file; metrics_summary.json goes beside it')
+    parser.add_argument('--format-only', action='store_true', help='write the submission, do not score it')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing submission')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    try:
+        if args.out and Path(args.out).exists() and not args.overwrite:
+            raise FileExistsError(f'{args.out} exists; replace it with --overwrite')
+        cfg = load_config(args.config, args.cfg_options)
+        cfg.test_evaluator.update(results_path=args.out, format_only=args.format_only)
+        test_with_lightning(cfg, args.checkpoint)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Train a config: python tools/train.py configs/bevformer/bevformer_nano.py --work-dir work_dirs/nano"""
+import argparse
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from bevformer_plugin.training import (
+    check_training,
+    load_config,
+    new_work_dir,
+    train_with_lightning,
+    train_with_mmengine,
+)
+from bevformer_plugin.training.checkpoints import newest_checkpoint
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Train a detector.')
+    parser.add_argument('config')
+    parser.add_argument('--work-dir', help='folder of the run; work_dirs/<config> by default')
+    parser.add_argument('--engine', choices=['lightning', 'mmengine'], default='lightning')
+    parser.add_argument('--devices', default='auto', help='how many')
+    parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
+    parser.add_argument('--precision', default='32-true', help="Lightning's precision, e.g. bf16-mixed")
+    parser.add_argument('--resume', nargs='?', const='newest', metavar='CKPT',
+                        help='continue from a checkpoint, or from the newest of the work dir')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--overwrite', action='store_true', help='replace the run in the work dir')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    try:
+        cfg = load_config(args.config, args.cfg_options)
+        check_training(cfg)
+        work_dir = new_work_dir(args.work_dir or f'work_dirs/{Path(args.config).stem}', args.overwrite,
+                                args.resume is not None)
+        resume_from = str(newest_checkpoint(work_dir)) if args.resume == 'newest' else args.resume
+        if args.engine == 'mmengine':
+            train_with_mmengine(cfg, work_dir, args.seed, resume_from)
+        else:
+            devices = args.devices if args.devices == 'auto' else int(args.devices)
+            train_with_lightning(cfg, work_dir, args.seed, devices, args.accelerator, args.precision, resume_from)
+    except (ValueError, OSError, FloatingPointError) as error:
+        sys.exit(f'error: {error}')
+
+
+if __name__ == '__main__':
+    main()
