@@ -1,0 +1,101 @@
+"""The detection decoder: refinement, batches, groups."""
+import pytest
+import torch
+from torch import nn
+
+from bevformer_plugin.layers import DetectionTransformerDecoder
+
+BEV_HW = (4, 6)
+
+
+@pytest.fixture
+def decoder(randomize):
+    return randomize(DetectionTransformerDecoder(3, 16, num_heads=4, feedforward_channels=32))
+
+
+@pytest.fixture
+def branches(randomize):
+    return randomize(nn.ModuleList(nn.Linear(16, 10) for _ in range(3)), seed=5)
+
+
+@pytest.fixture
+def inputs():
+    """query, query_pos (2, 6, 16), bev_embed (2, 24, 16), reference points (2, 6, 3)."""
+    generator = torch.Generator().manual_seed(1)
+    query, query_pos = torch.randn(2, 2, 6, 16, generator=generator)
+    return query, query_pos, torch.randn(2, 24, 16, generator=generator), torch.rand(2, 6, 3, generator=generator)
+
+
+def test_points_are_refined_by_rows_0_1_and_4(decoder, branches, inputs):
+    states, references = decoder(*inputs, BEV_HW, branches)
+    assert states.shape == (3, 2, 6, 16)
+    assert references.shape == (4, 2, 6, 3)
+    assert torch.equal(references[0], inputs[3])
+    for layer in range(3):
+        move = branches[layer](states[layer])[..., [0, 1, 4]]
+        before = references[layer]
+        logit = torch.log(before / (1 - before))
+        torch.testing.assert_close(references[layer + 1], torch.sigmoid(logit + move), atol=1e-5, rtol=1e-5)
+
+
+def test_points_are_detached_between_layers(decoder, branches, inputs):
+    inputs[3].requires_grad_()
+    states, references = decoder(*inputs, BEV_HW, branches)
+    assert torch.equal(torch.autograd.grad(references[0].sum(), inputs[3], retain_graph=True)[0],
+                       torch.ones_like(inputs[3]))
+    assert torch.autograd.grad(references[1:].sum(), inputs[3], retain_graph=True, allow_unused=True)[0].sum() == 0
+    states.sum().backward()
+    assert all(parameter.grad is None for parameter in branches.parameters())
+    assert inputs[3].grad[..., :2].abs().max() > 0  # the first layer's sampling, which trains the first points
+    assert inputs[3].grad[..., 2].abs().max() == 0
+
+
+def test_points_stay_without_branches(decoder, inputs):
+    _, references = decoder(*inputs, BEV_HW, None)
+    assert torch.equal(references, inputs[3].expand(4, -1, -1, -1))
+
+
+def test_samples_are_independent(decoder, branches, inputs):
+    states, references = decoder(*inputs, BEV_HW, branches)
+    for sample in range(2):
+        alone = decoder(*(x[sample:sample + 1] for x in inputs), BEV_HW, branches)
+        torch.testing.assert_close(states[:, sample:sample + 1], alone[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(references[:, sample:sample + 1], alone[1], atol=1e-5, rtol=1e-5)
+
+
+def test_groups_do_not_see_each_other(decoder, branches, inputs):
+    query, query_pos, bev_embed, points = inputs
+    states, _ = decoder(*inputs, BEV_HW, branches, num_groups=2)
+    for group in (slice(0, 3), slice(3, 6)):
+        alone, _ = decoder(query[:, group], query_pos[:, group], bev_embed, points[:, group], BEV_HW, branches)
+        torch.testing.assert_close(states[:, :, group], alone, atol=1e-5, rtol=1e-5)
+    one_group, _ = decoder(*inputs, BEV_HW, branches)
+    assert not torch.allclose(states, one_group, atol=1e-3)
+
+
+def test_looks_at_the_bev_around_its_points(decoder, inputs):
+    """A change of the BEV far from all points reaches no query; one under a point reaches that query."""
+    query, query_pos, bev_embed, _ = inputs
+    with torch.no_grad():
+        for layer in decoder.layers:
+            layer.cross_attention.init_weights()
+            layer.cross_attention.sampling_offsets.bias.zero_()
+            layer.self_attention.out_proj.weight.zero_()  # queries tell each other nothing
+    points = torch.tensor([0.25, 0.625, 0.5]).expand(2, 6, 3).clone()  # cell (2, 1) of 4 x 6
+    points[:, 3, :2] = torch.tensor([0.75, 0.125])  # cell (0, 4)
+    before, _ = decoder(query, query_pos, bev_embed, points, BEV_HW, None)
+    changed = bev_embed.clone()
+    changed[:, 0 * 6 + 4] += 1
+    after, _ = decoder(query, query_pos, changed, points, BEV_HW, None)
+    moved = (after - before).abs().amax(dim=(0, 1, 3))
+    assert moved[3] > 0.01
+    assert moved[[0, 1, 2, 4, 5]].max() < 1e-4
+
+
+def test_what_does_not_fit_is_refused(decoder, branches, inputs):
+    with pytest.raises(ValueError, match='6 queries do not divide into 4 groups'):
+        decoder(*inputs, BEV_HW, branches, num_groups=4)
+    with pytest.raises(ValueError, match='3 decoder layers need as many reg_branches, got 2'):
+        decoder(*inputs, BEV_HW, branches[:2])
+    with pytest.raises(ValueError, match='24 positions'):
+        decoder(*inputs, (5, 6), branches)
