@@ -1,0 +1,51 @@
+"""Infos of the synthetic world, and datasets that read them."""
+import pickle
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from bevformer_plugin.datasets import NuScenesTemporalDataset, create_nuscenes_infos
+
+LOAD_AND_PACK = [
+    {'type': 'LoadMultiViewImages'},
+    {'type': 'ResizeMultiView'},
+    {'type': 'LoadAnnotations3D', 'with_bbox_3d': True, 'with_label_3d': True},
+    {'type': 'PackTemporalInputs'},
+]
+
+
+@pytest.fixture
+def base_config():
+    """``configs/_base_/nuscenes.py``."""
+    return Config.fromfile(Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'nuscenes.py')
+
+
+@pytest.fixture(scope='session')
+def info_files(synthetic_root, tmp_path_factory):
+    """Info files of the synthetic world by split; paths in them are relative to ``synthetic_root``."""
+    return create_nuscenes_infos(synthetic_root, 'v1.0-mini', out_dir=tmp_path_factory.mktemp('infos'), workers=1)
+
+
+@pytest.fixture
+def read_infos(info_files):
+    """A fresh copy of the infos of 'mini_train' or 'mini_val'."""
+    return lambda split: pickle.loads(info_files[split].read_bytes())
+
+
+@pytest.fixture
+def build_dataset(synthetic_root, info_files, tmp_path):
+    """Build a dataset on the training infos, or on other ``infos``; arguments as those of the class."""
+
+    def build(infos=None, split='mini_train', pipeline=LOAD_AND_PACK, **arguments):
+        ann_file = info_files[split]
+        if infos is not None:
+            ann_file = tmp_path / 'infos.pkl'
+            ann_file.write_bytes(pickle.dumps(infos))
+        with DefaultScope.overwrite_default_scope('mmdet3d'):
+            return NuScenesTemporalDataset(
+                **{'data_root': str(synthetic_root), 'ann_file': str(ann_file), 'pipeline': pipeline, **arguments}
+            )
+
+    return build
