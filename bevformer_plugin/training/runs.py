@@ -1,13 +1,13 @@
 """Whole runs: training under Lightning or MMEngine, and testing."""
+import sys
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner, set_random_seed
 
 from .callbacks import EpochReport
@@ -19,6 +19,7 @@ from .detector_module import DetectorModule
 def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | str = 'auto', accelerator: str = 'auto',
                          precision: str = '32-true', resume_from: str | None = None) -> None:
     """Train a config under Lightning; checkpoints, logs and the config end up in ``work_dir``."""
+    MMLogger.get_instance('bevformer_plugin', log_file=str(work_dir / 'train.log'))
     set_random_seed(seed)
     module = DetectorModule(cfg, seed)
     module.detector.init_weights()
@@ -37,7 +38,7 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
         gradient_clip_val=clip.get('max_norm'), accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
         use_distributed_sampler=False, default_root_dir=work_dir, log_every_n_steps=10,
         logger=[TensorBoardLogger(work_dir, name='', version='tensorboard'), CSVLogger(work_dir, name='', version='csv')],
-        callbacks=[*keep, TQDMProgressBar(), EpochReport()], plugins=[AtomicCheckpointIO()])
+        callbacks=[*keep, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(), plugins=[AtomicCheckpointIO()])
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=False)
     best = keep[1].best_model_score
     print_log(f"last checkpoint: {work_dir / LAST}" +
@@ -45,12 +46,18 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
               logger='current')
 
 
+def progress_bar() -> list[TQDMProgressBar]:
+    """A bar with loss and time left on a terminal; in a log file the line per epoch is enough."""
+    return [TQDMProgressBar()] if sys.stderr.isatty() else []
+
+
 def test_with_lightning(cfg: Config, checkpoint: str, devices: int | str = 'auto', accelerator: str = 'auto') -> None:
     """Stream over the test dataloader and let ``cfg.test_evaluator`` write and score the results."""
     module = DetectorModule(cfg)
     load_weights(module.detector, checkpoint)
     trainer = L.Trainer(accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False,
-                        use_distributed_sampler=False, enable_model_summary=False)
+                        use_distributed_sampler=False, enable_model_summary=False, callbacks=progress_bar(),
+                        enable_progress_bar=sys.stderr.isatty())
     trainer.test(module, datamodule=DetectorDataModule(cfg), verbose=False)
 
 
@@ -75,9 +82,3 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume_from: str
     runner = Runner.from_cfg(cfg)
     runner.register_hook(SeedAtStart(seed))
     runner.train()
-
-
-def set_cpu_threads(num_workers: int) -> None:
-    """Leave the dataloader's workers a core where there are several."""
-    if num_workers and not torch.cuda.is_available():
-        torch.set_num_threads(max(1, torch.get_num_threads()))

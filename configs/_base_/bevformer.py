@@ -1,7 +1,6 @@
-# The model all BEVFormer configs share. A leaf config sets the backbone, the neck, the BEV grid and the number of cameras.
+# The model all BEVFormer configs share. A leaf config sets backbone, neck, BEV grid, range and number of cameras.
 model = dict(
     type='BEVFormer',
-    point_cloud_range=[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0],
     use_history=True,
     grid_mask=dict(prob=0.7, ratio=0.5),
     img_neck=dict(

@@ -1,4 +1,6 @@
-# BEVFormer-nano: small images, small BEV and a light backbone, made to train from scratch on two CPU cores.
+# BEVFormer-nano: small images, a small BEV and a light backbone; trains from scratch on two CPU cores.
+# Learned queries need tens of thousands of steps, so the BEV proposes the queries and the camera features are supervised
+# in their own view as well.
 _base_ = [
     '../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py'
 ]
@@ -8,10 +10,14 @@ data_root = 'data/synthetic'
 cameras = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
 image_size = (320, 180)
 bev_grid = (40, 40)
-embed_dims = 96
+embed_dims = 64
+base_channels = 16
+max_epochs = 8
 
+loss_heatmap = dict(type='mmdet.GaussianFocalLoss', loss_weight=1.0)
 model = dict(
     bev_grid=bev_grid,
+    point_cloud_range=_base_.point_cloud_range,
     num_cameras=len(cameras),
     grid_mask=None,
     data_preprocessor=dict(
@@ -23,22 +29,49 @@ model = dict(
     img_backbone=dict(
         type='mmdet.ResNet',
         depth=18,
-        base_channels=32,
-        out_indices=(1, 2, 3),
+        base_channels=base_channels,
+        stem_channels=base_channels,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(1, 2),
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,
         style='pytorch'),
-    img_neck=dict(in_channels=[64, 128, 256], out_channels=embed_dims, num_outs=3),
+    img_neck=dict(in_channels=[2 * base_channels, 4 * base_channels], out_channels=embed_dims, num_outs=2),
+    perspective_supervision=dict(
+        type='PerspectiveSupervision',
+        loss_heatmap=loss_heatmap,
+        loss_values=dict(type='mmdet.L1Loss', loss_weight=0.25)),
     pts_bbox_head=dict(
         num_classes=len(_base_.class_names),
         embed_dims=embed_dims,
-        num_query=200,
+        num_query=150,
+        proposals=dict(
+            type='BEVProposals',
+            loss_heatmap=loss_heatmap,
+            loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25),
+            code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]),
         transformer=dict(
-            feedforward_channels=2 * embed_dims,
+            num_heads=4,
+            feedforward_channels=192,
+            dropout=0.0,
             encoder=dict(num_layers=2),
-            decoder=dict(num_layers=3))))
+            decoder=dict(num_layers=2))))
 
-train_dataloader = dict(batch_size=4, dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size))
-val_dataloader = dict(dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size))
-test_dataloader = dict(dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size))
-optim_wrapper = dict(optimizer=dict(lr=4e-4))
+train_dataloader = dict(
+    batch_size=1, num_workers=1,
+    dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size, queue_length=2))
+val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size))
+test_dataloader = val_dataloader
+val_evaluator = dict(data_root=data_root)
+test_evaluator = val_evaluator
+
+optim_wrapper = dict(
+    optimizer=dict(lr=1.5e-3), paramwise_cfg=None, clip_grad=dict(max_norm=10))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0,
+         end=max_epochs),
+]
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

@@ -10,6 +10,7 @@ bev_grid = (50, 50)
 
 model = dict(
     bev_grid=bev_grid,
+    point_cloud_range=_base_.point_cloud_range,
     num_cameras=len(cameras),
     ego_motion=dict(preset='official_v1'),
     data_preprocessor=dict(

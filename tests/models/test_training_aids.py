@@ -1,0 +1,97 @@
+"""BEV proposals and perspective supervision: where their targets lie, and what comes out when they are met."""
+import pytest
+import torch
+from mmdet3d.registry import MODELS
+from mmdet3d.structures import LiDARInstance3DBoxes
+from mmengine.registry import DefaultScope
+from small_detector import batch, detector_config
+
+from bevformer_plugin.geometry import BEVGrid, normalize_boxes
+
+GRID = BEVGrid(8, 10, (-51.2, -38.4, -5.0, 51.2, 38.4, 3.0))
+BOX = torch.tensor([[12.0, -20.0, -1.0, 4.6, 1.9, 1.7, 0.3, 3.0, -1.0]])  # centre z
+CODE_WEIGHTS = [1.0] * 8 + [0.2] * 2
+
+
+@pytest.fixture
+def proposals():
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        return MODELS.build(dict(
+            type='BEVProposals', embed_dims=16, num_classes=3, grid=GRID, num_query=5, code_weights=CODE_WEIGHTS,
+            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_bbox=dict(type='mmdet.L1Loss')))
+
+
+def test_a_proposal_at_the_objects_cell_becomes_the_first_query(proposals):
+    column, row = int((12 + 51.2) // GRID.cell_x), int((-20 + 38.4) // GRID.cell_y)
+    cell = row * GRID.bev_w + column
+    heatmap = torch.full((1, 3, 8, 10), -6.0)
+    heatmap[0, 2, row, column] = 4.0
+    heatmap[0, 2, row, column + 1] = 3.0  # beside the peak: not a peak
+    boxes = torch.zeros(1, 80, 10)
+    boxes[0, cell] = normalize_boxes(BOX)[0]
+    bev_embed = torch.randn(1, 80, 16)
+    query, query_pos, reference_points = proposals.queries(bev_embed, dict(heatmap=heatmap, boxes=boxes))
+    assert query.shape == query_pos.shape == (1, 5, 16)
+    expected = torch.tensor([(12 + 51.2) / 102.4, (-20 + 38.4) / 76.8, (-1 + 5) / 8])
+    torch.testing.assert_close(reference_points[0, 0], expected)
+    torch.testing.assert_close(query[0, 0], proposals.content(bev_embed[0, cell]) + proposals.class_embedding.weight[2])
+    assert not (reference_points[0, 1:] - expected).abs().sum(-1).lt(1e-3).any()
+
+
+def test_true_proposals_have_no_box_loss_and_nearly_no_heatmap_loss(proposals):
+    labels, truth = [torch.tensor([1])], [BOX]
+    heatmap, boxes, weight = torch.zeros(1, 3, 8, 10), torch.zeros(1, 80, 10), torch.zeros(1, 80, 10)
+    proposals._draw(heatmap[0], boxes[0], weight[0], labels[0], truth[0])
+    assert heatmap.max() == 1 and (heatmap[0, 1] == 1).sum() == 1 and heatmap[0, [0, 2]].sum() == 0
+    met = proposals.loss(dict(heatmap=torch.where(heatmap == 1, 9.0, -9.0), boxes=boxes), labels, truth)
+    assert met['proposal.loss_bbox'] == 0 and met['proposal.loss_heatmap'] < 1e-3
+    moved = boxes + torch.tensor([1.0] + [0.0] * 9)
+    off = proposals.loss(dict(heatmap=torch.full_like(heatmap, -9.0), boxes=moved), labels, truth)
+    torch.testing.assert_close(off['proposal.loss_bbox'], torch.tensor(1.0))  # one metre, one box
+    assert off['proposal.loss_heatmap'] > 5
+
+
+def test_objects_outside_the_grid_and_empty_frames_cost_no_boxes(proposals):
+    scored = proposals(torch.randn(2, 80, 16))
+    outside = BOX.clone()
+    outside[0, 0] = 60.0
+    losses = proposals.loss(scored, [torch.tensor([0]), torch.zeros(0, dtype=torch.long)], [outside, BOX[:0]])
+    assert losses['proposal.loss_bbox'] == 0 and losses['proposal.loss_heatmap'] > 0
+
+
+def test_perspective_targets_lie_where_the_object_is_seen():
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        aid = MODELS.build(dict(
+            type='PerspectiveSupervision', embed_dims=16, num_classes=3,
+            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_values=dict(type='mmdet.L1Loss')))
+    # One camera looks along +y, the other along -y: x right, z up -> u right, v down; focal length 40 px, centre (48, 32).
+    forward = torch.tensor([[40.0, 48, 0, 0], [0, 32, -40, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+    backward = torch.tensor([[-40.0, -48, 0, 0], [0, -32, -40, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+    boxes = LiDARInstance3DBoxes(torch.tensor([[2.0, 10, -1, 4, 2, 2, 0, 0, 0]]), box_dim=9)  # bottom z -1: centre z 0
+    heatmap, values, flags = torch.zeros(2, 3, 8, 12), torch.zeros(2, 8, 12, 6), torch.zeros(2, 8, 12, 1)
+    aid._draw(heatmap, values, flags, boxes, torch.tensor([1]), torch.stack([forward, backward]), (64, 96))
+    # u = 40 * 2 / 10 + 48 = 56 px = cell 7.0, v = 32 px = cell 4.0.
+    assert heatmap[0, 1, 4, 7] == 1 and flags.sum() == 1 and heatmap[1].sum() == 0
+    expected = torch.tensor([-0.5, -0.5, *torch.tensor([10.0, 4, 2, 2]).log()])
+    torch.testing.assert_close(values[0, 4, 7], expected)
+
+
+def test_both_aids_train_every_parameter(build_detector, make_sample):
+    head = {**detector_config()['pts_bbox_head'], 'proposals': dict(
+        type='BEVProposals', loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_bbox=dict(type='mmdet.L1Loss'),
+        code_weights=CODE_WEIGHTS)}
+    model = build_detector(pts_bbox_head=head, perspective_supervision=dict(
+        type='PerspectiveSupervision', loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
+        loss_values=dict(type='mmdet.L1Loss'))).train()
+    inputs, samples = batch(make_sample(range(2)), make_sample(range(1), 'b'))
+    losses = model(inputs, samples, mode='loss')
+    assert {'proposal.loss_heatmap', 'proposal.loss_bbox', 'perspective.loss_heatmap', 'perspective.loss_values'} <= set(losses)
+    sum(losses.values()).backward()
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_proposals_and_query_groups_exclude_each_other(build_detector):
+    head = {**detector_config()['pts_bbox_head'], 'num_query_groups': 2, 'proposals': dict(type='BEVProposals')}
+    with pytest.raises(ValueError, match='num_query_groups=2'):
+        build_detector(pts_bbox_head=head)
