@@ -1,8 +1,9 @@
 """A module that takes the place of mmcv's compiled ``mmcv._ext`` where none is installed.
 
-mmcv-lite ships the Python of ``mmcv.ops`` but not the compiled module they import, and mmdet and mmdet3d import them all.
-The stand-in computes what BEVFormer needs (modulated deformable convolution, multi-scale deformable attention) with PyTorch,
-forward and backward, under the calling convention of mmcv 2.1; any other operator can be imported but not called.
+mmcv-lite ships the Python of ``mmcv.ops`` but not the compiled module they import, and mmdet and mmdet3d import all of
+them. The stand-in computes what BEVFormer needs (modulated deformable convolution, multi-scale deformable attention)
+with PyTorch, forward and backward, under the calling convention of mmcv 2.1; any other operator can be imported but
+not called.
 """
 import importlib.util
 import sys
@@ -59,8 +60,8 @@ class _StandIn(types.ModuleType):
 
         def missing(*_args: object, **_kwargs: object) -> None:
             raise NotImplementedError(
-                f"mmcv's operator {name!r} needs the compiled mmcv, which is not installed. BEVFormer does not use it; "
-                f'for models that do, replace mmcv-lite by a compiled mmcv 2.1 (pip install mmcv==2.1.0)')
+                f"mmcv's operator {name!r} needs the compiled mmcv, which is not installed. BEVFormer does without; "
+                'for other models replace mmcv-lite by a compiled mmcv 2.1 (pip install mmcv==2.1.0)')
 
         return missing
 
@@ -98,8 +99,12 @@ def _modulated_deform_conv_backward(
         return modulated_deform_conv2d(inputs, offset, mask, weight, None, (stride_h, stride_w), (pad_h, pad_w),
                                        (dilation_h, dilation_w), group, deformable_group)
 
-    _write_gradients(convolve, [inputs, offset, mask, weight], grad_output,
-                     [grad_input, grad_offset, grad_mask, grad_weight])
+    for b in range(len(inputs)):  # one image's columns in memory at a time; the weight's gradient adds up
+        image = slice(b, b + 1)
+        added = torch.empty_like(grad_weight)
+        _write_gradients(convolve, [inputs[image], offset[image], mask[image], weight], grad_output[image],
+                         [grad_input[image], grad_offset[image], grad_mask[image], added])
+        grad_weight += added
     if with_bias:
         grad_bias.copy_(grad_output.sum(dim=(0, 2, 3)))
 

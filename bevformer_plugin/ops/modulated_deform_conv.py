@@ -10,7 +10,8 @@ def modulated_deform_conv2d(inputs: Tensor, offset: Tensor, mask: Tensor, weight
                             stride: Pair, padding: Pair, dilation: Pair, groups: int, deform_groups: int) -> Tensor:
     """Convolve with every kernel tap moved by its offset and scaled by its mask.
 
-    Works image by image, so that the sampled columns of one image are all that is held at a time.
+    Works image by image, so that without gradients the sampled columns of one image are all that is held at a time.
+    Positions are computed in float32 at least: half precision is off by pixels on wide maps.
 
     Args:
         inputs: (B, C, H, W).
@@ -41,14 +42,17 @@ def _convolve_one(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, 
 
     rows = tap_positions(kernel_h, out_h, 0)[:, None, :, None].expand(kernel_h, kernel_w, out_h, out_w)
     cols = tap_positions(kernel_w, out_w, 1)[None, :, None, :].expand(kernel_h, kernel_w, out_h, out_w)
-    offset = offset.view(deform_groups, taps, 2, out_h, out_w)
+    offset = offset.reshape(deform_groups, taps, 2, out_h, out_w)
+    if offset.dtype != torch.float64:
+        offset = offset.float()
     y = rows.reshape(taps, out_h, out_w) + offset[:, :, 0]
     x = cols.reshape(taps, out_h, out_w) + offset[:, :, 1]
     locations = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)  # DGxTxHoxWox2
     columns = F.grid_sample(
-        inputs.view(deform_groups, channels // deform_groups, height, width),
-        locations.flatten(1, 2).to(inputs.dtype), mode='bilinear', padding_mode='zeros', align_corners=False)
-    columns = columns.view(deform_groups, -1, taps, out_h * out_w) * mask.view(deform_groups, 1, taps, out_h * out_w)
+        inputs.reshape(deform_groups, channels // deform_groups, height, width).to(locations.dtype),
+        locations.flatten(1, 2), mode='bilinear', padding_mode='zeros', align_corners=False).to(inputs.dtype)
+    columns = (columns.view(deform_groups, -1, taps, out_h * out_w)
+               * mask.reshape(deform_groups, 1, taps, out_h * out_w))
     columns = columns.reshape(groups, -1, out_h * out_w)  # G x (C/G * T) x HoWo
-    output = torch.bmm(weight.view(groups, len(weight) // groups, -1), columns).view(1, len(weight), out_h, out_w)
+    output = torch.bmm(weight.reshape(groups, len(weight) // groups, -1), columns).view(1, len(weight), out_h, out_w)
     return output if bias is None else output + bias.view(1, -1, 1, 1)

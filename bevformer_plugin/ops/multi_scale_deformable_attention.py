@@ -1,5 +1,4 @@
 """Multi-scale deformable attention (Deformable DETR, equation 3; the sampling behind BEVFormer's equation 2)."""
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,14 +25,13 @@ def multi_scale_deformable_attention(value: Tensor, spatial_shapes: Tensor, samp
     if sum(h * w for h, w in shapes) != num_values:
         raise ValueError(f'value holds {num_values} positions, the spatial shapes {shapes} need '
                          f'{sum(h * w for h, w in shapes)}')
-    grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1)  # (B*heads)xQxLxPx2
-    maps = value.permute(0, 2, 3, 1).flatten(0, 1)  # (B*heads)xCxS
-    sampled, start = [], 0
-    for level, (height, width) in enumerate(shapes):
-        level_map = maps[:, :, start:start + height * width].unflatten(2, (height, width))
-        start += height * width
-        sampled.append(F.grid_sample(level_map, grids[:, :, level], mode='bilinear', padding_mode='zeros',
-                                     align_corners=False))  # (B*heads)xCxQxP
-    weights = attention_weights.transpose(1, 2).reshape(batch * heads, 1, queries, -1)  # (B*heads)x1xQx(L*P)
-    output = (torch.cat(sampled, dim=-1) * weights).sum(-1)  # (B*heads)xCxQ
+    # Queries last: products and sums over points then run along contiguous rows.
+    grids = (2 * sampling_locations - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B*heads)xLxPxQx2
+    weights = attention_weights.permute(0, 2, 3, 4, 1).flatten(0, 1).unsqueeze(1)  # (B*heads)x1xLxPxQ
+    levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], dim=2)  # (B*heads)xCx(h*w) each
+    output = 0
+    for level, (level_map, shape) in enumerate(zip(levels, shapes, strict=True)):
+        sampled = F.grid_sample(level_map.unflatten(2, shape), grids[:, level], mode='bilinear', padding_mode='zeros',
+                                align_corners=False)  # (B*heads)xCxPxQ
+        output = output + (sampled * weights[:, :, level]).sum(2)  # (B*heads)xCxQ
     return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()

@@ -1,0 +1,89 @@
+"""Multi-scale deformable attention against published numbers, a plain loop and numerical gradients."""
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bevformer_plugin.ops import MMCV_EXT, multi_scale_deformable_attention
+
+REFERENCE = Path(__file__).resolve().parents[1] / 'data/reference/modules.npz'
+
+
+@pytest.fixture(scope='module')
+def published():
+    names = ('value', 'spatial_shapes', 'sampling_locations', 'attention_weights')
+    names += ('output', 'grad_output', 'grad_value', 'grad_sampling_locations', 'grad_attention_weights')
+    with np.load(REFERENCE) as arrays:
+        return {name: torch.from_numpy(arrays[f'msda/{name}']) for name in names}
+
+
+def make_case(dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    shapes = torch.tensor([(4, 5), (2, 3), (1, 1)])
+    value = torch.randn(2, 27, 3, 2, generator=generator, dtype=dtype)
+    locations = 1.6 * torch.rand(2, 4, 3, 3, 2, 2, generator=generator, dtype=dtype) - 0.3
+    weights = torch.rand(2, 4, 3, 3, 2, generator=generator, dtype=dtype)
+    return value, shapes, locations, weights
+
+
+def loop_attention(value, shapes, locations, weights):
+    """The definition, one corner of one sampling point at a time."""
+    batch, queries, heads, _, points, _ = locations.shape
+    result = torch.zeros(batch, queries, heads, value.shape[-1], dtype=value.dtype)
+    start = 0
+    for level, (height, width) in enumerate(shapes.tolist()):
+        grid = value[:, start:start + height * width].unflatten(1, (height, width))
+        start += height * width
+        for b, q, h, p in torch.cartesian_prod(*(torch.arange(n) for n in (batch, queries, heads, points))).tolist():
+            x, y = (locations[b, q, h, level, p] * torch.tensor([width, height]) - 0.5).tolist()
+            for row in (int(np.floor(y)), int(np.floor(y)) + 1):
+                for col in (int(np.floor(x)), int(np.floor(x)) + 1):
+                    if 0 <= row < height and 0 <= col < width:
+                        share = (1 - abs(y - row)) * (1 - abs(x - col))
+                        result[b, q, h] += weights[b, q, h, level, p] * share * grid[b, row, col, h]
+    return result.flatten(2)
+
+
+def test_equals_a_plain_loop():
+    case = make_case()
+    torch.testing.assert_close(multi_scale_deformable_attention(*case), loop_attention(*case))
+
+
+def test_equals_the_published_code(published):
+    inputs = [published[name].requires_grad_() for name in ('value', 'sampling_locations', 'attention_weights')]
+    output = multi_scale_deformable_attention(inputs[0], published['spatial_shapes'], *inputs[1:])
+    torch.testing.assert_close(output, published['output'], atol=1e-5, rtol=1e-5)
+    output.backward(published['grad_output'])
+    for name, tensor in zip(('value', 'sampling_locations', 'attention_weights'), inputs, strict=True):
+        torch.testing.assert_close(tensor.grad, published[f'grad_{name}'], atol=1e-4, rtol=1e-4)
+
+
+def test_gradients_are_numerically_right():
+    value, shapes, locations, weights = make_case()
+    inputs = [x.requires_grad_() for x in (value, locations, weights)]
+    assert torch.autograd.gradcheck(lambda v, s, a: multi_scale_deformable_attention(v, shapes, s, a), inputs)
+
+
+@pytest.mark.skipif(MMCV_EXT == 'compiled', reason='the compiled operator runs on a GPU only')
+def test_mmcv_function_calls_the_operator_forward_and_backward():
+    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+    value, shapes, locations, weights = make_case()
+    inputs = [x.requires_grad_() for x in (value, locations, weights)]
+    starts = torch.tensor([0, 20, 26])
+    assert torch.autograd.gradcheck(
+        lambda v, s, a: MultiScaleDeformableAttnFunction.apply(v, shapes, starts, s, a, 64), inputs)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    value, shapes, locations, weights = make_case()
+    with pytest.raises(ValueError, match=r'holds 26 positions.*need 27'):
+        multi_scale_deformable_attention(value[:, 1:], shapes, locations, weights)
+
+
+def test_bfloat16_autocast_stays_close():
+    value, shapes, locations, weights = make_case(torch.float32)
+    with torch.autocast('cpu', torch.bfloat16):
+        result = multi_scale_deformable_attention(value.bfloat16(), shapes, locations, weights)
+    torch.testing.assert_close(result.float(), multi_scale_deformable_attention(value, shapes, locations, weights),
+                               atol=3e-2, rtol=3e-2)
