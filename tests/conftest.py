@@ -3,6 +3,7 @@ import pathlib
 
 import pytest
 
+from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.datasets.synthetic import create_synthetic_world
 
 SYNTHETIC_WORLD = {'scenes_train': 2, 'scenes_val': 2, 'frames': 6, 'seed': 0, 'image_size': (200, 112)}
@@ -14,6 +15,12 @@ def synthetic_root(tmp_path_factory):
     root = tmp_path_factory.mktemp('data') / 'synthetic'
     create_synthetic_world(root, **SYNTHETIC_WORLD, version='v1.0-mini', workers=2)
     return root
+
+
+@pytest.fixture(scope='session')
+def info_files(synthetic_root, tmp_path_factory):
+    """Info files of the synthetic world by split; paths in them are relative to ``synthetic_root``."""
+    return create_nuscenes_infos(synthetic_root, 'v1.0-mini', out_dir=tmp_path_factory.mktemp('infos'), workers=1)
 
 
 @pytest.fixture(scope='session')

@@ -1,4 +1,4 @@
-"""Infos of the synthetic world, and datasets that read them."""
+"""Datasets on the infos of the synthetic world."""
 import pickle
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from bevformer_plugin.datasets import NuScenesTemporalDataset, create_nuscenes_infos
+from bevformer_plugin.datasets import NuScenesTemporalDataset
 
 LOAD_AND_PACK = [
     {'type': 'LoadMultiViewImages'},
@@ -20,12 +20,6 @@ LOAD_AND_PACK = [
 def base_config():
     """``configs/_base_/nuscenes.py``."""
     return Config.fromfile(Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'nuscenes.py')
-
-
-@pytest.fixture(scope='session')
-def info_files(synthetic_root, tmp_path_factory):
-    """Info files of the synthetic world by split; paths in them are relative to ``synthetic_root``."""
-    return create_nuscenes_infos(synthetic_root, 'v1.0-mini', out_dir=tmp_path_factory.mktemp('infos'), workers=1)
 
 
 @pytest.fixture
