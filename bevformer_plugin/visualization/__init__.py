@@ -1,0 +1,16 @@
+"""Pictures of keyframes: cameras with true and predicted boxes above the bird's-eye view.
+
+Read in this order: :mod:`.frames` (what is drawn), :mod:`.frame_figure` (the page), :mod:`.camera_overlay` and
+:mod:`.bev_view` (its parts), :mod:`.ranking` and :mod:`.pictures` (which samples, which files).
+"""
+from .bev_view import draw_bev
+from .camera_overlay import boxes_in_image, draw_camera
+from .frame_figure import draw_frame
+from .frames import Boxes, Frame, FrameSource, boxes_from_results, true_boxes
+from .pictures import draw_best_and_worst, draw_sample, draw_scene, prepare_folder
+from .ranking import sample_score
+
+__all__ = [
+    'Boxes', 'Frame', 'FrameSource', 'boxes_from_results', 'boxes_in_image', 'draw_best_and_worst', 'draw_bev',
+    'draw_camera', 'draw_frame', 'draw_sample', 'draw_scene', 'prepare_folder', 'sample_score', 'true_boxes',
+]

@@ -1,0 +1,80 @@
+"""Bird's-eye view: LiDAR points, range rings, the ego vehicle, true and predicted boxes."""
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Circle, FancyBboxPatch, Polygon
+
+from .frames import Boxes
+from .palette import CLASS_COLORS, FAINT_TEXT, GROUND, PAGE, RING, TEXT, TRUTH_EDGE
+
+LIMIT = 54.0  # metres shown to each side
+RING_STEP = 10.0  # metres
+VELOCITY_SECONDS = 1.0  # an arrow shows the way of this time
+MIN_SPEED = 0.3  # m/s below which no arrow is drawn
+ARROW = {'arrowstyle': '-|>', 'shrinkA': 0, 'shrinkB': 0}
+UNDERSIDE, FRONT_BOTTOM = [0, 4, 7, 3], [4, 7]  # corners of a box
+EGO_LENGTH, EGO_WIDTH, EGO_CENTRE_Y = 4.08, 1.73, 0.35  # nuScenes' vehicle, metres, seen from its LiDAR
+
+
+def draw_bev(axes: Axes, truth: Boxes, predictions: Boxes | None, points: np.ndarray | None) -> None:
+    """Fill axes with the view from above, forward up.
+
+    Args:
+        axes: empty matplotlib axes of square shape.
+        truth: true boxes, filled.
+        predictions: predicted boxes, outlined; None if there are none to show.
+        points: (n, >= 3) LiDAR points, metres, or None.
+    """
+    axes.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), xticks=[], yticks=[], facecolor=GROUND, aspect='equal')
+    for spine in axes.spines.values():
+        spine.set_color(RING)
+    _draw_rings(axes)
+    if points is not None:
+        _draw_points(axes, points)
+    _draw_ego(axes)
+    _draw_boxes(axes, truth, filled=True)
+    if predictions is not None:
+        _draw_boxes(axes, predictions, filled=False)
+
+
+def _draw_rings(axes: Axes) -> None:
+    for radius in np.arange(RING_STEP, LIMIT, RING_STEP):
+        axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor=RING, linewidth=0.8, zorder=1))
+        diagonal = radius / np.sqrt(2)
+        axes.text(diagonal, diagonal, f'{radius:.0f} m', color=FAINT_TEXT, fontsize=8, ha='center', va='center',
+                  zorder=1.5, bbox={'facecolor': GROUND, 'edgecolor': 'none', 'pad': 1})
+    axes.axhline(0, color=RING, linewidth=0.5, zorder=1)
+    axes.axvline(0, color=RING, linewidth=0.5, zorder=1)
+
+
+def _draw_points(axes: Axes, points: np.ndarray) -> None:
+    x, y, z = points[:, :3].T
+    on_ego = (np.abs(x) < EGO_WIDTH) & (np.abs(y) < EGO_LENGTH)
+    shown = (np.maximum(np.abs(x), np.abs(y)) < LIMIT) & ~on_ego
+    axes.scatter(x[shown], y[shown], c=z[shown], s=0.5, cmap='bone', vmin=-4, vmax=4, linewidths=0, zorder=2)
+
+
+def _draw_ego(axes: Axes) -> None:
+    corner = (-EGO_WIDTH / 2, EGO_CENTRE_Y - EGO_LENGTH / 2)
+    axes.add_patch(FancyBboxPatch(corner, EGO_WIDTH, EGO_LENGTH, boxstyle='round,pad=0,rounding_size=0.5',
+                                  facecolor=TEXT, edgecolor=PAGE, linewidth=0.8, zorder=3))
+    nose = EGO_CENTRE_Y + EGO_LENGTH / 4
+    axes.add_patch(Polygon([(-0.55, nose - 0.7), (0.55, nose - 0.7), (0, nose + 0.5)], facecolor=PAGE, zorder=3.1))
+
+
+def _draw_boxes(axes: Axes, boxes: Boxes, filled: bool) -> None:
+    """Footprints with a tick from the centre to the front and an arrow along the velocity."""
+    colors = [CLASS_COLORS[name] for name in boxes.names]
+    edges = [TRUTH_EDGE] * len(boxes) if filled else colors
+    faces = [to_rgba(color, 0.55) for color in colors] if filled else 'none'
+    style = {'linewidths': 0.7, 'zorder': 4} if filled else {'linewidths': 1.6, 'zorder': 5}
+    corners = boxes.corners[:, :, :2]
+    centres = boxes.values[:, :2]
+    fronts = corners[:, FRONT_BOTTOM].mean(1)
+    axes.add_collection(PolyCollection(corners[:, UNDERSIDE], facecolors=faces, edgecolors=edges, **style))
+    axes.add_collection(LineCollection(np.stack([centres, fronts], axis=1), colors=edges, **style))
+    for centre, velocity, color in zip(centres, boxes.values[:, 7:], edges, strict=True):
+        if np.hypot(*velocity) > MIN_SPEED:  # False where the velocity is NaN
+            axes.annotate('', centre + VELOCITY_SECONDS * velocity, centre, zorder=style['zorder'], annotation_clip=True,
+                          arrowprops={**ARROW, 'color': color, 'linewidth': style['linewidths'], 'mutation_scale': 7})

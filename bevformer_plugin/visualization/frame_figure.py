@@ -1,0 +1,142 @@
+"""The picture of one keyframe: all cameras above the bird's-eye view, with title, legend and counts."""
+from collections import Counter
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from .bev_view import ARROW, VELOCITY_SECONDS, draw_bev
+from .camera_overlay import draw_camera
+from .frames import Boxes, Frame
+from .palette import CLASS_COLORS, FAINT_TEXT, PAGE, RING, TEXT, TRUTH_EDGE
+
+CAMERA_ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
+COLUMNS = 3
+WIDTH, HEADER, GAP, BEV_SIZE = 1920, 60, 6, 860  # pixels
+PANEL_WIDTH = (WIDTH - (COLUMNS - 1) * GAP) // COLUMNS
+SIDE_WIDTH = (WIDTH - BEV_SIZE) // 2
+DPI = 100
+
+
+def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarray:
+    """Draw a keyframe.
+
+    Args:
+        frame: what to draw.
+        score_thr: predicted boxes below this score are left out.
+        note: a few words for the right end of the title.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+
+    Raises:
+        FileNotFoundError: an image is missing.
+        ValueError: an image is unreadable.
+    """
+    predictions = frame.predictions
+    if predictions is not None:
+        predictions = predictions.select(predictions.scores >= score_thr)
+    pictures = _camera_pictures(frame, predictions)
+    panel_height = len(next(iter(pictures.values())))
+    rows = -(-len(pictures) // COLUMNS)
+    height = HEADER + rows * (panel_height + GAP) + BEV_SIZE + 2 * GAP
+    figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor=PAGE)
+    canvas = FigureCanvasAgg(figure)
+
+    _draw_title(_pixel_axes(figure, 0, 0, WIDTH, HEADER), frame, note)
+    for index, (camera, picture) in enumerate(pictures.items()):
+        row, column = divmod(index, COLUMNS)
+        in_row = min(COLUMNS, len(pictures) - row * COLUMNS)
+        left = column * (PANEL_WIDTH + GAP) + (COLUMNS - in_row) * (PANEL_WIDTH + GAP) // 2
+        top = HEADER + row * (panel_height + GAP)
+        figure.figimage(picture[..., ::-1], left, height - top - panel_height)
+        figure.text((left + 10) / WIDTH, 1 - (top + 10) / height, camera.removeprefix('CAM_').replace('_', ' '),
+                    color=TEXT, fontsize=9, fontweight='bold', va='top',
+                    bbox={'facecolor': PAGE, 'alpha': 0.65, 'edgecolor': 'none', 'pad': 3})
+    top = height - BEV_SIZE - GAP
+    draw_bev(figure.add_axes((SIDE_WIDTH / WIDTH, GAP / height, BEV_SIZE / WIDTH, BEV_SIZE / height)),
+             frame.truth, predictions, frame.points())
+    _draw_legend(_pixel_axes(figure, 0, top, SIDE_WIDTH, BEV_SIZE), predictions is not None, score_thr)
+    _draw_counts(_pixel_axes(figure, WIDTH - SIDE_WIDTH, top, SIDE_WIDTH, BEV_SIZE), frame.truth, predictions)
+    canvas.draw()
+    return cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
+
+
+def _camera_pictures(frame: Frame, predictions: Boxes | None) -> dict[str, np.ndarray]:
+    """Camera name -> picture with boxes, all of one size, in reading order around the vehicle."""
+    known = [camera for camera in CAMERA_ORDER if camera in frame.info['images']]
+    cameras = [*known, *(camera for camera in frame.info['images'] if camera not in known)]
+    pictures = {}
+    for camera in cameras:
+        image = frame.image(camera)
+        if not pictures:
+            # Even numbers of pixels, as videos need them.
+            size = (PANEL_WIDTH, 2 * round(PANEL_WIDTH * image.shape[0] / image.shape[1] / 2))
+        pictures[camera] = draw_camera(image, frame.lidar2img(camera), frame.truth, predictions, size)
+    return pictures
+
+
+def _pixel_axes(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
+    """Invisible axes whose coordinates are pixels from their upper left corner."""
+    total_w, total_h = (round(size * DPI) for size in figure.get_size_inches())
+    axes = figure.add_axes((left / total_w, 1 - (top + height) / total_h, width / total_w, height / total_h))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis('off')
+    return axes
+
+
+def _draw_title(axes: Axes, frame: Frame, note: str) -> None:
+    info = frame.info
+    axes.text(14, HEADER / 2, f"{info['scene_name']}   frame {info['frame_idx']}", color=TEXT, fontsize=16,
+              fontweight='bold', va='center')
+    axes.text(WIDTH / 2, HEADER / 2, f"sample {info['token']}", color=FAINT_TEXT, fontsize=11, family='monospace',
+              va='center', ha='center')
+    axes.text(WIDTH - 14, HEADER / 2, note, color=TEXT, fontsize=13, va='center', ha='right')
+
+
+def _draw_legend(axes: Axes, with_predictions: bool, score_thr: float) -> None:
+    """What fills, outlines, ticks and arrows mean."""
+    sample = CLASS_COLORS['car']
+    axes.text(40, 40, 'Legend', color=TEXT, fontsize=13, fontweight='bold', va='center')
+    axes.add_patch(Rectangle((40, 72), 44, 22, facecolor=sample, alpha=0.55))
+    axes.add_patch(Rectangle((40, 72), 44, 22, fill=False, edgecolor=TRUTH_EDGE, linewidth=0.8))
+    lines = ['true box']
+    if with_predictions:
+        axes.add_patch(Rectangle((40, 112), 44, 22, fill=False, edgecolor=sample, linewidth=2))
+        lines.append(f'predicted box, score at least {score_thr:g}')
+    y = 83 + 40 * len(lines)
+    axes.plot([40, 84], [y, y], color=TRUTH_EDGE, linewidth=1.2)
+    axes.plot([40], [y], color=TRUTH_EDGE, marker='|', markersize=12)
+    lines.append('line from the centre: heading')
+    y += 40
+    axes.annotate('', (86, y), (40, y), arrowprops={**ARROW, 'color': TRUTH_EDGE})
+    lines.append(f'arrow: motion in {VELOCITY_SECONDS:g} s')
+    for index, line in enumerate(lines):
+        axes.text(100, 83 + 40 * index, line, color=TEXT, fontsize=11, va='center')
+
+
+def _draw_counts(axes: Axes, truth: Boxes, predictions: Boxes | None) -> None:
+    """Classes with their colours and how many boxes of each the picture holds."""
+    tables = {'true': Counter(truth.names)}
+    if predictions is not None:
+        tables['predicted'] = Counter(predictions.names)
+    columns = {name: 330 + 110 * index for index, name in enumerate(tables)}
+    axes.text(40, 40, 'Boxes', color=TEXT, fontsize=13, fontweight='bold', va='center')
+    for name, x in columns.items():
+        axes.text(x, 40, name, color=FAINT_TEXT, fontsize=11, va='center', ha='right')
+    for index, (name, color) in enumerate(CLASS_COLORS.items()):
+        y = 83 + 34 * index
+        present = any(table[name] for table in tables.values())
+        axes.add_patch(Rectangle((40, y - 9), 18, 18, facecolor=color, alpha=1 if present else 0.35))
+        axes.text(72, y, name.replace('_', ' '), color=TEXT if present else FAINT_TEXT, fontsize=11, va='center')
+        for column, x in columns.items():
+            axes.text(x, y, str(tables[column][name]), color=TEXT if tables[column][name] else RING, fontsize=11,
+                      va='center', ha='right')
+    y = 83 + 34 * len(CLASS_COLORS)
+    axes.axhline(y - 17, 40 / SIDE_WIDTH, max(columns.values()) / SIDE_WIDTH, color=RING, linewidth=0.8)
+    axes.text(72, y, 'all', color=TEXT, fontsize=11, va='center')
+    for column, x in columns.items():
+        axes.text(x, y, str(tables[column].total()), color=TEXT, fontsize=11, va='center', ha='right')

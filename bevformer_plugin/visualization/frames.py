@@ -1,0 +1,161 @@
+"""What a picture shows: a keyframe of an info file, its true boxes and a submission's boxes in its LiDAR frame."""
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmdet3d.structures import LiDARInstance3DBoxes
+from pyquaternion import Quaternion
+
+from bevformer_plugin.datasets.infos import load_infos
+from bevformer_plugin.evaluation import load_results
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes in the LiDAR frame (x right, y forward, z up).
+
+    Attributes:
+        values: (n, 9) x, y, z of the centre, length, width, height in metres, yaw in radians, velocity x, y in m/s
+            (NaN where unknown).
+        names: n class names.
+        scores: (n,), 1 for true boxes.
+    """
+
+    values: np.ndarray
+    names: tuple[str, ...]
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def corners(self) -> np.ndarray:
+        """(n, 8, 3) metres in mmdetection3d's order: 0 to 3 are the rear face, 4 to 7 the front face."""
+        boxes = LiDARInstance3DBoxes(torch.from_numpy(self.values), box_dim=9, origin=(0.5, 0.5, 0.5))
+        return boxes.corners.numpy()
+
+    def select(self, keep: np.ndarray) -> 'Boxes':
+        """The boxes where ``keep`` (n,) is True."""
+        names = tuple(name for name, kept in zip(self.names, keep, strict=True) if kept)
+        return replace(self, values=self.values[keep], names=names, scores=self.scores[keep])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A keyframe: its info entry, true boxes with at least one LiDAR or radar point, and predicted boxes (or None)."""
+
+    root: Path
+    info: dict
+    truth: Boxes
+    predictions: Boxes | None
+
+    def image(self, camera: str) -> np.ndarray:
+        """A camera's image, (H, W, 3) BGR.
+
+        Raises:
+            FileNotFoundError: the file is missing.
+            ValueError: it is not a readable image.
+        """
+        path = self.root / self.info['images'][camera]['img_path']
+        if not path.is_file():
+            raise FileNotFoundError(f'image {path} of sample {self.info["token"]} is missing: complete the dataroot')
+        # The calibration is of the pixels as stored, so an orientation tag must not turn the image.
+        image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None:
+            raise ValueError(f'{path} of sample {self.info["token"]} is not a readable image: copy it again')
+        return image
+
+    def lidar2img(self, camera: str) -> np.ndarray:
+        """(3, 4) LiDAR metres to (column * depth, row * depth, depth) in pixels of the image as stored."""
+        image = self.info['images'][camera]
+        return np.asarray(image['cam2img']) @ np.asarray(image['lidar2cam'])[:3]
+
+    def points(self) -> np.ndarray | None:
+        """LiDAR points, (n, features) with x, y, z first; None if the file is not there."""
+        lidar = self.info['lidar_points']
+        path = self.root / lidar['lidar_path']
+        if not path.is_file():
+            return None
+        return np.fromfile(path, np.float32).reshape(-1, lidar['num_pts_feats'])
+
+
+class FrameSource:
+    """The keyframes of an info file, with the boxes of a submission.
+
+    Args:
+        root: nuScenes dataroot.
+        infos: info file.
+        results: submission JSON; None shows true boxes only.
+
+    Raises:
+        FileNotFoundError: if one of them does not exist.
+        ValueError: if a file is of another kind, or the results lack samples of the infos.
+    """
+
+    def __init__(self, root: str | Path, infos: str | Path, results: str | Path | None = None) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise FileNotFoundError(f'no dataroot {root}: give the folder that holds samples/')
+        content = load_infos(infos, root=root)
+        self.infos = {info['token']: info for info in content['data_list']}
+        self.classes = {label: name for name, label in content['metainfo']['categories'].items()}
+        self.results = None if results is None else load_results(results)
+        if self.results is not None:
+            missing = [token for token in self.infos if token not in self.results]
+            if missing:
+                raise ValueError(f'{results} lacks {len(missing)} of the {len(self.infos)} samples in {infos} '
+                                 f'(first: {missing[0]}): give the infos on which the results were made')
+
+    def tokens_of_scene(self, scene: str) -> list[str]:
+        """Sample tokens of a scene, given by its name or token, in time order.
+
+        Raises:
+            ValueError: if the infos hold no such scene.
+        """
+        infos = [info for info in self.infos.values() if scene in (info['scene_name'], info['scene_token'])]
+        if not infos:
+            names = sorted({info['scene_name'] for info in self.infos.values()})
+            raise ValueError(f'no scene {scene} in the infos; they hold {len(names)}: {", ".join(names[:10])}'
+                             + (', ...' if len(names) > 10 else ''))
+        return [info['token'] for info in sorted(infos, key=lambda info: info['timestamp'])]
+
+    def frame(self, token: str) -> Frame:
+        """The keyframe of a sample token.
+
+        Raises:
+            ValueError: if the infos hold no such sample.
+        """
+        if token not in self.infos:
+            raise ValueError(f'no sample {token} in the infos; the first of their {len(self.infos)} samples is '
+                             f'{next(iter(self.infos))}')
+        info = self.infos[token]
+        predictions = None if self.results is None else boxes_from_results(self.results[token], info)
+        return Frame(self.root, info, true_boxes(info, self.classes), predictions)
+
+
+def true_boxes(info: dict, classes: dict[int, str]) -> Boxes:
+    """Boxes of an info entry's valid instances; ``classes`` names the labels."""
+    instances = [instance for instance in info.get('instances', ()) if instance['bbox_3d_isvalid']]
+    values = [[*instance['bbox_3d'], *instance['velocity']] for instance in instances]
+    names = tuple(classes[instance['bbox_label_3d']] for instance in instances)
+    return Boxes(np.array(values, dtype=np.float64).reshape(-1, 9), names, np.ones(len(names)))
+
+
+def boxes_from_results(entries: list[dict], info: dict) -> Boxes:
+    """Submission entries of one sample, from the global frame into the LiDAR frame, in the order of their scores."""
+    lidar2global = np.asarray(info['ego2global']) @ np.asarray(info['lidar_points']['lidar2ego'])
+    global2lidar = np.linalg.inv(lidar2global)
+    rotation, translation = global2lidar[:3, :3], global2lidar[:3, 3]
+    values = np.empty((len(entries), 9))
+    for row, entry in zip(values, entries, strict=True):
+        heading = rotation @ Quaternion(entry['rotation']).rotation_matrix[:, 0]
+        width, length, height = entry['size']
+        row[:3] = rotation @ entry['translation'] + translation
+        row[3:7] = length, width, height, np.arctan2(heading[1], heading[0])
+        row[7:] = (rotation @ [*entry['velocity'], 0.0])[:2]
+    scores = np.array([entry['detection_score'] for entry in entries], dtype=np.float64)
+    order = np.argsort(-scores, kind='stable')
+    return Boxes(values[order], tuple(entries[i]['detection_name'] for i in order), scores[order])

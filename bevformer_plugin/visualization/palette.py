@@ -1,0 +1,27 @@
+"""Colours of the pictures: one per class, and the few of the dark page."""
+from matplotlib.colors import to_rgb
+
+CLASS_COLORS = {
+    'car': '#58a6ff',
+    'truck': '#ff9f43',
+    'construction_vehicle': '#c77dff',
+    'bus': '#ffd93d',
+    'trailer': '#c69c6d',
+    'barrier': '#a9bcd0',
+    'motorcycle': '#ff6bcb',
+    'bicycle': '#2ee6a6',
+    'pedestrian': '#ff6161',
+    'traffic_cone': '#b5e61d',
+}
+PAGE = '#0d1117'
+GROUND = '#11161d'
+RING = '#30363d'
+TEXT = '#e6edf3'
+FAINT_TEXT = '#8b949e'
+TRUTH_EDGE = '#f0f6fc'
+
+
+def color_bgr(color: str) -> tuple[int, int, int]:
+    """An OpenCV colour, 0 to 255 in the order blue, green, red."""
+    red, green, blue = (round(255 * channel) for channel in to_rgb(color))
+    return blue, green, red

@@ -1,0 +1,123 @@
+"""Picture files: of one sample, of a scene with its video, of a submission's best and worst samples."""
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.logging import print_log
+from tqdm import tqdm
+
+from bevformer_plugin.datasets.infos import atomic_write
+
+from .frame_figure import draw_frame
+from .frames import Frame, FrameSource
+from .ranking import SCORE_NAME, sample_score
+
+FRAMES_PER_SECOND = 4  # twice the pace of nuScenes' keyframes
+
+
+def prepare_folder(folder: str | Path, overwrite: bool = False) -> Path:
+    """Make the output folder.
+
+    Raises:
+        FileExistsError: if it holds something and ``overwrite`` is False.
+        NotADirectoryError: if it is a file.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f'{folder} is a file: give a folder for the pictures')
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise FileExistsError(f'{folder} exists and is not empty: give another folder, or --overwrite to replace pictures in it')
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def draw_sample(source: FrameSource, token: str, folder: Path, score_thr: float = 0.3) -> Path:
+    """Write the picture of one sample and return its path.
+
+    Raises:
+        FileNotFoundError: an image is missing.
+        ValueError: no such sample, or an unreadable image.
+    """
+    return _draw(source.frame(token), folder, score_thr)
+
+
+def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float = 0.3) -> list[Path]:
+    """Write a picture per keyframe of a scene, and a video of them.
+
+    Keyframes whose images are missing or unreadable are left out, counted and named.
+
+    Args:
+        source: keyframes.
+        scene: its name or token.
+        folder: where the files go.
+        score_thr: predicted boxes below this score are left out.
+
+    Returns:
+        The files written, the video last.
+
+    Raises:
+        FileNotFoundError: no keyframe of the scene has its images.
+        ValueError: no such scene.
+        OSError: the video cannot be written.
+    """
+    tokens = source.tokens_of_scene(scene)
+    paths, problems = [], []
+    for token in tqdm(tokens, desc=f'pictures of {scene}', unit='frame'):
+        try:
+            paths.append(draw_sample(source, token, folder, score_thr))
+        except (FileNotFoundError, ValueError) as error:
+            problems.append(str(error))
+    if problems:
+        print_log(f'left out {len(problems)} of the {len(tokens)} keyframes of {scene}:\n  ' + '\n  '.join(problems))
+    if not paths:
+        raise FileNotFoundError(f'no keyframe of {scene} could be drawn; the first: {problems[0]}')
+    return [*paths, _write_video(paths, folder / f'{scene}.mp4')]
+
+
+def draw_best_and_worst(source: FrameSource, best: int, worst: int, folder: Path, score_thr: float = 0.3
+                        ) -> list[Path]:
+    """Write pictures of the samples with the highest and the lowest :func:`sample_score`; their names tell the rank.
+
+    Samples without true boxes within range have no score and are not drawn; no sample is drawn twice.
+
+    Returns:
+        The files written, the best first.
+
+    Raises:
+        FileNotFoundError: an image is missing.
+        ValueError: there are no results to rank, an unreadable image.
+    """
+    if source.results is None:
+        raise ValueError('best and worst samples need results: give --results results_nusc.json')
+    scores = {token: sample_score(source.frame(token)) for token in tqdm(source.infos, desc='scores', unit='sample')}
+    ranked = sorted((token for token in scores if scores[token] is not None), key=scores.get, reverse=True)
+    if not ranked:
+        raise ValueError('no sample has true boxes within range, so there is nothing to rank')
+    print_log(f'{SCORE_NAME} of {len(ranked)} samples, mean over the classes in each: best {scores[ranked[0]]:.3f}, '
+              f'median {np.median([scores[token] for token in ranked]):.3f}, worst {scores[ranked[-1]]:.3f}')
+    chosen = [(f'best_{rank:02d}_', token) for rank, token in enumerate(ranked[:best], start=1)]
+    chosen += [(f'worst_{rank:02d}_', token) for rank, token in enumerate(ranked[best:][::-1][:worst], start=1)]
+    return [_draw(source.frame(token), folder, score_thr, prefix)
+            for prefix, token in tqdm(chosen, desc='pictures', unit='frame')]
+
+
+def _draw(frame: Frame, folder: Path, score_thr: float, prefix: str = '') -> Path:
+    score = None if frame.predictions is None else sample_score(frame)
+    picture = draw_frame(frame, score_thr, note='' if score is None else f'{SCORE_NAME}: {score:.2f}')
+    info = frame.info
+    path = folder / f"{prefix}{info['scene_name']}_{info['frame_idx']:03d}_{info['token'][:8]}.png"
+    with atomic_write(path) as file:
+        file.write(cv2.imencode('.png', picture)[1].tobytes())
+    return path
+
+
+def _write_video(pictures: list[Path], path: Path) -> Path:
+    """An MP4 (VP9, which browsers and players show) of picture files."""
+    height, width = cv2.imread(str(pictures[0])).shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'vp09'), FRAMES_PER_SECOND, (width, height))
+    if not writer.isOpened():
+        raise OSError(f'OpenCV cannot write the video {path}; the pictures beside it are complete')
+    for picture in pictures:
+        writer.write(cv2.imread(str(picture)))
+    writer.release()
+    return path

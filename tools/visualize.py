@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Draw cameras and bird's-eye view: python tools/visualize.py --root ROOT --infos PKL --out DIR --sample TOKEN"""
+import argparse
+import sys
+
+from bevformer_plugin.visualization import FrameSource, draw_best_and_worst, draw_sample, draw_scene, prepare_folder
+
+
+def count(text):
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f'must be 0 or more, not {text}')
+    return int(text)
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Draw true and predicted boxes in the cameras and from above.')
+    parser.add_argument('--root', required=True, help='nuScenes dataroot')
+    parser.add_argument('--infos', required=True, help='info file')
+    parser.add_argument('--results', help='nuScenes submission; without it only true boxes are drawn')
+    parser.add_argument('--out', required=True, help='folder for the pictures')
+    parser.add_argument('--sample', metavar='TOKEN', help='draw this sample')
+    parser.add_argument('--scene', metavar='NAME', help='draw all keyframes of this scene, and a video')
+    parser.add_argument('--best', type=count, default=0, metavar='K', help='draw K samples with the highest AP at 2 m')
+    parser.add_argument('--worst', type=count, default=0, metavar='K', help='draw K samples with the lowest AP at 2 m')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='leave out predicted boxes below this score')
+    parser.add_argument('--overwrite', action='store_true', help='replace pictures in an existing folder')
+    args = parser.parse_args()
+    if not (args.sample or args.scene or args.best or args.worst):
+        parser.error('say what to draw: --sample TOKEN, --scene NAME, --best K or --worst K')
+    if (args.best or args.worst) and args.results is None:
+        parser.error('--best and --worst need --results')
+    return args
+
+
+def main():
+    args = parse_args()
+    try:
+        source = FrameSource(args.root, args.infos, args.results)
+        folder = prepare_folder(args.out, args.overwrite)
+        paths = []
+        if args.sample:
+            paths.append(draw_sample(source, args.sample, folder, args.score_thr))
+        if args.scene:
+            paths += draw_scene(source, args.scene, folder, args.score_thr)
+        if args.best or args.worst:
+            paths += draw_best_and_worst(source, args.best, args.worst, folder, args.score_thr)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+    print('wrote', *paths, sep='\n  ')
+
+
+if __name__ == '__main__':
+    main()
