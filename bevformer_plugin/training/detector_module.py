@@ -85,6 +85,7 @@ class DetectorModule(L.LightningModule):
         if not loss.isfinite():
             bad = [name for name, value in values.items() if not torch.isfinite(torch.as_tensor(value)).all()]
             raise FloatingPointError(f'{", ".join(bad)} not finite at step {self.global_step}, samples {tokens}')
+        values['lr'] = self.trainer.optimizers[0].param_groups[0]['lr']
         self.log_dict({f'train/{name}': value for name, value in values.items()}, batch_size=len(tokens))
         self.log('loss', loss.detach(), prog_bar=True, logger=False, batch_size=len(tokens))
         return loss
@@ -94,7 +95,6 @@ class DetectorModule(L.LightningModule):
         for scheduler in self.schedulers:
             if not scheduler.by_epoch:
                 scheduler.step()
-        self.log('train/lr', self.trainer.optimizers[0].param_groups[0]['lr'])
 
     def on_train_epoch_end(self) -> None:
         """Step the schedules that count epochs."""

@@ -34,9 +34,10 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
                             enable_version_counter=False)]
     trainer = L.Trainer(
         accelerator=accelerator, devices=devices, precision=precision, max_epochs=cfg.train_cfg.max_epochs,
-        check_val_every_n_epoch=cfg.train_cfg.get('val_interval', 1), num_sanity_val_steps=0,
+        check_val_every_n_epoch=min(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.max_epochs), num_sanity_val_steps=0,
         gradient_clip_val=clip.get('max_norm'), accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
-        use_distributed_sampler=False, default_root_dir=work_dir, log_every_n_steps=10,
+        use_distributed_sampler=False, default_root_dir=work_dir,
+        log_every_n_steps=cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10),
         logger=[TensorBoardLogger(work_dir, name='', version='tensorboard'), CSVLogger(work_dir, name='', version='csv')],
         callbacks=[*keep, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(), plugins=[AtomicCheckpointIO()])
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=False)

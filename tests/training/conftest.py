@@ -1,0 +1,52 @@
+"""Options that make the nano config train for seconds on the tiny synthetic world, and a way to run the tools."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+NANO = 'configs/bevformer/bevformer_nano.py'
+
+
+@pytest.fixture(scope='session')
+def small_options(synthetic_root, info_files):
+    """``--cfg-options`` for one epoch of 12 steps at 160 x 96 pixels."""
+    options = ['train_cfg.max_epochs=1', 'param_scheduler.1.end=1', 'model.bev_grid=(12,12)',
+               'model.pts_bbox_head.num_query=20', 'default_hooks.logger.interval=1',
+               'val_evaluator.version=v1.0-mini', 'test_evaluator.version=v1.0-mini']
+    for part, split in (('train', 'mini_train'), ('val', 'mini_val'), ('test', 'mini_val')):
+        loader = f'{part}_dataloader'
+        options += [f'{loader}.dataset.data_root={synthetic_root}', f'{loader}.dataset.ann_file={info_files[split]}',
+                    f'{loader}.dataset.image_size=(160,96)', f'{loader}.num_workers=1']
+        if part != 'train':
+            options += [f'{part}_evaluator.data_root={synthetic_root}', f'{part}_evaluator.ann_file={info_files[split]}']
+    return options
+
+
+@pytest.fixture(scope='session')
+def run_tool():
+    """Run a tool in a process of its own; returns the finished process."""
+    def run(tool: str, *arguments: object) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, f'tools/{tool}.py', *map(str, arguments)], cwd=REPO, text=True,
+                              capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    return run
+
+
+@pytest.fixture(scope='session')
+def lightning_run(run_tool, small_options, tmp_path_factory):
+    """Work dir of one finished Lightning run."""
+    work_dir = tmp_path_factory.mktemp('runs') / 'lightning'
+    done = run_tool('train', NANO, '--work-dir', work_dir, '--cfg-options', *small_options)
+    assert done.returncode == 0, done.stderr
+    return work_dir
+
+
+@pytest.fixture(scope='session')
+def mmengine_run(run_tool, small_options, tmp_path_factory):
+    """Work dir and log of one finished run of MMEngine's Runner."""
+    work_dir = tmp_path_factory.mktemp('runs') / 'mmengine'
+    done = run_tool('train', NANO, '--engine', 'mmengine', '--work-dir', work_dir, '--cfg-options', *small_options)
+    assert done.returncode == 0, done.stderr
+    return work_dir

@@ -1,0 +1,46 @@
+"""Checkpoints that are whole, foreign, damaged or interrupted."""
+import pytest
+import torch
+from torch import nn
+
+from bevformer_plugin.training.checkpoints import AtomicCheckpointIO, load_weights, newest_checkpoint, read_checkpoint
+
+
+def test_weights_are_loaded_whole_or_not_at_all(tmp_path):
+    model, other = nn.Linear(2, 3), nn.Sequential(nn.Linear(2, 3))
+    torch.save({'state_dict': model.state_dict()}, tmp_path / 'wrapped.pth')
+    torch.save(other.state_dict(), tmp_path / 'other.pth')
+    torch.save(nn.Linear(2, 4).state_dict(), tmp_path / 'wide.pth')
+    fresh = nn.Linear(2, 3)
+    load_weights(fresh, str(tmp_path / 'wrapped.pth'))
+    assert torch.equal(fresh.weight, model.weight)
+    with pytest.raises(ValueError, match=r'another model: 2 missing \(first: bias, weight\); 2 unexpected \(first: 0.bias'):
+        load_weights(fresh, str(tmp_path / 'other.pth'))
+    with pytest.raises(ValueError, match=r'of another shape .*\(4, 2\) in the file, \(3, 2\) in the model'):
+        load_weights(fresh, str(tmp_path / 'wide.pth'))
+    assert torch.equal(fresh.weight, model.weight)
+
+
+def test_an_interrupted_write_leaves_the_older_checkpoint(tmp_path):
+    class Interrupts:
+        def __reduce__(self):
+            raise KeyboardInterrupt
+
+    path = tmp_path / 'last.ckpt'
+    AtomicCheckpointIO().save_checkpoint({'epoch': 1}, str(path))
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({'epoch': 2, 'state': Interrupts()}, str(path))
+    assert read_checkpoint(str(path)) == {'epoch': 1}
+    assert [file.name for file in tmp_path.iterdir()] == ['last.ckpt']
+
+
+def test_damaged_checkpoints_are_named_and_passed_over(tmp_path):
+    torch.save({'epoch': 1}, tmp_path / 'old.ckpt')
+    torch.save({'epoch': 2, 'weight': torch.zeros(1000)}, tmp_path / 'cut.ckpt')
+    (tmp_path / 'cut.ckpt').write_bytes((tmp_path / 'cut.ckpt').read_bytes()[:1500])
+    with pytest.raises(ValueError, match=r'cut\.ckpt is damaged'):
+        read_checkpoint(str(tmp_path / 'cut.ckpt'))
+    assert newest_checkpoint(tmp_path) == str(tmp_path / 'old.ckpt')
+    (tmp_path / 'old.ckpt').unlink()
+    with pytest.raises(FileNotFoundError, match='nothing to resume'):
+        newest_checkpoint(tmp_path)
