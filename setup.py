@@ -1,4 +1,4 @@
-"""Installs ``bevformer_plugin`` beside an existing torch and OpenMMLab; ``make setup`` builds the whole environment."""
+"""Installs ``bevformer_plugin`` beside an existing torch and OpenMMLab; ``make setup`` builds the environment."""
 import pathlib
 import re
 

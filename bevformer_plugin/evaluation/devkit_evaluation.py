@@ -33,7 +33,8 @@ class PartialDetectionEval(DetectionEval):
             result_path, self.cfg.max_boxes_per_sample, DetectionBox, sample_tokens=sample_tokens)
         truth = load_gt_of_sample_tokens(nusc, sample_tokens, DetectionBox)
         self.pred_boxes, self.gt_boxes = (
-            filter_eval_boxes(nusc, add_center_dist(nusc, boxes), self.cfg.class_range) for boxes in (predictions, truth))
+            filter_eval_boxes(nusc, add_center_dist(nusc, boxes), self.cfg.class_range)
+            for boxes in (predictions, truth))
         self.sample_tokens = self.gt_boxes.sample_tokens
 
 

@@ -22,8 +22,8 @@ class NuScenesDevkitMetric(BaseMetric):
     Args:
         data_root: nuScenes dataroot.
         version: e.g. v1.0-trainval.
-        ann_file: info file of the dataset that is evaluated, relative to ``data_root`` or absolute; if it covers part of
-            the split, its samples are scored.
+        ann_file: info file of the dataset that is evaluated, relative to ``data_root`` or absolute; if it covers
+            part of the split, its samples are scored.
         split: devkit split; by default the version's validation (or test) split.
         results_path: where the submission goes, beside it ``metrics_summary.json``; None keeps neither.
         format_only: write the submission and do not score it.

@@ -39,7 +39,7 @@ def box_convention_warning(summary: dict) -> str | None:
     """A warning if boxes are found but their sizes and headings are off, the fingerprint of mixed conventions."""
     values = metric_values(summary)
     if values['mAP'] > USEFUL_MAP and values['mASE'] > 0.6 and values['mAOE'] > 1.3:
-        return (f"warning: mASE {values['mASE']:.2f} and mAOE {values['mAOE']:.2f} with mAP {values['mAP']:.2f} look like "
-                'boxes in the convention of mmdetection3d before 1.0 (length and width swapped, yaw turned): convert the '
-                'checkpoint or the info files')
+        return (f"warning: mASE {values['mASE']:.2f} and mAOE {values['mAOE']:.2f} with mAP {values['mAP']:.2f} look "
+                'like boxes in the convention of mmdetection3d before 1.0 (length and width swapped, yaw turned): '
+                'convert the checkpoint or the info files')
     return None

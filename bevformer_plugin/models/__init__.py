@@ -13,6 +13,6 @@ from .perspective_supervision import PerspectiveSupervision
 from .transformer import BEVFormerTransformer
 
 __all__ = [
-    'BEVFormer', 'BEVFormerDataPreprocessor', 'BEVFormerHead', 'BEVFormerTransformer', 'BEVHistory', 'BEVProposals', 'EgoAlignment',
-    'GridMask', 'HungarianAssigner3D', 'NMSFreeCoder', 'PerspectiveSupervision', 'SetCriterion3D',
+    'BEVFormer', 'BEVFormerDataPreprocessor', 'BEVFormerHead', 'BEVFormerTransformer', 'BEVHistory', 'BEVProposals',
+    'EgoAlignment', 'GridMask', 'HungarianAssigner3D', 'NMSFreeCoder', 'PerspectiveSupervision', 'SetCriterion3D',
 ]

@@ -16,8 +16,8 @@ class BEVProposals(BaseModule):
     """Scores every BEV cell and lets the best peaks become the object queries.
 
     The two-stage scheme of Deformable DETR (arXiv 2010.04159, section 4.2) with CenterPoint's centre heatmap
-    (arXiv 2006.11275) as first stage: BEV features, backbone and neck are supervised densely, which lets small models train
-    from scratch in few steps.
+    (arXiv 2006.11275) as first stage: BEV features, backbone and neck are supervised densely, which lets small models
+    train from scratch in few steps.
 
     Args:
         embed_dims: channels C.
@@ -36,7 +36,7 @@ class BEVProposals(BaseModule):
                  loss_bbox: dict, code_weights: list[float]) -> None:
         super().__init__()
         if num_query > grid.num_queries:
-            raise ValueError(f'num_query={num_query} is more than the {grid.bev_h} x {grid.bev_w} cells of the BEV grid')
+            raise ValueError(f'num_query={num_query} is more than the cells of a {grid.bev_h} x {grid.bev_w} BEV grid')
         self.grid = grid
         self.num_classes = num_classes
         self.num_query = num_query

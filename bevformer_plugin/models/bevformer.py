@@ -106,7 +106,8 @@ class BEVFormer(Base3DDetector):
         Raises:
             ValueError: if images or calibrations are not those of ``num_cameras`` cameras.
         """
-        for given, what in [(features[0].shape[1], 'images'), *((len(meta['lidar2img']), 'lidar2img') for meta in metas)]:
+        calibrated = [(len(meta['lidar2img']), 'lidar2img') for meta in metas]
+        for given, what in [(features[0].shape[1], 'images'), *calibrated]:
             if given != self.num_cameras:
                 raise ValueError(f'the model was built for num_cameras={self.num_cameras}, '
                                  f'got {what} of {given} cameras')

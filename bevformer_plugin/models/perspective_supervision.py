@@ -14,8 +14,8 @@ VALUES = 6  # centre offset (2, cells), log depth, log l, log w, log h
 class PerspectiveSupervision(BaseModule):
     """An auxiliary head on the camera features, used in training alone (BEVFormer v2, arXiv 2211.10439, section 3.2).
 
-    The BEV losses reach backbone and neck through attention only; this one reaches them directly, so that they learn in
-    far fewer steps what objects look like. Every projected object centre is a Gaussian on its class's heatmap
+    The BEV losses reach backbone and neck through attention only; this one reaches them directly, so that they learn
+    in far fewer steps what objects look like. Every projected object centre is a Gaussian on its class's heatmap
     (CenterNet, arXiv 1904.07850), with offset, depth and size regressed in its cell.
 
     Args:

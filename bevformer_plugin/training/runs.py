@@ -16,8 +16,9 @@ from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
 
 
-def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | str = 'auto', accelerator: str = 'auto',
-                         precision: str = '32-true', resume_from: str | None = None) -> None:
+def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | str = 'auto',
+                         accelerator: str = 'auto', precision: str = '32-true',
+                         resume_from: str | None = None) -> None:
     """Train a config under Lightning; checkpoints, logs and the config end up in ``work_dir``."""
     MMLogger.get_instance('bevformer_plugin', log_file=str(work_dir / 'train.log'))
     set_random_seed(seed)
@@ -29,21 +30,24 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
     data.train_dataloader(), data.val_dataloader()  # a missing file should not cost an epoch
     cfg.dump(str(work_dir / 'config.py'))
     clip = cfg.optim_wrapper.get('clip_grad') or {}
-    keep = [ModelCheckpoint(work_dir, filename=Path(LAST).stem, save_top_k=1, monitor=None, enable_version_counter=False),
-            ModelCheckpoint(work_dir, filename=Path(BEST).stem, monitor='nuscenes/NDS', mode='max', save_top_k=1,
-                            enable_version_counter=False)]
+    last = ModelCheckpoint(work_dir, filename=Path(LAST).stem, enable_version_counter=False)
+    best = ModelCheckpoint(work_dir, filename=Path(BEST).stem, monitor='nuscenes/NDS', mode='max',
+                           enable_version_counter=False)
     trainer = L.Trainer(
         accelerator=accelerator, devices=devices, precision=precision, max_epochs=cfg.train_cfg.max_epochs,
-        check_val_every_n_epoch=min(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.max_epochs), num_sanity_val_steps=0,
-        gradient_clip_val=clip.get('max_norm'), accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
+        check_val_every_n_epoch=min(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.max_epochs),
+        num_sanity_val_steps=0, gradient_clip_val=clip.get('max_norm'),
+        accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
         use_distributed_sampler=False, default_root_dir=work_dir,
         log_every_n_steps=cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10),
-        logger=[TensorBoardLogger(work_dir, name='', version='tensorboard'), CSVLogger(work_dir, name='', version='csv')],
-        callbacks=[*keep, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(), plugins=[AtomicCheckpointIO()])
-    trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=False)
-    best = keep[1].best_model_score
+        logger=[TensorBoardLogger(work_dir, name='', version='tensorboard'),
+                CSVLogger(work_dir, name='', version='csv')],
+        callbacks=[last, best, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(),
+        plugins=[AtomicCheckpointIO()])
+    trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    score = best.best_model_score
     print_log(f"last checkpoint: {work_dir / LAST}" +
-              (f'\nbest checkpoint: {work_dir / BEST} (NDS {float(best):.4f})' if best is not None else ''),
+              (f'\nbest checkpoint: {work_dir / BEST} (NDS {float(score):.4f})' if score is not None else ''),
               logger='current')
 
 

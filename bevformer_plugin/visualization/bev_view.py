@@ -3,7 +3,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgba
-from matplotlib.patches import Circle, FancyBboxPatch, Polygon
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon
 
 from .frames import Boxes
 from .palette import CLASS_COLORS, FAINT_TEXT, GROUND, PAGE, RING, TEXT, TRUTH_EDGE
@@ -42,7 +42,7 @@ def _draw_rings(axes: Axes) -> None:
     for radius in np.arange(RING_STEP, LIMIT, RING_STEP):
         axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor=RING, linewidth=0.8, zorder=1))
         diagonal = radius / np.sqrt(2)
-        axes.text(diagonal, diagonal, f'{radius:.0f} m', color=FAINT_TEXT, fontsize=8, ha='center', va='center',
+        axes.text(diagonal, diagonal, f'{radius:.0f} m', color=FAINT_TEXT, fontsize=10, ha='center', va='center',
                   zorder=1.5, bbox={'facecolor': GROUND, 'edgecolor': 'none', 'pad': 1})
     axes.axhline(0, color=RING, linewidth=0.5, zorder=1)
     axes.axvline(0, color=RING, linewidth=0.5, zorder=1)
@@ -76,5 +76,5 @@ def _draw_boxes(axes: Axes, boxes: Boxes, filled: bool) -> None:
     axes.add_collection(LineCollection(np.stack([centres, fronts], axis=1), colors=edges, **style))
     for centre, velocity, color in zip(centres, boxes.values[:, 7:], edges, strict=True):
         if np.hypot(*velocity) > MIN_SPEED:  # False where the velocity is NaN
-            axes.annotate('', centre + VELOCITY_SECONDS * velocity, centre, zorder=style['zorder'], annotation_clip=True,
-                          arrowprops={**ARROW, 'color': color, 'linewidth': style['linewidths'], 'mutation_scale': 7})
+            axes.add_patch(FancyArrowPatch(centre, centre + VELOCITY_SECONDS * velocity, **ARROW, color=color,
+                                           mutation_scale=7, linewidth=style['linewidths'], zorder=style['zorder']))

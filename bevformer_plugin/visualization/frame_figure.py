@@ -19,6 +19,8 @@ WIDTH, HEADER, GAP, BEV_SIZE = 1920, 60, 6, 860  # pixels
 PANEL_WIDTH = (WIDTH - (COLUMNS - 1) * GAP) // COLUMNS
 SIDE_WIDTH = (WIDTH - BEV_SIZE) // 2
 DPI = 100
+TITLE_SIZE, TEXT_SIZE = 17, 14  # points
+LINE = 50  # pixels from line to line beside the bird's-eye view
 
 
 def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarray:
@@ -54,7 +56,7 @@ def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarr
         top = HEADER + row * (panel_height + GAP)
         figure.figimage(picture[..., ::-1], left, height - top - panel_height)
         figure.text((left + 10) / WIDTH, 1 - (top + 10) / height, camera.removeprefix('CAM_').replace('_', ' '),
-                    color=TEXT, fontsize=9, fontweight='bold', va='top',
+                    color=TEXT, fontsize=12, fontweight='bold', va='top',
                     bbox={'facecolor': PAGE, 'alpha': 0.65, 'edgecolor': 'none', 'pad': 3})
     top = height - BEV_SIZE - GAP
     draw_bev(figure.add_axes((SIDE_WIDTH / WIDTH, GAP / height, BEV_SIZE / WIDTH, BEV_SIZE / height)),
@@ -90,32 +92,34 @@ def _pixel_axes(figure: Figure, left: int, top: int, width: int, height: int) ->
 
 def _draw_title(axes: Axes, frame: Frame, note: str) -> None:
     info = frame.info
-    axes.text(14, HEADER / 2, f"{info['scene_name']}   frame {info['frame_idx']}", color=TEXT, fontsize=16,
+    axes.text(14, HEADER / 2, f"{info['scene_name']}   frame {info['frame_idx']}", color=TEXT, fontsize=TITLE_SIZE,
               fontweight='bold', va='center')
-    axes.text(WIDTH / 2, HEADER / 2, f"sample {info['token']}", color=FAINT_TEXT, fontsize=11, family='monospace',
-              va='center', ha='center')
-    axes.text(WIDTH - 14, HEADER / 2, note, color=TEXT, fontsize=13, va='center', ha='right')
+    axes.text(WIDTH / 2, HEADER / 2, f"sample {info['token']}", color=FAINT_TEXT, fontsize=TEXT_SIZE,
+              family='monospace', va='center', ha='center')
+    axes.text(WIDTH - 14, HEADER / 2, note, color=TEXT, fontsize=TITLE_SIZE, va='center', ha='right')
 
 
 def _draw_legend(axes: Axes, with_predictions: bool, score_thr: float) -> None:
     """What fills, outlines, ticks and arrows mean."""
-    sample = CLASS_COLORS['car']
-    axes.text(40, 40, 'Legend', color=TEXT, fontsize=13, fontweight='bold', va='center')
-    axes.add_patch(Rectangle((40, 72), 44, 22, facecolor=sample, alpha=0.55))
-    axes.add_patch(Rectangle((40, 72), 44, 22, fill=False, edgecolor=TRUTH_EDGE, linewidth=0.8))
+    left, right, color = 40, 90, CLASS_COLORS['car']
+    axes.text(left, LINE, 'Legend', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
+    y = 2 * LINE
+    axes.add_patch(Rectangle((left, y - 13), right - left, 26, facecolor=color, alpha=0.55))
+    axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=TRUTH_EDGE, linewidth=0.8))
     lines = ['true box']
     if with_predictions:
-        axes.add_patch(Rectangle((40, 112), 44, 22, fill=False, edgecolor=sample, linewidth=2))
+        y += LINE
+        axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=color, linewidth=2))
         lines.append(f'predicted box, score at least {score_thr:g}')
-    y = 83 + 40 * len(lines)
-    axes.plot([40, 84], [y, y], color=TRUTH_EDGE, linewidth=1.2)
-    axes.plot([40], [y], color=TRUTH_EDGE, marker='|', markersize=12)
+    y += LINE
+    axes.plot([left, right], [y, y], color=TRUTH_EDGE, linewidth=1.2)
+    axes.plot([left], [y], color=TRUTH_EDGE, marker='|', markersize=14)
     lines.append('line from the centre: heading')
-    y += 40
-    axes.annotate('', (86, y), (40, y), arrowprops={**ARROW, 'color': TRUTH_EDGE})
+    y += LINE
+    axes.annotate('', (right + 2, y), (left, y), arrowprops={**ARROW, 'color': TRUTH_EDGE})
     lines.append(f'arrow: motion in {VELOCITY_SECONDS:g} s')
-    for index, line in enumerate(lines):
-        axes.text(100, 83 + 40 * index, line, color=TEXT, fontsize=11, va='center')
+    for index, line in enumerate(lines, start=2):
+        axes.text(right + 20, index * LINE, line, color=TEXT, fontsize=TEXT_SIZE, va='center')
 
 
 def _draw_counts(axes: Axes, truth: Boxes, predictions: Boxes | None) -> None:
@@ -123,20 +127,21 @@ def _draw_counts(axes: Axes, truth: Boxes, predictions: Boxes | None) -> None:
     tables = {'true': Counter(truth.names)}
     if predictions is not None:
         tables['predicted'] = Counter(predictions.names)
-    columns = {name: 330 + 110 * index for index, name in enumerate(tables)}
-    axes.text(40, 40, 'Boxes', color=TEXT, fontsize=13, fontweight='bold', va='center')
+    columns = {name: 360 + 130 * index for index, name in enumerate(tables)}
+    axes.text(40, LINE, 'Boxes', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
     for name, x in columns.items():
-        axes.text(x, 40, name, color=FAINT_TEXT, fontsize=11, va='center', ha='right')
-    for index, (name, color) in enumerate(CLASS_COLORS.items()):
-        y = 83 + 34 * index
+        axes.text(x, LINE, name, color=FAINT_TEXT, fontsize=TEXT_SIZE, va='center', ha='right')
+    for index, (name, color) in enumerate(CLASS_COLORS.items(), start=2):
+        y = index * LINE
         present = any(table[name] for table in tables.values())
-        axes.add_patch(Rectangle((40, y - 9), 18, 18, facecolor=color, alpha=1 if present else 0.35))
-        axes.text(72, y, name.replace('_', ' '), color=TEXT if present else FAINT_TEXT, fontsize=11, va='center')
+        axes.add_patch(Rectangle((40, y - 12), 24, 24, facecolor=color, alpha=1 if present else 0.35))
+        axes.text(80, y, name.replace('_', ' '), color=TEXT if present else FAINT_TEXT, fontsize=TEXT_SIZE,
+                  va='center')
         for column, x in columns.items():
-            axes.text(x, y, str(tables[column][name]), color=TEXT if tables[column][name] else RING, fontsize=11,
-                      va='center', ha='right')
-    y = 83 + 34 * len(CLASS_COLORS)
-    axes.axhline(y - 17, 40 / SIDE_WIDTH, max(columns.values()) / SIDE_WIDTH, color=RING, linewidth=0.8)
-    axes.text(72, y, 'all', color=TEXT, fontsize=11, va='center')
+            axes.text(x, y, str(tables[column][name]), color=TEXT if tables[column][name] else RING,
+                      fontsize=TEXT_SIZE, va='center', ha='right')
+    y = (len(CLASS_COLORS) + 2) * LINE
+    axes.axhline(y - LINE / 2, 40 / SIDE_WIDTH, max(columns.values()) / SIDE_WIDTH, color=RING, linewidth=0.8)
+    axes.text(80, y, 'all', color=TEXT, fontsize=TEXT_SIZE, va='center')
     for column, x in columns.items():
-        axes.text(x, y, str(tables[column].total()), color=TEXT, fontsize=11, va='center', ha='right')
+        axes.text(x, y, str(tables[column].total()), color=TEXT, fontsize=TEXT_SIZE, va='center', ha='right')

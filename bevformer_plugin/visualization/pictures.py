@@ -26,7 +26,7 @@ def prepare_folder(folder: str | Path, overwrite: bool = False) -> Path:
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f'{folder} is a file: give a folder for the pictures')
     if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise FileExistsError(f'{folder} exists and is not empty: give another folder, or --overwrite to replace pictures in it')
+        raise FileExistsError(f'{folder} is not empty: give another folder, or --overwrite to replace pictures in it')
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

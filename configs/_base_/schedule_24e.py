@@ -9,5 +9,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0, end=24),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=1)
-val_cfg = dict()
-test_cfg = dict()
+val_cfg = {}
+test_cfg = {}

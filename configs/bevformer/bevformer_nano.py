@@ -1,6 +1,6 @@
 # BEVFormer-nano: small images, a small BEV and a light backbone; trains from scratch on two CPU cores.
-# Learned queries need tens of thousands of steps, so the BEV proposes the queries and the camera features are supervised
-# in their own view as well.
+# Learned queries need tens of thousands of steps, so the BEV proposes the queries and the camera features are
+# supervised in their own view as well.
 _base_ = [
     '../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py'
 ]

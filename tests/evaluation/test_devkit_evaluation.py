@@ -130,8 +130,9 @@ def test_real_submissions_score_their_published_metrics(shared_dir, tmp_path, na
     if not root.is_dir():
         pytest.skip(f'{root} with real nuScenes tables is not on this machine')
     done = subprocess.run(
-        [sys.executable, str(REPO / 'tools' / 'evaluate.py'), str(root / 'results' / f'{name}_mini_val_results_nusc.json'),
-         '--root', str(root), '--version', 'v1.0-mini', '--out', str(tmp_path)], capture_output=True, text=True)
+        [sys.executable, str(REPO / 'tools' / 'evaluate.py'),
+         str(root / 'results' / f'{name}_mini_val_results_nusc.json'), '--root', str(root),
+         '--version', 'v1.0-mini', '--out', str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     ours = json.loads((tmp_path / 'metrics_summary.json').read_text())
     theirs = json.loads((root / 'results' / published).read_text())

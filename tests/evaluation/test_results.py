@@ -26,7 +26,7 @@ def test_entries_equal_the_published_codes():
     detections = InstanceData(bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9),
                               scores_3d=torch.from_numpy(stream['f0.scores']),
                               labels_3d=torch.from_numpy(stream['f0.labels']).long())
-    meta = dict(sample_idx='a', lidar2ego=np.array(published['lidar2ego']), ego2global=np.array(published['ego2global']))
+    meta = dict(sample_idx='a', **{key: np.array(published[key]) for key in ('lidar2ego', 'ego2global')})
     entries = detections_to_results(detections, meta, CLASSES)
     assert [e['detection_name'] for e in entries] == [e['detection_name'] for e in published['boxes']]
     for key in ('translation', 'size', 'velocity'):
@@ -39,7 +39,8 @@ def test_entries_equal_the_published_codes():
 
 def test_attributes_follow_class_and_speed():
     assert attribute_of('car', 3.0) == 'vehicle.moving' and attribute_of('car', 0.1) == 'vehicle.parked'
-    assert attribute_of('bicycle', 3.0) == 'cycle.with_rider' and attribute_of('pedestrian', 0.0) == 'pedestrian.standing'
+    assert attribute_of('bicycle', 3.0) == 'cycle.with_rider'
+    assert attribute_of('pedestrian', 0.0) == 'pedestrian.standing'
     assert attribute_of('barrier', 3.0) == ''
 
 
@@ -64,5 +65,5 @@ def test_damaged_submissions_are_refused(tmp_path, content, message):
 
 
 def test_a_missing_submission_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='nowhere.json'):
+    with pytest.raises(FileNotFoundError, match=r'nowhere\.json'):
         load_results(tmp_path / 'nowhere.json')

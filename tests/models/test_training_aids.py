@@ -35,7 +35,8 @@ def test_a_proposal_at_the_objects_cell_becomes_the_first_query(proposals):
     assert query.shape == query_pos.shape == (1, 5, 16)
     expected = torch.tensor([(12 + 51.2) / 102.4, (-20 + 38.4) / 76.8, (-1 + 5) / 8])
     torch.testing.assert_close(reference_points[0, 0], expected)
-    torch.testing.assert_close(query[0, 0], proposals.content(bev_embed[0, cell]) + proposals.class_embedding.weight[2])
+    content = proposals.content(bev_embed[0, cell]) + proposals.class_embedding.weight[2]
+    torch.testing.assert_close(query[0, 0], content)
     assert not (reference_points[0, 1:] - expected).abs().sum(-1).lt(1e-3).any()
 
 
@@ -65,7 +66,7 @@ def test_perspective_targets_lie_where_the_object_is_seen():
         aid = MODELS.build(dict(
             type='PerspectiveSupervision', embed_dims=16, num_classes=3,
             loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_values=dict(type='mmdet.L1Loss')))
-    # One camera looks along +y, the other along -y: x right, z up -> u right, v down; focal length 40 px, centre (48, 32).
+    # One camera looks along +y, the other along -y; focal length 40 px, principal point (48, 32).
     forward = torch.tensor([[40.0, 48, 0, 0], [0, 32, -40, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
     backward = torch.tensor([[-40.0, -48, 0, 0], [0, -32, -40, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
     boxes = LiDARInstance3DBoxes(torch.tensor([[2.0, 10, -1, 4, 2, 2, 0, 0, 0]]), box_dim=9)  # bottom z -1: centre z 0
@@ -86,7 +87,8 @@ def test_both_aids_train_every_parameter(build_detector, make_sample):
         loss_values=dict(type='mmdet.L1Loss'))).train()
     inputs, samples = batch(make_sample(range(2)), make_sample(range(1), 'b'))
     losses = model(inputs, samples, mode='loss')
-    assert {'proposal.loss_heatmap', 'proposal.loss_bbox', 'perspective.loss_heatmap', 'perspective.loss_values'} <= set(losses)
+    assert {'proposal.loss_heatmap', 'proposal.loss_bbox', 'perspective.loss_heatmap',
+            'perspective.loss_values'} <= set(losses)
     sum(losses.values()).backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 

@@ -21,7 +21,8 @@ def small_options(synthetic_root, info_files):
         options += [f'{loader}.dataset.data_root={synthetic_root}', f'{loader}.dataset.ann_file={info_files[split]}',
                     f'{loader}.dataset.image_size=(160,96)', f'{loader}.num_workers=1']
         if part != 'train':
-            options += [f'{part}_evaluator.data_root={synthetic_root}', f'{part}_evaluator.ann_file={info_files[split]}']
+            options += [f'{part}_evaluator.data_root={synthetic_root}',
+                        f'{part}_evaluator.ann_file={info_files[split]}']
     return options
 
 

@@ -14,7 +14,7 @@ def test_weights_are_loaded_whole_or_not_at_all(tmp_path):
     fresh = nn.Linear(2, 3)
     load_weights(fresh, str(tmp_path / 'wrapped.pth'))
     assert torch.equal(fresh.weight, model.weight)
-    with pytest.raises(ValueError, match=r'another model: 2 missing \(first: bias, weight\); 2 unexpected \(first: 0.bias'):
+    with pytest.raises(ValueError, match=r'another model: 2 missing \(first: bias, weight\); 2 unexpected'):
         load_weights(fresh, str(tmp_path / 'other.pth'))
     with pytest.raises(ValueError, match=r'of another shape .*\(4, 2\) in the file, \(3, 2\) in the model'):
         load_weights(fresh, str(tmp_path / 'wide.pth'))
