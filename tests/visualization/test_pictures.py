@@ -1,0 +1,108 @@
+"""Picture files, and the command that writes them."""
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from bevformer_plugin.visualization import (
+    FrameSource,
+    draw_best_and_worst,
+    draw_frame,
+    draw_sample,
+    draw_scene,
+    prepare_folder,
+)
+
+TOOL = Path(__file__).resolve().parents[2] / 'tools/visualize.py'
+
+
+@pytest.fixture(scope='module')
+def infos(info_files):
+    return pickle.loads(info_files['mini_val'].read_bytes())
+
+
+@pytest.fixture
+def source_of(synthetic_root, tmp_path):
+    """Keyframes of changed infos, without results."""
+    def make(infos):
+        path = tmp_path / 'infos.pkl'
+        path.write_bytes(pickle.dumps(infos))
+        return FrameSource(synthetic_root, path)
+
+    return make
+
+
+def test_sample_without_results(source_of, infos, tmp_path):
+    source = source_of(infos)
+    path = draw_sample(source, infos['data_list'][2]['token'], tmp_path)
+    entry = infos['data_list'][2]
+    assert path == tmp_path / f"{entry['scene_name']}_002_{entry['token'][:8]}.png"
+    picture = cv2.imread(str(path))
+    assert picture.shape[1] == 1920
+    # The front camera is the second picture of the first row.
+    shown, image = picture[70:400, 650:1270], source.frame(entry['token']).image('CAM_FRONT')
+    assert np.abs(shown.mean((0, 1)) - image.mean((0, 1))).max() < 12
+
+
+@pytest.mark.parametrize('cameras', [['CAM_BACK'], ['CAM_FRONT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT']])
+def test_any_number_of_cameras(source_of, infos, cameras):
+    entry = pickle.loads(pickle.dumps(infos['data_list'][0]))
+    entry['images'] = {camera: entry['images'][camera] for camera in cameras}
+    entry['instances'] = []  # and a keyframe without boxes
+    picture = draw_frame(source_of({**infos, 'data_list': [entry]}).frame(entry['token']))
+    assert picture.shape[1] == 1920
+    rows = -(-len(cameras) // 3)
+    assert rows * 350 < picture.shape[0] - 940 < rows * 370
+
+
+def test_scene_leaves_out_frames_without_images(source_of, infos, tmp_path, capsys):
+    infos = pickle.loads(pickle.dumps(infos))
+    scene = infos['data_list'][0]['scene_name']
+    infos['data_list'] = infos['data_list'][:3]
+    infos['data_list'][1]['images']['CAM_BACK']['img_path'] = 'samples/CAM_BACK/gone.jpg'
+    *pictures, video = draw_scene(source_of(infos), scene, tmp_path)
+    assert [path.name.split('_')[1] for path in pictures] == ['000', '002']
+    capture = cv2.VideoCapture(str(video))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 2
+    shown, still = capture.read()[1], cv2.imread(str(pictures[0]))
+    assert shown.shape == still.shape
+    assert np.abs(shown.astype(float) - still).mean() < 4
+    assert not list(tmp_path.glob('.*'))
+    for entry in infos['data_list']:
+        entry['images']['CAM_BACK']['img_path'] = 'samples/CAM_BACK/gone.jpg'
+    with pytest.raises(FileNotFoundError, match=rf'no keyframe of {scene} could be drawn.*gone\.jpg'):
+        draw_scene(source_of(infos), scene, tmp_path)
+
+
+def test_no_sample_is_among_best_and_worst(source, tmp_path):
+    paths = draw_best_and_worst(source, 1, 2, tmp_path)
+    assert [path.name.rsplit('_scene', 1)[0] for path in paths] == ['best_01', 'worst_01', 'worst_02']
+    assert len({path.name.rsplit('_', 1)[1] for path in paths}) == 3
+
+
+def test_folders_are_not_overwritten(tmp_path):
+    folder = prepare_folder(tmp_path / 'a' / 'b')
+    prepare_folder(folder)  # empty
+    (folder / 'x.png').touch()
+    with pytest.raises(FileExistsError, match='--overwrite'):
+        prepare_folder(folder)
+    assert prepare_folder(folder, overwrite=True) == folder
+    with pytest.raises(NotADirectoryError, match=r'x\.png is a file'):
+        prepare_folder(folder / 'x.png')
+
+
+def test_command(synthetic_root, info_files, perfect_results, infos, tmp_path):
+    token = infos['data_list'][0]['token']
+    command = [sys.executable, TOOL, '--root', synthetic_root, '--infos', info_files['mini_val'], '--results',
+               perfect_results, '--out', tmp_path / 'pictures', '--sample', token]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    (picture,) = (tmp_path / 'pictures').iterdir()
+    assert result.stdout.splitlines()[-2:] == ['wrote', f'  {picture}']
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert 'is not empty: give another folder, or --overwrite' in again.stderr
+    assert 'Traceback' not in again.stderr
