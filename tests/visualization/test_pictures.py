@@ -1,7 +1,6 @@
 """Picture files, and the command that writes them."""
 import pickle
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
 import cv2
@@ -59,7 +58,7 @@ def test_any_number_of_cameras(source_of, infos, cameras):
     assert rows * 350 < picture.shape[0] - 940 < rows * 370
 
 
-def test_scene_leaves_out_frames_without_images(source_of, infos, tmp_path, capsys):
+def test_scene_leaves_out_frames_without_images(source_of, infos, tmp_path):
     infos = pickle.loads(pickle.dumps(infos))
     scene = infos['data_list'][0]['scene_name']
     infos['data_list'] = infos['data_list'][:3]
@@ -95,14 +94,12 @@ def test_folders_are_not_overwritten(tmp_path):
         prepare_folder(folder / 'x.png')
 
 
-def test_command(synthetic_root, info_files, perfect_results, infos, tmp_path):
-    token = infos['data_list'][0]['token']
-    command = [sys.executable, TOOL, '--root', synthetic_root, '--infos', info_files['mini_val'], '--results',
-               perfect_results, '--out', tmp_path / 'pictures', '--sample', token]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_command(synthetic_root, info_files, perfect_results, infos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr('sys.argv', [str(word) for word in (
+        TOOL, '--root', synthetic_root, '--infos', info_files['mini_val'], '--results', perfect_results,
+        '--out', tmp_path / 'pictures', '--sample', infos['data_list'][0]['token'])])
+    runpy.run_path(str(TOOL), run_name='__main__')
     (picture,) = (tmp_path / 'pictures').iterdir()
-    assert result.stdout.splitlines()[-2:] == ['wrote', f'  {picture}']
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 1
-    assert 'is not empty: give another folder, or --overwrite' in again.stderr
-    assert 'Traceback' not in again.stderr
+    assert capsys.readouterr().out.splitlines()[-2:] == ['wrote', f'  {picture}']
+    with pytest.raises(SystemExit, match=r'error: .*pictures is not empty: give another folder, or --overwrite'):
+        runpy.run_path(str(TOOL), run_name='__main__')
