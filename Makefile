@@ -2,15 +2,17 @@
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
-DATA   := data/demo
+DATA   := data/synthetic
 WORK   := work_dirs/demo
 CONFIG := configs/bevformer/bevformer_nano.py
+LONGER := projects/synthetic_world/bevformer_nano.pth
+VAL    := $(DATA)/nuscenes_infos_temporal_val.pkl
 
 # The first interpreter between 3.10 and 3.12 that starts; override with make PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: setup demo test lint clean-demo
+.PHONY: setup demo clean-demo test lint
 
 setup: $(READY)
 
@@ -25,6 +27,26 @@ $(READY): requirements.txt requirements-no-deps.txt setup.py
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(PY) -c "import bevformer_plugin as b; print('== Ready: bevformer_plugin', b.__version__, 'with mmcv operators:', b.ops.MMCV_EXT)"
 	@touch $@
+
+demo: setup
+	@test ! -e $(WORK) || { echo "$(WORK) has the pictures and scores of an earlier demo: look there, or run make clean-demo first"; exit 1; }
+	@echo "== 1/6 A synthetic world in nuScenes format"
+	@test -d $(DATA) || $(PY) tools/create_synthetic.py $(DATA) --version v1.0-trainval --scenes-train 45 --scenes-val 4 --frames 20 --seed 0 --image-size 320 180
+	@echo "== 2/6 Info files"
+	@test -f $(VAL) || $(PY) tools/create_data.py nuscenes --root $(DATA) --version v1.0-trainval
+	@echo "== 3/6 Training from scratch"
+	$(PY) tools/train.py $(CONFIG) --work-dir $(WORK)
+	@echo "== 4/6 Testing on scenes it never saw"
+	$(PY) tools/test.py $(CONFIG) $(WORK)/last.ckpt --out $(WORK)/results_nusc.json
+	@echo "== 5/6 The same model trained longer"
+	$(PY) tools/test.py $(CONFIG) $(LONGER) --out $(WORK)/trained_longer/results_nusc.json
+	@echo "== 6/6 Pictures"
+	$(PY) tools/visualize.py --root $(DATA) --infos $(VAL) --results $(WORK)/results_nusc.json --best 2 --worst 1 --out $(WORK)/pictures
+	$(PY) tools/visualize.py --root $(DATA) --infos $(VAL) --results $(WORK)/trained_longer/results_nusc.json --best 2 --worst 1 --out $(WORK)/trained_longer/pictures
+	@$(PY) tools/summarize.py "this demo"=$(WORK)/metrics_summary.json "trained longer"=$(WORK)/trained_longer/metrics_summary.json
+
+clean-demo:
+	rm -rf $(WORK) $(DATA)
 
 test: setup
 	$(PY) -m pytest

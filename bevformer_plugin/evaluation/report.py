@@ -35,6 +35,16 @@ def metrics_table(summary: dict) -> str:
     return '\n'.join([*lines, warning] if warning else lines)
 
 
+def comparison_table(summaries: dict[str, dict]) -> str:
+    """One row of scores per run, name -> metrics summary."""
+    width = max(map(len, summaries))
+    lines = [' ' * width + ''.join(f'{name:>8}' for name in ('NDS', 'mAP', *NAMES))]
+    for run, summary in summaries.items():
+        values = metric_values(summary)
+        lines.append(f'{run:<{width}}' + ''.join(f'{values[name]:8.3f}' for name in ('NDS', 'mAP', *NAMES)))
+    return '\n'.join(lines)
+
+
 def box_convention_warning(summary: dict) -> str | None:
     """A warning if boxes are found but their sizes and headings are off, the fingerprint of mixed conventions."""
     values = metric_values(summary)

@@ -66,6 +66,19 @@ def load_weights(detector: nn.Module, path: str) -> None:
     print_log(f'weights of {path} loaded', logger='current')
 
 
+def publish_checkpoint(source: str, target: str) -> None:
+    """Keep the weights and what they belong to; leave out optimizer and loop state.
+
+    Raises:
+        FileExistsError: if ``target`` exists.
+    """
+    content = read_checkpoint(source)
+    if Path(target).exists():
+        raise FileExistsError(f'{target} exists')
+    with atomic_write(target) as file:
+        torch.save({key: content[key] for key in ('state_dict', 'meta')}, file)
+
+
 def newest_checkpoint(work_dir: Path) -> str:
     """The newest readable checkpoint of a run.
 

@@ -12,7 +12,7 @@ image_size = (320, 180)
 bev_grid = (40, 40)
 embed_dims = 64
 base_channels = 16
-max_epochs = 8
+max_epochs = 2
 
 loss_heatmap = dict(type='mmdet.GaussianFocalLoss', loss_weight=1.0)
 model = dict(
