@@ -2,8 +2,9 @@
 """Score a nuScenes submission: python tools/evaluate.py RESULTS --root data/nuscenes --version v1.0-trainval"""
 import argparse
 import sys
+from pathlib import Path
 
-from bevformer_plugin.evaluation import evaluate_results, metrics_table
+from bevformer_plugin.evaluation import evaluate_results, metrics_table, refuse_existing
 
 
 def parse_args():
@@ -14,12 +15,15 @@ def parse_args():
     parser.add_argument('--split', help="devkit split; the version's validation split by default")
     parser.add_argument('--infos', help='score the samples of this info file')
     parser.add_argument('--out', help='folder for metrics_summary.json; that of the results by default')
+    parser.add_argument('--overwrite', action='store_true', help='replace existing scores')
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
     try:
+        if not args.overwrite:
+            refuse_existing(Path(args.out or Path(args.results).parent, 'metrics_summary.json'))
         summary = evaluate_results(args.results, args.root, args.version, args.split, args.infos, args.out)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')

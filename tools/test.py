@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from bevformer_plugin.evaluation import refuse_existing
 from bevformer_plugin.training import load_config, test_with_lightning
 
 
@@ -23,8 +24,8 @@ def parse_args():
 def main():
     args = parse_args()
     try:
-        if args.out and Path(args.out).exists() and not args.overwrite:
-            raise FileExistsError(f'{args.out} exists; replace it with --overwrite')
+        if args.out and not args.overwrite:
+            refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
         cfg = load_config(args.config, args.cfg_options)
         cfg.test_evaluator.update(results_path=args.out, format_only=args.format_only)
         test_with_lightning(cfg, args.checkpoint)

@@ -2,9 +2,9 @@
 from .devkit_evaluation import evaluate_results
 from .nuscenes_devkit_metric import NuScenesDevkitMetric
 from .report import box_convention_warning, comparison_table, metric_values, metrics_table
-from .results import detections_to_results, load_results, write_results
+from .results import detections_to_results, load_results, refuse_existing, write_results
 
 __all__ = [
     'NuScenesDevkitMetric', 'box_convention_warning', 'comparison_table', 'detections_to_results', 'evaluate_results',
-    'load_results', 'metric_values', 'metrics_table', 'write_results',
+    'load_results', 'metric_values', 'metrics_table', 'refuse_existing', 'write_results',
 ]

@@ -58,6 +58,17 @@ def attribute_of(name: str, speed: float) -> str:
     return moving if speed > MOVING_SPEED else still
 
 
+def refuse_existing(*paths: str | Path) -> None:
+    """Refuse to replace scores or submissions of an earlier run.
+
+    Raises:
+        FileExistsError: naming the first file that exists.
+    """
+    for path in paths:
+        if Path(path).exists():
+            raise FileExistsError(f'{path} exists: replace it with --overwrite, or write elsewhere with --out')
+
+
 def write_results(results: dict[str, list[dict]], path: str | Path) -> None:
     """Write a submission: sample token -> entries."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)

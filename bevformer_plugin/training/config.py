@@ -30,7 +30,8 @@ def check_training(cfg: Config) -> None:
     Raises:
         ValueError: if a section is missing.
     """
-    missing = [key for key in ('train_dataloader', 'optim_wrapper', 'train_cfg') if cfg.get(key) is None]
+    needed = ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg')
+    missing = [key for key in needed if cfg.get(key) is None]
     if missing:
         raise ValueError(f"config {cfg.filename} cannot train: it lacks {', '.join(missing)}")
     if not cfg.train_cfg.get('by_epoch', True):

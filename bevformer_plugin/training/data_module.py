@@ -1,5 +1,6 @@
 """The config's dataloaders for Lightning."""
 import lightning as L
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
@@ -23,6 +24,10 @@ class DetectorDataModule(L.LightningDataModule):
         if name not in self.loaders:
             self.loaders[name] = Runner.build_dataloader(self.cfg[name], seed=self.seed)
         return self.loaders[name]
+
+    def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
+        """Leave the batch to the detector's data preprocessor."""
+        return batch
 
     def train_dataloader(self) -> DataLoader:
         """``cfg.train_dataloader``."""

@@ -38,10 +38,6 @@ class DetectorModule(L.LightningModule):
         """Load the detector's state dict."""
         return self.detector.load_state_dict(state_dict, strict=strict, assign=assign)
 
-    def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
-        """Leave the batch to the detector's data preprocessor."""
-        return batch
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build optimizer and schedules as MMEngine's Runner does."""
         wrapper_cfg = ConfigDict({key: value for key, value in self.cfg.optim_wrapper.items() if key != 'clip_grad'})

@@ -1,8 +1,11 @@
 """Whole runs: training under Lightning or MMEngine, and testing."""
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from mmengine.config import Config
@@ -33,22 +36,32 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
     last = ModelCheckpoint(work_dir, filename=Path(LAST).stem, enable_version_counter=False)
     best = ModelCheckpoint(work_dir, filename=Path(BEST).stem, monitor='nuscenes/NDS', mode='max',
                            enable_version_counter=False)
-    trainer = L.Trainer(
-        accelerator=accelerator, devices=devices, precision=precision, max_epochs=cfg.train_cfg.max_epochs,
-        check_val_every_n_epoch=min(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.max_epochs),
-        num_sanity_val_steps=0, gradient_clip_val=clip.get('max_norm'),
-        accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
-        use_distributed_sampler=False, default_root_dir=work_dir,
-        log_every_n_steps=cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10),
-        logger=[TensorBoardLogger(work_dir, name='', version='tensorboard'),
-                CSVLogger(work_dir, name='', version='csv')],
-        callbacks=[last, best, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(),
-        plugins=[AtomicCheckpointIO()])
+    with _device_errors():
+        trainer = L.Trainer(
+            accelerator=accelerator, devices=devices, precision=precision, max_epochs=cfg.train_cfg.max_epochs,
+            check_val_every_n_epoch=min(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.max_epochs),
+            num_sanity_val_steps=0, gradient_clip_val=clip.get('max_norm'),
+            accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
+            use_distributed_sampler=False, default_root_dir=work_dir,
+            log_every_n_steps=cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10),
+            logger=[TensorBoardLogger(work_dir, name='', version='tensorboard'),
+                    CSVLogger(work_dir, name='', version='csv')],
+            callbacks=[last, best, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(),
+            plugins=[AtomicCheckpointIO()])
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
     score = best.best_model_score
     print_log(f"last checkpoint: {work_dir / LAST}" +
               (f'\nbest checkpoint: {work_dir / BEST} (NDS {float(score):.4f})' if score is not None else ''),
               logger='current')
+
+
+@contextmanager
+def _device_errors() -> Iterator[None]:
+    """Turn Lightning's complaint about devices that are not there into a ValueError that names the remedy."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(f'{error} Choose with --devices and --accelerator.') from error
 
 
 def progress_bar() -> list[TQDMProgressBar]:
@@ -60,9 +73,10 @@ def test_with_lightning(cfg: Config, checkpoint: str, devices: int | str = 'auto
     """Stream over the test dataloader and let ``cfg.test_evaluator`` write and score the results."""
     module = DetectorModule(cfg)
     load_weights(module.detector, checkpoint)
-    trainer = L.Trainer(accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False,
-                        use_distributed_sampler=False, enable_model_summary=False, callbacks=progress_bar(),
-                        enable_progress_bar=sys.stderr.isatty())
+    with _device_errors():
+        trainer = L.Trainer(accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False,
+                            use_distributed_sampler=False, enable_model_summary=False, callbacks=progress_bar(),
+                            enable_progress_bar=sys.stderr.isatty())
     trainer.test(module, datamodule=DetectorDataModule(cfg), verbose=False)
 
 

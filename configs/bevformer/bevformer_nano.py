@@ -68,7 +68,7 @@ val_evaluator = dict(data_root=data_root)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(
-    optimizer=dict(lr=1.5e-3), paramwise_cfg=None, clip_grad=dict(max_norm=10))
+    optimizer=dict(lr=1.5e-3, fused=True), paramwise_cfg=None, clip_grad=dict(max_norm=10))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0,
