@@ -3,7 +3,7 @@ _base_ = '../../configs/bevformer/bevformer_nano.py'
 
 data_root = 'data/real_keyframes'
 repeats = 300  # one epoch is this many rounds over the keyframes
-max_epochs = 5
+max_epochs = 2
 pipeline = [
     dict(type='LoadMultiViewImages'),
     dict(type='ResizeMultiView'),
