@@ -2,8 +2,8 @@
 _base_ = '../../configs/bevformer/bevformer_nano.py'
 
 data_root = 'data/real_keyframes'
-repeats = 300  # one epoch is this many rounds over the keyframes
-max_epochs = 2
+repeats = 300  # an epoch is this many rounds over the keyframes
+max_epochs = 1
 pipeline = [
     dict(type='LoadMultiViewImages'),
     dict(type='ResizeMultiView'),

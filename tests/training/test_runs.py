@@ -75,11 +75,12 @@ def test_resume_goes_on_from_the_newest_checkpoint(run_tool, small_options, ligh
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['configs/bevformer/bevformer_none.py'], 'bevformer_none.py does not exist'),
     (['configs/_base_/runtime.py'], 'has no model'),
-    ([NANO, '--cfg-options', 'train_dataloader.dataset.data_root=/nowhere'], '/nowhere'),
-    ([NANO, '--cfg-options', 'model.num_cameras=0'], 'num_cameras'),
+    ([NANO, 'train_dataloader.dataset.data_root=/nowhere'], '/nowhere'),
+    ([NANO, 'model.num_cameras=0'], 'num_cameras'),
 ])
-def test_what_cannot_run_is_refused_at_the_door(run_tool, tmp_path, arguments, message):
-    done = run_tool('train', arguments[0], '--work-dir', tmp_path / 'run', *arguments[1:])
+def test_what_cannot_run_is_refused_at_the_door(run_tool, small_options, tmp_path, arguments, message):
+    config, *changes = arguments
+    done = run_tool('train', config, '--work-dir', tmp_path / 'run', '--cfg-options', *small_options, *changes)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith('error:') and message in done.stderr.splitlines()[-1]
 
