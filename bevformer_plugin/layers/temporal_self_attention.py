@@ -20,12 +20,16 @@ class TemporalSelfAttention(BaseModule):
         num_heads: attention heads.
         num_points: sampling points per head and slot.
         dropout: on the output, before the residual.
+        offsets_see_history: False predicts offsets and weights from the query alone, as deformable DETR does and the
+            paper's ablation.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, num_points: int = 4, dropout: float = 0.1) -> None:
+    def __init__(self, embed_dims: int, num_heads: int, num_points: int = 4, dropout: float = 0.1,
+                 offsets_see_history: bool = True) -> None:
         super().__init__()
+        self.offsets_see_history = offsets_see_history
         self.attention = DeformableAttentionCore(embed_dims, num_heads, num_levels=1, num_points=num_points,
-                                                 num_slots=SLOTS, query_dims=2 * embed_dims)
+                                                 num_slots=SLOTS, query_dims=(1 + offsets_see_history) * embed_dims)
         self.output_proj = nn.Linear(embed_dims, embed_dims)
         self.dropout = nn.Dropout(dropout)
 
@@ -43,7 +47,9 @@ class TemporalSelfAttention(BaseModule):
         Returns:
             (B, Q, C).
         """
-        seen = torch.cat([values[:, 0], query + query_pos], dim=-1)  # BxQx2C
+        seen = query + query_pos
+        if self.offsets_see_history:
+            seen = torch.cat([values[:, 0], seen], dim=-1)  # BxQx2C
         offsets, weights = self.attention.predict_sampling(seen)  # BxQxheadsx2x1xPx2
         projected = self.attention.project_value(values).flatten(0, 1)  # 2B x Q x heads x C/heads
         output = self.attention.sample(

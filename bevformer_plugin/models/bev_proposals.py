@@ -1,6 +1,7 @@
 """Object queries that start where the BEV itself shows objects, instead of at learned places."""
+from dataclasses import dataclass
+
 import torch
-from mmdet3d.models.utils import draw_heatmap_gaussian, gaussian_radius
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
@@ -8,12 +9,38 @@ from torch.nn import functional as F
 
 from bevformer_plugin.geometry import BEVGrid, bev_reference_points, normalize_boxes
 
+from .center_heatmap import draw_centers
+
 BOX_CODE_SIZE = 10
+
+
+@dataclass(frozen=True)
+class ObjectQueries:
+    """Where the decoder starts from; what the proposals say is detached.
+
+    Attributes:
+        content: (B, M, C).
+        position: (B, M, C).
+        reference_points: (B, M, 3) fractions of the range.
+        logits: (B, M, num_classes) the cell's scores, which the decoder corrects.
+        boxes: (B, M, 10) the cell's network boxes without their centre, which the decoder corrects.
+    """
+
+    content: Tensor
+    position: Tensor
+    reference_points: Tensor
+    logits: Tensor
+    boxes: Tensor
+
+
+def _gather(cells: Tensor, index: Tensor) -> Tensor:
+    """(B, Q, X) at (B, M) to (B, M, X)."""
+    return cells.gather(1, index[..., None].expand(-1, -1, cells.shape[-1]))
 
 
 @MODELS.register_module()
 class BEVProposals(BaseModule):
-    """Scores every BEV cell and lets the best peaks become the object queries.
+    """Scores every BEV cell and lets the best peaks become the object queries; the decoder refines their boxes.
 
     The two-stage scheme of Deformable DETR (arXiv 2010.04159, section 4.2) with CenterPoint's centre heatmap
     (arXiv 2006.11275) as first stage: BEV features, backbone and neck are supervised densely, which lets small models
@@ -69,26 +96,25 @@ class BEVProposals(BaseModule):
         boxes = torch.cat([center + raw[..., :2] * cell, raw[..., 2:]], dim=-1)
         return {'heatmap': self.heatmap(features).float(), 'boxes': boxes}
 
-    def queries(self, bev_embed: Tensor, proposals: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    def queries(self, bev_embed: Tensor, proposals: dict[str, Tensor]) -> ObjectQueries:
         """Turn the strongest peaks into object queries.
 
         Args:
             bev_embed: (B, Q, C).
             proposals: of :meth:`forward`.
-
-        Returns:
-            query (B, M, C), query_pos (B, M, C), and reference points (B, M, 3), fractions of the range, detached.
         """
-        scores = proposals['heatmap'].detach().sigmoid()
-        peaks = scores * (scores == F.max_pool2d(scores, 3, stride=1, padding=1))
+        logits = proposals['heatmap'].detach()
+        peaks = logits.sigmoid() * (logits == F.max_pool2d(logits, 3, stride=1, padding=1))
         best = peaks.flatten(1).topk(self.num_query).indices  # BxM over class x cell
         label, cell = best // self.grid.num_queries, best % self.grid.num_queries
-        boxes = proposals['boxes'].detach().gather(1, cell[..., None].expand(-1, -1, BOX_CODE_SIZE))
+        boxes = _gather(proposals['boxes'].detach(), cell)
         low, high = boxes.new_tensor(self.grid.point_cloud_range).split(3)
         reference_points = ((boxes[..., [0, 1, 4]] - low) / (high - low)).clamp(0, 1)  # BxMx3
-        content = bev_embed.gather(1, cell[..., None].expand(-1, -1, bev_embed.shape[-1]))  # BxMxC
-        query = self.content(content) + self.class_embedding(label)
-        return query, self.position(reference_points.to(query.dtype)), reference_points
+        boxes[..., [0, 1, 4]] = 0  # the reference points hold the centre
+        return ObjectQueries(
+            content=self.content(_gather(bev_embed, cell)) + self.class_embedding(label),
+            position=self.position(reference_points.to(bev_embed.dtype)), reference_points=reference_points,
+            logits=_gather(logits.flatten(2).transpose(1, 2), cell), boxes=boxes)
 
     def loss(self, proposals: dict[str, Tensor], gt_labels: list[Tensor],
              gt_boxes: list[Tensor]) -> dict[str, Tensor]:
@@ -118,12 +144,12 @@ class BEVProposals(BaseModule):
         x = ((truth[:, 0] - grid.point_cloud_range[0]) / grid.cell_x).floor().long()
         y = ((truth[:, 1] - grid.point_cloud_range[1]) / grid.cell_y).floor().long()
         inside = (x >= 0) & (x < grid.bev_w) & (y >= 0) & (y < grid.bev_h)
+        labels, truth, x, y = (values[inside] for values in (labels, truth, x, y))
+        # About where a box of the same size still overlaps the object.
+        radius = (truth[:, 3:5].amax(dim=1) / max(grid.cell_x, grid.cell_y) / 2).round().clamp(min=1)
+        draw_centers(heatmap, labels, torch.stack([x, y], dim=1), radius)
         normalized = normalize_boxes(truth)
-        for index in inside.nonzero().flatten().tolist():
-            length, width = truth[index, 3] / grid.cell_y, truth[index, 4] / grid.cell_x
-            radius = max(1, int(gaussian_radius((length, width), min_overlap=0.1)))
-            draw_heatmap_gaussian(heatmap[labels[index]], (x[index], y[index]), radius)
-            cell = y[index] * grid.bev_w + x[index]
-            known = normalized[index].isfinite()
-            box_target[cell] = torch.where(known, normalized[index], 0.0)
-            weight[cell] = known * self.code_weights
+        known = normalized.isfinite()
+        cell = y * grid.bev_w + x
+        box_target[cell] = torch.where(known, normalized, 0.0)
+        weight[cell] = known * self.code_weights

@@ -70,6 +70,10 @@ class BEVFormerHead(BaseModule):
         num_layers = self.transformer.decoder.num_layers
         self.cls_branches = nn.ModuleList(self._cls_branch() for _ in range(num_layers))
         self.reg_branches = nn.ModuleList(self._reg_branch() for _ in range(num_layers))
+        if proposals is not None:
+            for branch in (*self.cls_branches, *self.reg_branches):  # start from the proposals as they are
+                nn.init.zeros_(branch[-1].weight)
+                nn.init.zeros_(branch[-1].bias)
 
     def _cls_branch(self) -> nn.Sequential:
         width = self.embed_dims
@@ -126,19 +130,21 @@ class BEVFormerHead(BaseModule):
         if self.proposals is None:
             query_embed = self.query_embedding.weight[:num_groups * self.num_query]
             query_pos, query = query_embed.expand(len(bev_embed), -1, -1).chunk(2, dim=-1)
-            reference_points = None
+            reference_points, first_logits, first_boxes = None, 0.0, 0.0
         else:
             outputs['proposals'] = self.proposals(bev_embed)
-            query, query_pos, reference_points = self.proposals.queries(bev_embed, outputs['proposals'])
+            start = self.proposals.queries(bev_embed, outputs['proposals'])
+            query, query_pos, reference_points = start.content, start.position, start.reference_points
+            first_logits, first_boxes = start.logits, start.boxes
         states, references = self.transformer.decode(bev_embed, query, query_pos, reference_points, self.grid,
                                                      self.reg_branches, num_groups)
         low, high = states.new_tensor(self.grid.point_cloud_range).split(3)
         scores, boxes = [], []
         for layer, (state, reference) in enumerate(zip(states, references[:-1], strict=True)):
-            raw = self.reg_branches[layer](state).float()
+            raw = self.reg_branches[layer](state).float() + first_boxes
             center = (torch.logit(reference.float(), eps=1e-5) + raw[..., [0, 1, 4]]).sigmoid() * (high - low) + low
             boxes.append(torch.cat([center[..., :2], raw[..., 2:4], center[..., 2:], raw[..., 5:]], dim=-1))
-            scores.append(self.cls_branches[layer](state))
+            scores.append(self.cls_branches[layer](state) + first_logits)
         return {**outputs, 'all_cls_scores': torch.stack(scores), 'all_bbox_preds': torch.stack(boxes)}
 
     def loss(self, outputs: dict[str, Tensor], gt_instances: list[InstanceData]) -> dict[str, Tensor]:

@@ -1,10 +1,11 @@
 """Supervision of the camera features in each camera's own view."""
 import torch
-from mmdet3d.models.utils import draw_heatmap_gaussian
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
+
+from .center_heatmap import draw_centers
 
 MIN_DEPTH = 1.0  # metres; nearer centres are not supervised
 VALUES = 6  # centre offset (2, cells), log depth, log l, log w, log h
@@ -78,11 +79,11 @@ class PerspectiveSupervision(BaseModule):
         limit = center.new_tensor([width, height])
         seen = (depth[..., 0] > MIN_DEPTH) & (center >= 0).all(-1) & (center < limit).all(-1)  # Nxn
         extent = (cells[:, :, 1:].amax(2) - cells[:, :, 1:].amin(2)).amin(-1)  # Nxn, the shorter side
-        for camera, index in seen.nonzero().tolist():
-            x, y = center[camera, index].long().tolist()
-            radius = int(min(max(1.0, extent[camera, index].item() / 4), 6.0))
-            draw_heatmap_gaussian(heatmap[camera, labels[index]], (x, y), radius)
-            values[camera, y, x, :2] = center[camera, index] - center.new_tensor([x + 0.5, y + 0.5])
-            values[camera, y, x, 2] = depth[camera, index, 0].log()
-            values[camera, y, x, 3:] = boxes.dims[index].log()
-            holds_center[camera, y, x] = 1
+        camera, index = seen.nonzero(as_tuple=True)
+        center, depth, extent = center[camera, index], depth[camera, index, 0], extent[camera, index]
+        x, y = center.long().unbind(1)
+        draw_centers(heatmap.flatten(0, 1), camera * heatmap.shape[1] + labels[index], torch.stack([x, y], dim=1),
+                     (extent / 4).floor().clamp(1.0, 6.0))
+        offset = center - torch.stack([x, y], dim=1) - 0.5
+        values[camera, y, x] = torch.cat([offset, depth[:, None].log(), boxes.dims[index].log().to(offset)], dim=1)
+        holds_center[camera, y, x] = 1

@@ -1,41 +1,8 @@
-"""The published implementation's numbers, and a made-up rig for the layers."""
-import importlib.util
-import json
-import pathlib
-
-import numpy as np
+"""Made-up inputs of the layers."""
 import pytest
 import torch
 
 from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
-
-REFERENCE = pathlib.Path(__file__).resolve().parents[1] / 'data' / 'reference'
-
-
-@pytest.fixture(scope='session')
-def modules():
-    """Inputs and outputs of the published modules, as tensors."""
-    return {key: torch.from_numpy(value) for key, value in np.load(REFERENCE / 'modules.npz').items()}
-
-
-@pytest.fixture(scope='session')
-def load_published():
-    """Load a module with the reference weights of ``key``, whose names ``renames`` turn into ours in order."""
-    spec = importlib.util.spec_from_file_location('reference_fill', REFERENCE / 'fill.py')
-    filler = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(filler)
-    shapes = json.loads((REFERENCE / 'modules.state_dict.json').read_text())
-
-    def load(module: torch.nn.Module, key: str, renames: list[tuple[str, str]]) -> torch.nn.Module:
-        state = {}
-        for name, shape in shapes[key].items():
-            value = torch.from_numpy(np.asarray(filler.fill(name, tuple(shape))))
-            for published, ours in renames:
-                name = name.replace(published, ours)
-            state[name] = value
-        module.load_state_dict(state)
-        return module.eval()
-    return load
 
 
 @pytest.fixture

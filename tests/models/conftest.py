@@ -6,7 +6,7 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from published_weights import load_reference_module
+from reference_files import reference_module
 from small_detector import IMAGE_HW, detector_config
 
 
@@ -30,7 +30,7 @@ def build_detector():
 @pytest.fixture
 def make_meta():
     """Meta of a frame: a vehicle that drives and turns, and a rig that differs from scene to scene."""
-    rig = load_reference_module('rig')
+    rig = reference_module('rig')
 
     def make(frame: int, scene: str = 'a', num_cameras: int = 6) -> dict:
         offset = sum(map(ord, scene)) % 7

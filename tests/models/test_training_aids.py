@@ -7,6 +7,7 @@ from mmengine.registry import DefaultScope
 from small_detector import batch, detector_config
 
 from bevformer_plugin.geometry import BEVGrid, normalize_boxes
+from bevformer_plugin.models.center_heatmap import draw_centers
 
 GRID = BEVGrid(8, 10, (-51.2, -38.4, -5.0, 51.2, 38.4, 3.0))
 BOX = torch.tensor([[12.0, -20.0, -1.0, 4.6, 1.9, 1.7, 0.3, 3.0, -1.0]])  # centre z
@@ -31,13 +32,16 @@ def test_a_proposal_at_the_objects_cell_becomes_the_first_query(proposals):
     boxes = torch.zeros(1, 80, 10)
     boxes[0, cell] = normalize_boxes(BOX)[0]
     bev_embed = torch.randn(1, 80, 16)
-    query, query_pos, reference_points = proposals.queries(bev_embed, dict(heatmap=heatmap, boxes=boxes))
-    assert query.shape == query_pos.shape == (1, 5, 16)
+    start = proposals.queries(bev_embed, dict(heatmap=heatmap, boxes=boxes))
+    assert start.content.shape == start.position.shape == (1, 5, 16)
     expected = torch.tensor([(12 + 51.2) / 102.4, (-20 + 38.4) / 76.8, (-1 + 5) / 8])
-    torch.testing.assert_close(reference_points[0, 0], expected)
+    torch.testing.assert_close(start.reference_points[0, 0], expected)
+    torch.testing.assert_close(start.logits[0, 0], torch.tensor([-6.0, -6.0, 4.0]))
+    kept = torch.tensor([0, 0, 1, 1, 0, 1, 1, 1, 1, 1])  # all but the centre, which is the reference point
+    torch.testing.assert_close(start.boxes[0, 0], normalize_boxes(BOX)[0] * kept)
     content = proposals.content(bev_embed[0, cell]) + proposals.class_embedding.weight[2]
-    torch.testing.assert_close(query[0, 0], content)
-    assert not (reference_points[0, 1:] - expected).abs().sum(-1).lt(1e-3).any()
+    torch.testing.assert_close(start.content[0, 0], content)
+    assert not (start.reference_points[0, 1:] - expected).abs().sum(-1).lt(1e-3).any()
 
 
 def test_true_proposals_have_no_box_loss_and_nearly_no_heatmap_loss(proposals):
@@ -97,3 +101,31 @@ def test_proposals_and_query_groups_exclude_each_other(build_detector):
     head = {**detector_config()['pts_bbox_head'], 'num_query_groups': 2, 'proposals': dict(type='BEVProposals')}
     with pytest.raises(ValueError, match='num_query_groups=2'):
         build_detector(pts_bbox_head=head)
+
+
+def test_an_untrained_decoder_leaves_the_proposals_as_they_are(build_detector, make_sample):
+    head = {**detector_config()['pts_bbox_head'], 'proposals': dict(
+        type='BEVProposals', loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_bbox=dict(type='mmdet.L1Loss'),
+        code_weights=CODE_WEIGHTS)}
+    model = build_detector(pts_bbox_head=head).eval()
+    inputs, samples = batch(make_sample(range(1)))
+    with torch.no_grad():
+        outputs = model.stream_step(inputs['imgs'][:, 0], [samples[0].metainfo], [None])[0]
+    start = model.pts_bbox_head.proposals.queries(outputs['bev_embed'], outputs['proposals'])
+    for scores, boxes in zip(outputs['all_cls_scores'], outputs['all_bbox_preds'], strict=True):
+        torch.testing.assert_close(scores, start.logits)
+        torch.testing.assert_close(boxes[..., 5:], start.boxes[..., 5:])
+        low, high = torch.tensor(model.pts_bbox_head.grid.point_cloud_range).split(3)
+        torch.testing.assert_close(boxes[..., [0, 1, 4]], start.reference_points * (high - low) + low,
+                                   atol=2e-3, rtol=0)  # a point on the range's edge is pulled in by the logit's eps
+
+
+def test_overlapping_gaussians_keep_the_larger_and_end_at_their_radius():
+    heatmaps = torch.zeros(2, 5, 7)
+    draw_centers(heatmaps, torch.tensor([1, 1]), torch.tensor([[2, 2], [4, 2]]), torch.tensor([2.0, 1.0]))
+    assert heatmaps[0].sum() == 0 and heatmaps[1, 2, 2] == heatmaps[1, 2, 4] == 1
+    wide, narrow = 5 / 6, 3 / 6
+    expected = max(torch.exp(torch.tensor(-0.5 / wide ** 2)), torch.exp(torch.tensor(-0.5 / narrow ** 2)))
+    torch.testing.assert_close(heatmaps[1, 2, 3], expected)
+    torch.testing.assert_close(heatmaps[1, 0, 1], torch.exp(torch.tensor(-(4 + 1) / 2 / wide ** 2)))
+    assert heatmaps[1, 2, 6] == 0 and heatmaps[1, 0, 5] == 0 and heatmaps[1, 1, 5] > 0

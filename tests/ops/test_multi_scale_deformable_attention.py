@@ -1,21 +1,9 @@
-"""Multi-scale deformable attention against published numbers, a plain loop and numerical gradients."""
-from pathlib import Path
-
+"""Multi-scale deformable attention against a plain loop and numerical gradients."""
 import numpy as np
 import pytest
 import torch
 
 from bevformer_plugin.ops import MMCV_EXT, multi_scale_deformable_attention
-
-REFERENCE = Path(__file__).resolve().parents[1] / 'data/reference/modules.npz'
-
-
-@pytest.fixture(scope='module')
-def published():
-    names = ('value', 'spatial_shapes', 'sampling_locations', 'attention_weights')
-    names += ('output', 'grad_output', 'grad_value', 'grad_sampling_locations', 'grad_attention_weights')
-    with np.load(REFERENCE) as arrays:
-        return {name: torch.from_numpy(arrays[f'msda/{name}']) for name in names}
 
 
 def make_case(dtype=torch.float64):
@@ -48,15 +36,6 @@ def loop_attention(value, shapes, locations, weights):
 def test_equals_a_plain_loop():
     case = make_case()
     torch.testing.assert_close(multi_scale_deformable_attention(*case), loop_attention(*case))
-
-
-def test_equals_the_published_code(published):
-    inputs = [published[name].requires_grad_() for name in ('value', 'sampling_locations', 'attention_weights')]
-    output = multi_scale_deformable_attention(inputs[0], published['spatial_shapes'], *inputs[1:])
-    torch.testing.assert_close(output, published['output'], atol=1e-5, rtol=1e-5)
-    output.backward(published['grad_output'])
-    for name, tensor in zip(('value', 'sampling_locations', 'attention_weights'), inputs, strict=True):
-        torch.testing.assert_close(tensor.grad, published[f'grad_{name}'], atol=1e-4, rtol=1e-4)
 
 
 def test_gradients_are_numerically_right():

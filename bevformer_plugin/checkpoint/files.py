@@ -1,0 +1,64 @@
+"""Checkpoint files: read without running code from them, loaded whole or not at all."""
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer, print_log
+from torch import Tensor, nn
+
+# What MMEngine's Runner puts into its checkpoints beside tensors.
+SAFE_GLOBALS = [HistoryBuffer, np.core.multiarray._reconstruct, np.ndarray, np.dtype, np.core.multiarray.scalar,
+                *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')), getattr]
+
+
+def read_checkpoint(path: str) -> dict:
+    """Load a checkpoint on the CPU without running code from it.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged or no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise ValueError(f'{path} is damaged or no checkpoint: {error}') from error
+    if not isinstance(content, dict):
+        raise ValueError(f'{path} holds a {type(content).__name__}, not a checkpoint or a state dict')
+    return content
+
+
+def mismatch(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """What keeps ``state`` from being loaded into a model whose state dict is ``own``; empty if nothing does."""
+    missing = sorted(set(own) - set(state))
+    unexpected = sorted(set(state) - set(own))
+    reshaped = [f'{name} ({tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model)'
+                for name in own if name in state and own[name].shape != state[name].shape]
+    return '; '.join(f'{len(names)} {what} (first: {", ".join(names[:3])})' for what, names in
+                     (('missing', missing), ('unexpected', unexpected), ('of another shape', reshaped)) if names)
+
+
+def load_weights(detector: nn.Module, path: str) -> None:
+    """Load all weights of a checkpoint of Lightning, of MMEngine's Runner, or a plain state dict.
+
+    Raises:
+        ValueError: if the weights are of another model, or in the published layout.
+    """
+    content = read_checkpoint(path)
+    load_state(detector, content.get('state_dict', content), path)
+
+
+def load_state(detector: nn.Module, state: dict[str, Tensor], path: str) -> None:
+    """Load the state dict that ``path`` holds.
+
+    Raises:
+        ValueError: if it is of another model.
+    """
+    problem = mismatch(state, detector.state_dict())
+    if problem:
+        raise ValueError(f'{path} is of another model: {problem}. Test it with the config it was trained with; '
+                         'weights of the published BEVFormer go through tools/convert_checkpoint.py first')
+    detector.load_state_dict(state)
+    print_log(f'weights of {path} loaded', logger='current')

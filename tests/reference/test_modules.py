@@ -1,0 +1,128 @@
+"""Every case of modules.npz."""
+import pytest
+import torch
+from reference_files import manifest, published_weights
+
+from bevformer_plugin.checkpoint import to_ours
+from bevformer_plugin.checkpoint.layout import swap_box_convention
+from bevformer_plugin.geometry import (
+    BEVGrid,
+    bev_reference_points,
+    boxes_from_old_convention,
+    boxes_to_old_convention,
+    pillar_points,
+    project_to_cameras,
+)
+from bevformer_plugin.layers import BEVFormerEncoder, TemporalSelfAttention
+from bevformer_plugin.models import BEVFormerTransformer, HungarianAssigner3D, NMSFreeCoder
+from bevformer_plugin.ops import multi_scale_deformable_attention
+
+
+def load(module: torch.nn.Module, case: str, place: str = '') -> torch.nn.Module:
+    """Fill a module with the weights of a case; ``place`` is where the module sits in the whole model."""
+    state = published_weights(manifest('modules')[case])
+    ours = to_ours({place + name: value for name, value in state.items()})
+    beginning = place.replace('attentions.0.', 'temporal_self_attention.')
+    module.load_state_dict({name.removeprefix(beginning): value for name, value in ours.items()})
+    return module.eval()
+
+
+def box_rows(boxes: torch.Tensor) -> torch.Tensor:
+    """Raw boxes (..., 10) of the old convention in ours."""
+    return swap_box_convention(boxes.movedim(-1, 0)).movedim(0, -1)
+
+
+@pytest.fixture
+def grid(modules):
+    return BEVGrid(*modules['encoder/bev_shape'].tolist(), tuple(modules['encoder/pc_range'].tolist()))
+
+
+def test_multi_scale_deformable_attention(modules):
+    names = ('value', 'sampling_locations', 'attention_weights')
+    value, locations, weights = (modules[f'msda/{name}'].clone().requires_grad_() for name in names)
+    output = multi_scale_deformable_attention(value, modules['msda/spatial_shapes'], locations, weights)
+    torch.testing.assert_close(output, modules['msda/output'], atol=1e-5, rtol=1e-5)
+    output.backward(modules['msda/grad_output'])
+    for name, tensor in zip(names, (value, locations, weights), strict=True):
+        torch.testing.assert_close(tensor.grad, modules[f'msda/grad_{name}'], atol=1e-4, rtol=1e-4)
+
+
+def test_reference_points(modules, grid):
+    torch.testing.assert_close(bev_reference_points(grid), modules['encoder/reference_points_2d'][0, :, 0])
+    low, high = torch.tensor(grid.point_cloud_range).view(2, 3)
+    fractions = (pillar_points(grid, 4) - low) / (high - low)
+    torch.testing.assert_close(fractions, modules['encoder/reference_points_3d'][0])
+
+
+def test_projection(modules, grid):
+    reference, visible = project_to_cameras(
+        pillar_points(grid, 4), modules['encoder/lidar2img'][None], tuple(modules['encoder/img_shape'].tolist()))
+    assert torch.equal(visible[0], modules['encoder/bev_mask'][:, 0])
+    torch.testing.assert_close(reference[0], modules['encoder/reference_points_cam'][:, 0])
+
+
+@pytest.mark.parametrize('with_history', [True, False])
+@torch.no_grad()
+def test_temporal_self_attention(modules, with_history):
+    attention = load(TemporalSelfAttention(64, num_heads=8), 'tsa', 'encoder.layers.0.attentions.0.')
+    query, previous = modules['tsa/query'], modules['tsa/prev_bev']
+    output = attention(
+        query, modules['tsa/query_pos'], torch.stack([previous if with_history else query, query], dim=1),
+        modules['tsa/reference_points'].squeeze(2)[None], modules['tsa/bev_shape'][None])
+    expected = modules['tsa/output_with_prev' if with_history else 'tsa/output_first_frame']
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('with_history', [True, False])
+@torch.no_grad()
+def test_encoder(modules, grid, with_history):
+    encoder = load(BEVFormerEncoder(2, 64, num_heads=8, feedforward_channels=128, num_levels=2), 'encoder', 'encoder.')
+    shapes = modules['encoder/feature_shapes'].tolist()
+    levels = modules['encoder/features'].permute(2, 0, 3, 1).split([h * w for h, w in shapes], dim=-1)  # 1xNxCxS
+    reference_points_cam, visible = project_to_cameras(
+        pillar_points(grid, 4), modules['encoder/lidar2img'][None], tuple(modules['encoder/img_shape'].tolist()))
+    output = encoder(
+        modules['encoder/bev_query'].transpose(0, 1), modules['encoder/bev_pos'].transpose(0, 1),
+        [level.unflatten(-1, hw) for level, hw in zip(levels, shapes, strict=True)], reference_points_cam, visible,
+        modules['encoder/prev_bev'].transpose(0, 1) if with_history else None, torch.tensor([with_history]),
+        modules['encoder/shift_xy'], grid)
+    expected = modules['encoder/output_with_prev' if with_history else 'encoder/output_first_frame']
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_transformer(modules, grid):
+    center = tuple(modules['transformer/rotate_center'].tolist())
+    transformer = load(BEVFormerTransformer(
+        encoder=dict(type='BEVFormerEncoder', num_layers=2),
+        decoder=dict(type='DetectionTransformerDecoder', num_layers=2),
+        num_cameras=6, num_levels=2, embed_dims=64, feedforward_channels=128,
+        ego_motion=dict(preset='official_v1', rotate_center=center)), 'transformer')
+    bev_embed = transformer.encode(
+        [modules['transformer/feature_level0'], modules['transformer/feature_level1']],
+        modules['transformer/bev_queries'], modules['transformer/bev_pos'][0].flatten(1).T,
+        modules['encoder/lidar2img'][None], tuple(modules['encoder/img_shape'].tolist()),
+        modules['transformer/can_bus'][None], modules['transformer/prev_bev'].transpose(0, 1), torch.tensor([True]),
+        grid)
+    torch.testing.assert_close(bev_embed, modules['transformer/bev_embed'], atol=1e-4, rtol=0)
+    query_pos, query = modules['transformer/object_query_embed'][None].chunk(2, dim=-1)
+    states, references = transformer.decode(bev_embed, query, query_pos, None, grid, None)
+    torch.testing.assert_close(states, modules['transformer/decoder_states'].transpose(1, 2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(references[0], modules['transformer/init_reference'])
+    torch.testing.assert_close(references[1:], modules['transformer/inter_references'])
+
+
+def test_box_coder(modules):
+    coder = NMSFreeCoder([-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], max_num=40)
+    boxes, scores, labels = coder.decode(modules['coder/cls'], box_rows(modules['coder/bbox']))
+    torch.testing.assert_close(boxes_to_old_convention(boxes), modules['coder/boxes'])
+    torch.testing.assert_close(scores, modules['coder/scores'])
+    assert torch.equal(labels, modules['coder/labels'])
+
+
+def test_assigner(modules):
+    assigner = HungarianAssigner3D(dict(type='mmdet.FocalLossCost', weight=2.0), reg_cost_weight=0.25)
+    result = assigner.assign(modules['coder/cls'], box_rows(modules['coder/bbox']),
+                             modules['assigner/gt_labels'], boxes_from_old_convention(modules['assigner/gt_boxes']))
+    assert torch.equal(result.gt_inds, modules['assigner/assigned_gt_inds'])
+    assert torch.equal(result.labels, modules['assigner/assigned_labels'])
