@@ -16,6 +16,8 @@ def parse_args():
     parser.add_argument('checkpoint')
     parser.add_argument('--out', help='submission file; metrics_summary.json goes beside it')
     parser.add_argument('--format-only', action='store_true', help='write the submission, do not score it')
+    parser.add_argument('--devices', default='auto', help='how many')
+    parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing submission')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
     return parser.parse_args()
@@ -28,7 +30,8 @@ def main():
             refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
         cfg = load_config(args.config, args.cfg_options)
         cfg.test_evaluator.update(results_path=args.out, format_only=args.format_only)
-        test_with_lightning(cfg, args.checkpoint)
+        devices = args.devices if args.devices == 'auto' else int(args.devices)
+        test_with_lightning(cfg, args.checkpoint, devices, args.accelerator)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
 

@@ -13,7 +13,6 @@ from bevformer_plugin.training import (
     train_with_lightning,
     train_with_mmengine,
 )
-from bevformer_plugin.training.checkpoints import newest_checkpoint
 
 
 def parse_args():
@@ -39,12 +38,11 @@ def main():
         check_training(cfg)
         work_dir = new_work_dir(args.work_dir or f'work_dirs/{Path(args.config).stem}', args.overwrite,
                                 args.resume is not None)
-        resume_from = str(newest_checkpoint(work_dir)) if args.resume == 'newest' else args.resume
         if args.engine == 'mmengine':
-            train_with_mmengine(cfg, work_dir, args.seed, resume_from)
+            train_with_mmengine(cfg, work_dir, args.seed, args.resume)
         else:
             devices = args.devices if args.devices == 'auto' else int(args.devices)
-            train_with_lightning(cfg, work_dir, args.seed, devices, args.accelerator, args.precision, resume_from)
+            train_with_lightning(cfg, work_dir, args.seed, devices, args.accelerator, args.precision, args.resume)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f'error: {error}')
 

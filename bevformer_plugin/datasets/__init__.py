@@ -7,6 +7,7 @@ from .infos import create_nuscenes_infos, load_infos
 from .samplers import SceneStreamBatchSampler, SceneStreamSampler
 from .synthetic import create_synthetic_world
 from .temporal_dataset import NuScenesTemporalDataset
+from .training_sampler import ResumableSampler
 from .transforms import LoadMultiViewImages, PackTemporalInputs, PhotoMetricDistortionMultiView, ResizeMultiView
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     'PackTemporalInputs',
     'PhotoMetricDistortionMultiView',
     'ResizeMultiView',
+    'ResumableSampler',
     'SceneStreamBatchSampler',
     'SceneStreamSampler',
     'create_nuscenes_infos',

@@ -7,6 +7,7 @@ from mmdet3d.datasets.transforms import ObjectRangeFilter
 from mmdet3d.registry import DATASETS
 
 from .infos import load_infos, require_matching
+from .training_sampler import SeededIndex, seeded_generators
 
 
 @DATASETS.register_module()
@@ -81,6 +82,13 @@ class NuScenesTemporalDataset(NuScenesDataset):
             test_mode=test_mode,
             use_valid_flag=True,
         )
+
+    def __getitem__(self, idx: int) -> dict:
+        """An item; a :class:`SeededIndex` alone decides on all that is random about it."""
+        if not isinstance(idx, SeededIndex):
+            return super().__getitem__(idx)
+        with seeded_generators(idx.seed):
+            return super().__getitem__(int(idx))
 
     def load_data_list(self) -> list[dict]:
         """Entries of the info file, reduced to what items need."""

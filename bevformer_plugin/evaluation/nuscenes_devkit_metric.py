@@ -1,14 +1,19 @@
 """The devkit's detection metric as an MMEngine metric."""
 import tempfile
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from mmdet3d.registry import METRICS
-from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.dist import broadcast_object_list, gather_object, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from nuscenes.eval.detection.constants import DETECTION_NAMES
+from torch.utils.data import Dataset
 
-from .devkit_evaluation import evaluate_results
+from bevformer_plugin.datasets.infos import load_infos, require_matching
+
+from .devkit_evaluation import DEFAULT_SPLITS, evaluate_results
 from .report import metric_values, metrics_table
 from .results import detections_to_results, write_results
 
@@ -17,7 +22,8 @@ from .results import detections_to_results, write_results
 class NuScenesDevkitMetric(BaseMetric):
     """Collects detections, writes a submission and has the devkit score it.
 
-    Detections of all processes are merged by sample token, so the score does not depend on their number.
+    Detections of all processes are merged by sample token, so the score does not depend on their number; a process
+    may have none.
 
     Args:
         data_root: nuScenes dataroot.
@@ -49,13 +55,51 @@ class NuScenesDevkitMetric(BaseMetric):
             entries = detections_to_results(sample['pred_instances_3d'], sample, self.dataset_meta['classes'])
             self.results.append((sample['sample_idx'], entries))
 
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Refuse a dataset whose detections could not be scored, before hours are spent on them.
+
+        Args:
+            dataset: with ``metainfo`` and, per sample, the ``token`` in its ``get_data_info``.
+
+        Raises:
+            FileNotFoundError: if the tables or the infos are missing.
+            ValueError: if version, split, samples or classes do not match, or the dataset is one for training.
+        """
+        if not Path(self.data_root, self.version).is_dir():
+            raise FileNotFoundError(f'the evaluator needs nuScenes tables at {Path(self.data_root, self.version)}; '
+                                    'set its data_root and version')
+        infos = load_infos(self.ann_file, root=self.data_root)
+        require_matching(infos['metainfo'], version=self.version,
+                         split=self.split or DEFAULT_SPLITS.get(self.version))
+        unknown = sorted(set(dataset.metainfo['classes']) - set(DETECTION_NAMES))
+        if unknown:
+            raise ValueError(f"the dataset has classes that the devkit does not score: {', '.join(unknown)}")
+        if not dataset.test_mode:
+            raise ValueError('the dataset to evaluate on is one for training: set its test_mode=True')
+        scored = {entry['token'] for entry in infos['data_list']}
+        given = {dataset.get_data_info(index)['token'] for index in range(len(dataset))}
+        if scored != given:
+            raise ValueError(f'the evaluator scores the {len(scored)} samples of {self.ann_file}, but the dataset has '
+                             f'{len(given)} and {len(scored & given)} are in both: give both the same ann_file')
+
     def evaluate(self, size: int) -> dict[str, float]:
-        """Merge over processes by token and score; all processes return the same numbers."""
-        merged = {token: entries for shard in all_gather_object(self.results) for token, entries in shard}
-        self.results.clear()
-        metrics = [self.compute_metrics(merged) if is_main_process() else None]
-        broadcast_object_list(metrics)
-        return {f'{self.prefix}/{key}': value for key, value in metrics[0].items()}
+        """Merge over processes by token and score; all processes return the same numbers, or raise."""
+        shards = gather_object(self.results)
+        self.results = []
+        outcome = [self._score(shards) if is_main_process() else None]
+        broadcast_object_list(outcome)
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return {f'{self.prefix}/{key}': value for key, value in outcome[0].items()}
+
+    def _score(self, shards: list[list[tuple[str, list[dict]]]]) -> dict[str, float] | Exception:
+        """Metrics of all shards; an error is returned, so that no process waits for one that has failed."""
+        # Sorted, because the devkit's sums and its order of equal scores follow the order of samples.
+        merged = dict(sorted((entry for shard in shards for entry in shard), key=itemgetter(0)))
+        try:
+            return self.compute_metrics(merged)
+        except (ValueError, OSError) as error:
+            return error
 
     def compute_metrics(self, results: dict[str, list[dict]]) -> dict[str, float]:
         """Write and score a submission, sample token -> entries."""

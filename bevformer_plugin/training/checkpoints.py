@@ -10,6 +10,8 @@ from torch import nn
 from bevformer_plugin.datasets.infos import atomic_write
 
 LAST, BEST = 'last.ckpt', 'best_NDS.ckpt'
+NOT_FINITE = 'not_finite.ckpt'
+CHECKPOINTS = (LAST, BEST, NOT_FINITE)
 # What MMEngine's Runner puts into its checkpoints beside tensors.
 SAFE_GLOBALS = [HistoryBuffer, np.core.multiarray._reconstruct, np.ndarray, np.dtype, np.core.multiarray.scalar,
                 *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')), getattr]
@@ -79,17 +81,39 @@ def publish_checkpoint(source: str, target: str) -> None:
         torch.save({key: content[key] for key in ('state_dict', 'meta')}, file)
 
 
+def checkpoint_to_resume(work_dir: Path, asked: str) -> str:
+    """The checkpoint to go on with, announced.
+
+    Args:
+        work_dir: folder of the run.
+        asked: a file, or 'newest' for the newest of the folder that can be read.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, or holds weights without the state of a run.
+    """
+    path = newest_checkpoint(work_dir) if asked == 'newest' else asked
+    content = read_checkpoint(path)
+    if 'loops' not in content:
+        raise ValueError(f'{path} cannot be resumed, it has no state of a Lightning run; to start from its weights '
+                         f'give --cfg-options load_from={path}')
+    print_log(f"resuming from {path} (epoch {content['epoch'] + 1}, after step {content['global_step']})",
+              logger='current')
+    return path
+
+
 def newest_checkpoint(work_dir: Path) -> str:
-    """The newest readable checkpoint of a run.
+    """The newest whole checkpoint of a run.
 
     Raises:
         FileNotFoundError: if there is none.
     """
-    for path in sorted(work_dir.glob('*.ckpt'), key=lambda file: file.stat().st_mtime, reverse=True):
+    files = [path for path in (work_dir / LAST, work_dir / BEST) if path.is_file()]
+    for path in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         try:
             read_checkpoint(str(path))
         except ValueError as error:
             print_log(f'skipped: {error}', logger='current')
             continue
         return str(path)
-    raise FileNotFoundError(f'nothing to resume in {work_dir}: it has no readable checkpoint')
+    raise FileNotFoundError(f'nothing to resume in {work_dir}: it has no readable {LAST} or {BEST}')

@@ -1,10 +1,18 @@
 """Reading a config, and refusing what cannot run before anything long starts."""
+import shutil
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
 from mmengine.config import Config, DictAction
+from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
+from torch.utils.data import Dataset
 
-__all__ = ['DictAction', 'check_training', 'load_config', 'new_work_dir']
+from bevformer_plugin.evaluation import NuScenesDevkitMetric
+
+from .checkpoints import CHECKPOINTS
+
+__all__ = ['DictAction', 'check_evaluation', 'check_training', 'load_config', 'new_work_dir']
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
@@ -17,9 +25,9 @@ def load_config(path: str, options: dict | None = None) -> Config:
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist; the released ones are in configs/')
     cfg = Config.fromfile(path)
-    cfg.merge_from_dict(options or {})
     if 'model' not in cfg:
         raise ValueError(f'config {path} has no model; configs under _base_ are parts of others')
+    cfg.merge_from_dict(options or {})
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     return cfg
 
@@ -38,15 +46,36 @@ def check_training(cfg: Config) -> None:
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
 
 
+def check_evaluation(evaluator: dict | list, dataset: Dataset) -> None:
+    """Refuse an evaluator that could not score the dataset.
+
+    Raises:
+        FileNotFoundError: if files of the evaluator are missing.
+        ValueError: if it expects other samples or classes.
+    """
+    for metric in Evaluator(evaluator).metrics:
+        if isinstance(metric, NuScenesDevkitMetric):
+            metric.check_dataset(dataset)
+
+
 def new_work_dir(path: str, overwrite: bool, resume: bool) -> Path:
-    """Create the folder of a run; an existing one needs ``overwrite`` or ``resume``.
+    """Create the folder of a run; an existing one needs ``overwrite``, which removes the run in it, or ``resume``.
+
+    Of several processes only the first does so; the others may find what it has already written.
 
     Raises:
         FileExistsError: if the folder has files of another run.
     """
     folder = Path(path)
+    if rank_zero_only.rank > 0:
+        return folder
     if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
         raise FileExistsError(f'{folder} has files of another run: continue it with --resume, replace it with '
                               '--overwrite, or give another --work-dir')
     folder.mkdir(parents=True, exist_ok=True)
+    if overwrite and not resume:
+        for name in CHECKPOINTS:
+            (folder / name).unlink(missing_ok=True)
+        for logs in (folder / 'tensorboard', *folder.glob('csv*')):
+            shutil.rmtree(logs, ignore_errors=True)
     return folder

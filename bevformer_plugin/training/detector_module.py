@@ -1,14 +1,21 @@
 """Any mmdet3d detector as a LightningModule."""
+from pathlib import Path
+from typing import NoReturn
+
 import lightning as L
 import torch
 from mmdet3d.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
-from mmengine.runner import set_random_seed
 from torch import Tensor
+from torch.utils.data import Dataset
 
 import bevformer_plugin
+from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
+
+from .checkpoints import NOT_FINITE
+from .guards import first_not_finite, gradient_norm, not_finite_gradients
 
 
 class DetectorModule(L.LightningModule):
@@ -19,8 +26,11 @@ class DetectorModule(L.LightningModule):
 
     Args:
         cfg: the config.
-        seed: makes the first step independent of the engine.
+        seed: of what is random in a step, together with epoch, batch and process; nothing else decides on it.
     """
+
+    # A process may have no scene to evaluate.
+    allow_zero_length_dataloader_with_multiple_devices = True
 
     def __init__(self, cfg: Config, seed: int = 0) -> None:
         super().__init__()
@@ -28,6 +38,8 @@ class DetectorModule(L.LightningModule):
         self.seed = seed
         self.detector = MODELS.build(cfg.model)
         self.schedulers: list = []
+        self.scheduler_states: list[dict] = []
+        self.tokens: list[str] = []
         self.evaluator: Evaluator | None = None
 
     def state_dict(self, *, destination: dict | None = None, prefix: str = '', keep_vars: bool = False) -> dict:
@@ -51,46 +63,90 @@ class DetectorModule(L.LightningModule):
                 {'end': end, **scheduler}, default_args=dict(optimizer=optimizer, epoch_length=steps_per_epoch)))
         return optimizer
 
-    def on_fit_start(self) -> None:
-        """Tell the preprocessor the device, which Lightning's own ``to`` does not."""
-        self.detector.to(self.device)
+    def setup(self, stage: str) -> None:
+        """Choose the layout of the weights before a strategy makes buckets of them."""
         if self.device.type == 'cpu':
             # Convolutions are about 1.5 times as fast; the numbers stay the same.
             self.detector.to(memory_format=torch.channels_last)
 
+    def on_fit_start(self) -> None:
+        """Tell the preprocessor the device, which Lightning's own ``to`` does not."""
+        self.detector.to(self.device)
+
     on_test_start = on_fit_start
 
     def on_train_start(self) -> None:
-        """Seed again, so that dropout does not depend on what the engine drew before."""
-        if self.global_step == 0:
-            set_random_seed(self.seed + self.global_rank)
+        """Restore the schedules of a resumed run, after Lightning has restored the optimizer."""
+        for scheduler, state in zip(self.schedulers, self.scheduler_states, strict=False):
+            scheduler.load_state_dict(state)
+
+    def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
+        """Step the schedules that count iterations, and seed the step."""
+        # Here and not at the end of the batch before, where callbacks write checkpoints ahead of this module's turn.
+        if self.trainer.fit_loop.total_batch_idx:
+            for scheduler in self.schedulers:
+                if not scheduler.by_epoch:
+                    scheduler.step()
+        self._seed_step(batch_idx)
+
+    def _seed_step(self, batch_idx: int) -> None:
+        seed_generators(derived_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         """Losses of one batch.
 
         Raises:
-            FloatingPointError: if a loss is not finite, with the sample tokens.
+            FloatingPointError: if a loss is not finite, with the tensor that is the first, and the sample tokens.
         """
         tokens = [sample.metainfo['sample_idx'] for sample in batch['data_samples']]
+        self.tokens.extend(tokens)
         data = self.detector.data_preprocessor(batch, True)
         try:
-            losses = self.detector(**data, mode='loss')
-        except FloatingPointError as error:
-            raise FloatingPointError(f'{error} Step {self.global_step}, samples {tokens}.') from error
-        loss, values = self.detector.parse_losses(losses)
-        if not loss.isfinite():
+            loss, values = self.detector.parse_losses(self.detector(**data, mode='loss'))
             bad = [name for name, value in values.items() if not torch.isfinite(torch.as_tensor(value)).all()]
-            raise FloatingPointError(f'{", ".join(bad)} not finite at step {self.global_step}, samples {tokens}')
+            if bad:
+                raise FloatingPointError(f'not finite: {", ".join(bad)}')
+        except FloatingPointError as error:
+            # Written before the search, which runs the detector again.
+            path = self._save_for_inspection()
+            self._seed_step(batch_idx)
+            self._stop(f'{first_not_finite(self.detector, data)} is not finite ({error})', path)
         values['lr'] = self.trainer.optimizers[0].param_groups[0]['lr']
         self.log_dict({f'train/{name}': value for name, value in values.items()}, batch_size=len(tokens))
         self.log('loss', loss.detach(), prog_bar=True, logger=False, batch_size=len(tokens))
         return loss
 
-    def on_train_batch_end(self, outputs: dict, batch: dict, batch_idx: int) -> None:
-        """Step the schedules that count iterations."""
-        for scheduler in self.schedulers:
-            if not scheduler.by_epoch:
-                scheduler.step()
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the gradients' norm before clipping.
+
+        Raises:
+            FloatingPointError: if it is not finite, with the parameters and the sample tokens.
+        """
+        norm = gradient_norm(self.detector)
+        self.log('train/grad_norm', norm, batch_size=1)
+        # A gradient scaler looks for its scale by overflows and leaves out their steps.
+        if not norm.isfinite() and getattr(self.trainer.precision_plugin, 'scaler', None) is None:
+            names = not_finite_gradients(self.detector)
+            path = self._save_for_inspection() if self.trainer.is_global_zero else None
+            self._stop(f'the gradient of {", ".join(names[:3]) or "all parameters together"} is not finite '
+                       f'({len(names)} parameters)', path)
+        self.tokens.clear()
+
+    def _save_for_inspection(self) -> Path:
+        """Write weights and optimizer as they were before this step, and its samples.
+
+        There is no collective in it: losses may be finite in all other processes.
+        """
+        path = Path(self.trainer.default_root_dir) / NOT_FINITE
+        self.trainer.strategy.checkpoint_io.save_checkpoint({
+            'state_dict': self.state_dict(), 'optimizer': self.trainer.optimizers[0].state_dict(),
+            'epoch': self.current_epoch, 'global_step': self.global_step, 'samples': list(self.tokens),
+            'meta': self._meta()}, str(path))
+        return path
+
+    def _stop(self, reason: str, path: Path | None) -> NoReturn:
+        written = '' if path is None else f' Weights and optimizer before the step are in {path}.'
+        raise FloatingPointError(f'{reason} at step {self.global_step}, samples {", ".join(self.tokens)}.{written}')
 
     def on_train_epoch_end(self) -> None:
         """Step the schedules that count epochs."""
@@ -98,20 +154,22 @@ class DetectorModule(L.LightningModule):
             if scheduler.by_epoch:
                 scheduler.step()
 
-    def _start_evaluation(self, evaluator: dict, dataset: object) -> None:
+    def _start_evaluation(self, evaluator: dict, dataset: Dataset) -> None:
         self.evaluator = Evaluator(evaluator)
         self.evaluator.dataset_meta = dataset.metainfo
 
     def on_validation_epoch_start(self) -> None:
         """Build the evaluator."""
-        self._start_evaluation(self.cfg.val_evaluator, self.trainer.val_dataloaders.dataset)
+        self._start_evaluation(self.cfg.val_evaluator, self.trainer.datamodule.datasets['val'])
 
     def on_test_epoch_start(self) -> None:
         """Build the evaluator."""
-        self._start_evaluation(self.cfg.test_evaluator, self.trainer.test_dataloaders.dataset)
+        self._start_evaluation(self.cfg.test_evaluator, self.trainer.datamodule.datasets['test'])
 
-    def validation_step(self, batch: dict, batch_idx: int) -> None:
-        """Detect, continuing each scene's stream, and hand the detections to the evaluator."""
+    def validation_step(self, batch: dict | None, batch_idx: int) -> None:
+        """Detect, continuing each scene's stream, and hand the detections to the evaluator; None has nothing to do."""
+        if batch is None:
+            return
         data = self.detector.data_preprocessor(batch, False)
         outputs = self.detector(**data, mode='predict')
         self.evaluator.process(data_samples=outputs, data_batch=batch)
@@ -119,27 +177,24 @@ class DetectorModule(L.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Score and log."""
-        metrics = self.evaluator.evaluate(len(self.trainer.val_dataloaders.dataset))
+        """Score and log; all processes have the same scores."""
+        metrics = self.evaluator.evaluate(len(self.trainer.datamodule.datasets['val']))
         self.log_dict({name: torch.tensor(float(value)) for name, value in metrics.items()})
 
     def on_test_epoch_end(self) -> None:
         """Score; the evaluator prints its table."""
-        self.evaluator.evaluate(len(self.trainer.test_dataloaders.dataset))
+        self.evaluator.evaluate(len(self.trainer.datamodule.datasets['test']))
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Add the schedules, and what the weights belong to."""
         checkpoint['param_schedulers'] = [scheduler.state_dict() for scheduler in self.schedulers]
-        checkpoint['meta'] = {
-            'config': self.cfg.pretty_text,
-            'dataset_meta': {'classes': list(self.trainer.datamodule.train_dataloader().dataset.metainfo['classes'])},
-            'bevformer_plugin': bevformer_plugin.__version__, 'epoch': self.current_epoch}
+        checkpoint['meta'] = self._meta()
+
+    def _meta(self) -> dict:
+        return {'config': self.cfg.pretty_text,
+                'dataset_meta': {'classes': list(self.trainer.datamodule.datasets['train'].metainfo['classes'])},
+                'bevformer_plugin': bevformer_plugin.__version__, 'epoch': self.current_epoch}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Keep the schedules' states until they are built."""
-        self._scheduler_states = checkpoint.get('param_schedulers', [])
-
-    def on_train_epoch_start(self) -> None:
-        """Restore the schedules of a resumed run."""
-        for scheduler, state in zip(self.schedulers, self.__dict__.pop('_scheduler_states', []), strict=False):
-            scheduler.load_state_dict(state)
+        self.scheduler_states = checkpoint.get('param_schedulers', [])

@@ -1,58 +1,102 @@
 """Whole runs: training under Lightning or MMEngine, and testing."""
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner, set_random_seed
 
-from .callbacks import EpochReport
-from .checkpoints import BEST, LAST, AtomicCheckpointIO, load_weights
+from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
+
+from .callbacks import EpochReport, LastCheckpoint, ValidationPlan
+from .checkpoints import BEST, LAST, SAFE_GLOBALS, AtomicCheckpointIO, checkpoint_to_resume, load_weights
+from .config import check_evaluation
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
 
 
 def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | str = 'auto',
-                         accelerator: str = 'auto', precision: str = '32-true',
-                         resume_from: str | None = None) -> None:
-    """Train a config under Lightning; checkpoints, logs and the config end up in ``work_dir``."""
-    MMLogger.get_instance('bevformer_plugin', log_file=str(work_dir / 'train.log'))
+                         accelerator: str = 'auto', precision: str = '32-true', resume: str | None = None) -> None:
+    """Train a config under Lightning; checkpoints, logs and the config end up in ``work_dir``.
+
+    ``resume`` is a checkpoint of such a run, or 'newest'.
+    """
+    _quieten()
+    data = DetectorDataModule(cfg, ('train', 'val'), seed)
+    check_evaluation(cfg.val_evaluator, data.datasets['val'])
     set_random_seed(seed)
     module = DetectorModule(cfg, seed)
+    _start_log(work_dir, append=resume is not None)
     module.detector.init_weights()
     if cfg.get('load_from'):
         load_weights(module.detector, cfg.load_from)
-    data = DetectorDataModule(cfg, seed)
-    data.train_dataloader(), data.val_dataloader()  # a missing file should not cost an epoch
-    cfg.dump(str(work_dir / 'config.py'))
-    clip = cfg.optim_wrapper.get('clip_grad') or {}
-    last = ModelCheckpoint(work_dir, filename=Path(LAST).stem, enable_version_counter=False)
-    best = ModelCheckpoint(work_dir, filename=Path(BEST).stem, monitor='nuscenes/NDS', mode='max',
-                           enable_version_counter=False)
-    with _device_errors():
-        trainer = L.Trainer(
-            accelerator=accelerator, devices=devices, precision=precision, max_epochs=cfg.train_cfg.max_epochs,
-            check_val_every_n_epoch=min(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.max_epochs),
-            num_sanity_val_steps=0, gradient_clip_val=clip.get('max_norm'),
-            accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
-            use_distributed_sampler=False, default_root_dir=work_dir,
-            log_every_n_steps=cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10),
-            logger=[TensorBoardLogger(work_dir, name='', version='tensorboard'),
-                    CSVLogger(work_dir, name='', version='csv')],
-            callbacks=[last, best, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(),
-            plugins=[AtomicCheckpointIO()])
+    resume_from = None if resume is None else checkpoint_to_resume(work_dir, resume)
+    if rank_zero_only.rank == 0:
+        cfg.dump(str(work_dir / 'config.py'))
+    trainer = _trainer(cfg, work_dir, devices, accelerator, precision, resume is not None)
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
-    score = best.best_model_score
+    score = trainer.checkpoint_callback.best_model_score
     print_log(f"last checkpoint: {work_dir / LAST}" +
               (f'\nbest checkpoint: {work_dir / BEST} (NDS {float(score):.4f})' if score is not None else ''),
               logger='current')
+
+
+def _quieten() -> None:
+    """Let only the first of several processes speak, and Lightning not warn of what is taken care of here."""
+    for handled in ('.*your dataloader is not resumable', '.*sync_dist=True. when logging on epoch level'):
+        warnings.filterwarnings('ignore', message=handled)
+    if rank_zero_only.rank:
+        MMLogger.get_instance('bevformer_plugin', log_level='ERROR')
+
+
+def _start_log(work_dir: Path, append: bool) -> None:
+    """Log to the console and to ``train.log``."""
+    if not rank_zero_only.rank:
+        MMLogger.get_instance('bevformer_plugin', log_file=str(work_dir / 'train.log'),
+                              file_mode='a' if append else 'w')
+
+
+def _trainer(cfg: Config, work_dir: Path, devices: int | str, accelerator: str, precision: str,
+             resumed: bool) -> L.Trainer:
+    """Lightning's trainer as the config wants it.
+
+    Raises:
+        ValueError: if there are no such devices.
+    """
+    hooks = cfg.get('default_hooks') or {}
+    saving = hooks.get('checkpoint') or {}
+    by_epoch, interval = saving.get('by_epoch', True), saving.get('interval', 1)
+    interval = interval if interval > 0 else cfg.train_cfg.max_epochs
+    best = ModelCheckpoint(work_dir, filename=Path(BEST).stem, monitor='nuscenes/NDS', mode='max',
+                           enable_version_counter=False, save_on_train_epoch_end=False)
+    last = LastCheckpoint(work_dir / LAST, epochs=interval if by_epoch else 1, steps=None if by_epoch else interval)
+    plan = ValidationPlan(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.get('val_begin', 1))
+    with _device_errors():
+        return L.Trainer(
+            accelerator=accelerator, devices=devices, precision=precision, max_epochs=cfg.train_cfg.max_epochs,
+            num_sanity_val_steps=0, gradient_clip_val=(cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm'),
+            accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
+            use_distributed_sampler=False, default_root_dir=work_dir,
+            log_every_n_steps=(hooks.get('logger') or {}).get('interval', 10),
+            logger=[TensorBoardLogger(work_dir, name='', version='tensorboard'),
+                    CSVLogger(work_dir, name='', version=_csv_version(work_dir, resumed))],
+            callbacks=[best, last, plan, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(),
+            plugins=[AtomicCheckpointIO()])
+
+
+def _csv_version(work_dir: Path, resumed: bool) -> str:
+    """A folder for this run's table, since Lightning's logger deletes one that is there."""
+    return f"csv_resumed_{len(list(work_dir.glob('csv*')))}" if resumed else 'csv'
 
 
 @contextmanager
@@ -71,33 +115,37 @@ def progress_bar() -> list[TQDMProgressBar]:
 
 def test_with_lightning(cfg: Config, checkpoint: str, devices: int | str = 'auto', accelerator: str = 'auto') -> None:
     """Stream over the test dataloader and let ``cfg.test_evaluator`` write and score the results."""
+    _quieten()
+    data = DetectorDataModule(cfg, ('test',))
+    check_evaluation(cfg.test_evaluator, data.datasets['test'])
     module = DetectorModule(cfg)
     load_weights(module.detector, checkpoint)
     with _device_errors():
         trainer = L.Trainer(accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False,
                             use_distributed_sampler=False, enable_model_summary=False, callbacks=progress_bar(),
                             enable_progress_bar=sys.stderr.isatty())
-    trainer.test(module, datamodule=DetectorDataModule(cfg), verbose=False)
+    trainer.test(module, datamodule=data, verbose=False)
 
 
-class SeedAtStart(Hook):
-    """Seeds where :class:`DetectorModule` does, so that both engines take the same first step."""
+class SeedSteps(Hook):
+    """Seeds every step as :class:`DetectorModule` does, so that both engines take the same steps."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Seed before the very first step."""
-        if runner.iter == 0:
-            set_random_seed(self.seed + runner.rank)
+        """Seed one step."""
+        seed_generators(derived_seed(self.seed, runner.epoch, batch_idx, runner.rank))
 
 
-def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume_from: str | None = None) -> None:
-    """Train a config under MMEngine's Runner."""
+def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | None = None) -> None:
+    """Train a config under MMEngine's Runner; ``resume`` is one of its checkpoints, or 'newest'."""
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)
-    if resume_from is not None:
-        cfg.load_from, cfg.resume = resume_from, True
+    if resume is not None:
+        # Without a file the Runner looks for its newest one.
+        cfg.load_from, cfg.resume = None if resume == 'newest' else resume, True
     runner = Runner.from_cfg(cfg)
-    runner.register_hook(SeedAtStart(seed))
-    runner.train()
+    runner.register_hook(SeedSteps(seed))
+    with torch.serialization.safe_globals(SAFE_GLOBALS):  # MMEngine's checkpoints hold more than tensors
+        runner.train()

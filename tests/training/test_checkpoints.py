@@ -35,12 +35,13 @@ def test_an_interrupted_write_leaves_the_older_checkpoint(tmp_path):
 
 
 def test_damaged_checkpoints_are_named_and_passed_over(tmp_path):
-    torch.save({'epoch': 1}, tmp_path / 'old.ckpt')
-    torch.save({'epoch': 2, 'weight': torch.zeros(1000)}, tmp_path / 'cut.ckpt')
-    (tmp_path / 'cut.ckpt').write_bytes((tmp_path / 'cut.ckpt').read_bytes()[:1500])
-    with pytest.raises(ValueError, match=r'cut\.ckpt is damaged'):
-        read_checkpoint(str(tmp_path / 'cut.ckpt'))
-    assert newest_checkpoint(tmp_path) == str(tmp_path / 'old.ckpt')
-    (tmp_path / 'old.ckpt').unlink()
+    torch.save({'epoch': 1}, tmp_path / 'best_NDS.ckpt')
+    torch.save({'epoch': 2, 'weight': torch.zeros(1000)}, tmp_path / 'last.ckpt')
+    (tmp_path / 'last.ckpt').write_bytes((tmp_path / 'last.ckpt').read_bytes()[:1500])
+    torch.save({'epoch': 3}, tmp_path / 'not_finite.ckpt')
+    with pytest.raises(ValueError, match=r'last\.ckpt is damaged'):
+        read_checkpoint(str(tmp_path / 'last.ckpt'))
+    assert newest_checkpoint(tmp_path) == str(tmp_path / 'best_NDS.ckpt')
+    (tmp_path / 'best_NDS.ckpt').unlink()
     with pytest.raises(FileNotFoundError, match='nothing to resume'):
         newest_checkpoint(tmp_path)
