@@ -35,6 +35,8 @@ class BEVFormerHead(BaseModule):
         num_query_groups: groups of M queries trained side by side, each matched on its own; detection uses the first
             alone (Group DETR, arXiv 2207.13085).
         proposals: config of :class:`BEVProposals`, which then makes the queries; None learns them, as published.
+        bev_embedding_std: spread of the initial BEV queries. 1 as published; what a small model sees of the images
+            drowns in it for its first thousand steps.
 
     Raises:
         ValueError: if there are no queries or no groups, or proposals are asked for several groups.
@@ -42,8 +44,8 @@ class BEVFormerHead(BaseModule):
 
     def __init__(self, num_classes: int, transformer: dict, criterion: dict, box_coder: dict, grid: BEVGrid,
                  num_cameras: int, num_levels: int, ego_motion: dict | None = None, embed_dims: int = 256,
-                 num_query: int = 900, num_query_groups: int = 1,
-                 proposals: dict | None = None) -> None:
+                 num_query: int = 900, num_query_groups: int = 1, proposals: dict | None = None,
+                 bev_embedding_std: float = 1.0) -> None:
         super().__init__()
         if num_query < 1 or num_query_groups < 1:
             raise ValueError(f'num_query and num_query_groups are at least 1, got {num_query} and {num_query_groups}')
@@ -61,6 +63,7 @@ class BEVFormerHead(BaseModule):
         self.box_coder = TASK_UTILS.build(box_coder)
         self.positional_encoding = LearnedPositionalEncoding(embed_dims // 2, grid.bev_h, grid.bev_w)
         self.bev_embedding = nn.Embedding(grid.num_queries, embed_dims)
+        nn.init.normal_(self.bev_embedding.weight, std=bev_embedding_std)
         if proposals is None:
             self.proposals = None
             self.query_embedding = nn.Embedding(num_query_groups * num_query, 2 * embed_dims)

@@ -52,8 +52,9 @@ class PerspectiveSupervision(BaseModule):
         shared = self.shared(features.flatten(0, 1))
         heatmap = self.heatmap(shared).float().sigmoid().clamp(1e-4, 1 - 1e-4).unflatten(0, features.shape[:2])
         values = self.values(shared).float().unflatten(0, features.shape[:2]).permute(0, 1, 3, 4, 2)  # BxNxhxwx6
-        target, value_target = torch.zeros_like(heatmap), torch.zeros_like(values)
-        holds_center = torch.zeros_like(values[..., :1])
+        # Written in place through views, so the memory's layout is given, not that of the channels-last predictions.
+        target, value_target, holds_center = (
+            torch.zeros(shape, device=values.device) for shape in (heatmap.shape, values.shape, values[..., :1].shape))
         for sample, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
             if len(boxes):
                 self._draw(target[sample], value_target[sample], holds_center[sample], boxes, labels,
@@ -81,9 +82,10 @@ class PerspectiveSupervision(BaseModule):
         extent = (cells[:, :, 1:].amax(2) - cells[:, :, 1:].amin(2)).amin(-1)  # Nxn, the shorter side
         camera, index = seen.nonzero(as_tuple=True)
         center, depth, extent = center[camera, index], depth[camera, index, 0], extent[camera, index]
-        x, y = center.long().unbind(1)
-        draw_centers(heatmap.flatten(0, 1), camera * heatmap.shape[1] + labels[index], torch.stack([x, y], dim=1),
+        cell = center.long()  # (column, row)
+        draw_centers(heatmap.view(-1, height, width), camera * heatmap.shape[1] + labels[index], cell,
                      (extent / 4).floor().clamp(1.0, 6.0))
-        offset = center - torch.stack([x, y], dim=1) - 0.5
+        offset = center - cell - 0.5
+        x, y = cell.unbind(1)
         values[camera, y, x] = torch.cat([offset, depth[:, None].log(), boxes.dims[index].log().to(offset)], dim=1)
         holds_center[camera, y, x] = 1

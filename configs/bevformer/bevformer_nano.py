@@ -9,16 +9,16 @@ _base_ = [
 data_root = 'data/synthetic'
 cameras = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
 image_size = (320, 180)
-bev_grid = (40, 40)
+bev_grid = (64, 64)
+point_cloud_range = [-51.2, -51.2, -3.0, 51.2, 51.2, 1.0]  # low: the four heights of a pillar lie on objects
 embed_dims = 64
 base_channels = 16
-code_weights = [1.0] * 10  # velocity weighs as much as the rest: there is little time to learn it
 max_epochs = 2
 
 loss_heatmap = dict(type='mmdet.GaussianFocalLoss', loss_weight=1.0)
 model = dict(
     bev_grid=bev_grid,
-    point_cloud_range=_base_.point_cloud_range,
+    point_cloud_range=point_cloud_range,
     num_cameras=len(cameras),
     grid_mask=None,
     data_preprocessor=dict(
@@ -48,17 +48,17 @@ model = dict(
         num_classes=len(_base_.class_names),
         embed_dims=embed_dims,
         num_query=150,
-        criterion=dict(code_weights=code_weights),
+        bev_embedding_std=0.05,
         proposals=dict(
             type='BEVProposals',
             loss_heatmap=loss_heatmap,
             loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25),
-            code_weights=code_weights),
+            code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]),
         transformer=dict(
             num_heads=4,
             feedforward_channels=192,
             dropout=0.0,
-            encoder=dict(num_layers=2),
+            encoder=dict(num_layers=1, sca_num_points=4),
             decoder=dict(num_layers=2))))
 
 train_dataloader = dict(
