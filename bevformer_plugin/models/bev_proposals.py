@@ -2,6 +2,7 @@
 from dataclasses import dataclass
 
 import torch
+from mmdet.utils import reduce_mean
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
@@ -133,7 +134,7 @@ class BEVProposals(BaseModule):
         weight = torch.zeros_like(boxes)
         for sample, (labels, truth) in enumerate(zip(gt_labels, gt_boxes, strict=True)):
             self._draw(target[sample], box_target[sample], weight[sample], labels, truth)
-        num_centers = max(1, int((weight[..., 0] > 0).sum()))
+        num_centers = reduce_mean((weight[..., 0] > 0).sum().float()).clamp(min=1).item()
         heat = heatmap.sigmoid().clamp(1e-4, 1 - 1e-4)
         return {'proposal.loss_heatmap': self.loss_heatmap(heat, target, avg_factor=num_centers),
                 'proposal.loss_bbox': self.loss_bbox(boxes, box_target, weight, avg_factor=num_centers)}

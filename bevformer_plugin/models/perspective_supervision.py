@@ -1,5 +1,6 @@
 """Supervision of the camera features in each camera's own view."""
 import torch
+from mmdet.utils import reduce_mean
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.model import BaseModule, bias_init_with_prob
@@ -59,7 +60,7 @@ class PerspectiveSupervision(BaseModule):
             if len(boxes):
                 self._draw(target[sample], value_target[sample], holds_center[sample], boxes, labels,
                            lidar2img[sample], image_hw)
-        num_centers = max(1.0, float(holds_center.sum()))
+        num_centers = reduce_mean(holds_center.sum()).clamp(min=1).item()
         return {
             'perspective.loss_heatmap': self.loss_heatmap(heatmap, target, avg_factor=num_centers),
             'perspective.loss_values': self.loss_values(values, value_target, holds_center.expand_as(values),
