@@ -70,10 +70,13 @@ class DetectorModule(L.LightningModule):
             self.detector.to(memory_format=torch.channels_last)
 
     def on_fit_start(self) -> None:
+        """Prepare the detector as MMEngine's Runner does, beyond what Lightning does."""
+        self.detector.to(self.device)  # tells the preprocessor
+        self.detector.train()  # norm_eval and frozen stages take effect in mmdet's own train()
+
+    def on_test_start(self) -> None:
         """Tell the preprocessor the device, which Lightning's own ``to`` does not."""
         self.detector.to(self.device)
-
-    on_test_start = on_fit_start
 
     def on_train_start(self) -> None:
         """Restore the schedules of a resumed run, after Lightning has restored the optimizer."""
