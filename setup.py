@@ -15,6 +15,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['bevformer_plugin', 'bevformer_plugin.*']),
+    package_data={'bevformer_plugin.ops.native': ['*.cpp']},
     python_requires='>=3.10,<3.13',
     # mmdet3d is named without its own requirements in requirements.txt: it asks for open3d, which nothing here uses.
     install_requires=[

@@ -1,0 +1,134 @@
+// Multi-scale deformable attention on CPUs, float32: the definition as loops, vectorised over channels.
+//
+// value (B, S, H, C), shapes (L, 2) of (height, width), locations (B, Q, H, L, P, 2) of (x, y) in fractions of a
+// level, weights (B, Q, H, L, P), output (B, Q, H, C). All contiguous.
+#include <cmath>
+#include <cstdint>
+
+namespace {
+
+struct Corners {
+    int64_t offset[4];  // in positions of the level; -1 outside
+    float weight[4];
+    float fx, fy;
+};
+
+// Bilinear corners of a location, the top left one first; false where no corner is inside.
+inline bool find_corners(const float* location, int64_t height, int64_t width, Corners& corners) {
+    const float x = location[0] * width - 0.5f, y = location[1] * height - 0.5f;
+    if (!(x > -1 && y > -1 && x < width && y < height)) return false;  // also where one is not a number
+    const int64_t left = static_cast<int64_t>(std::floor(x)), top = static_cast<int64_t>(std::floor(y));
+    corners.fx = x - left;
+    corners.fy = y - top;
+    const float wx[2] = {1 - corners.fx, corners.fx}, wy[2] = {1 - corners.fy, corners.fy};
+    for (int corner = 0; corner < 4; ++corner) {
+        const int64_t row = top + corner / 2, column = left + corner % 2;
+        const bool inside = row >= 0 && row < height && column >= 0 && column < width;
+        corners.offset[corner] = inside ? row * width + column : -1;
+        corners.weight[corner] = wy[corner / 2] * wx[corner % 2];
+    }
+    return true;
+}
+
+// FIXED is the number of channels where it is known when compiling, or 0.
+template <int FIXED>
+void forward(const float* value, const int64_t* shapes, const float* locations, const float* weights, float* output,
+             int64_t B, int64_t S, int64_t H, int64_t channels, int64_t Q, int64_t L, int64_t P) {
+    const int64_t C = FIXED ? FIXED : channels;
+#pragma omp parallel for schedule(static)
+    for (int64_t row = 0; row < B * Q; ++row) {
+        for (int64_t h = 0; h < H; ++h) {
+            float* out = output + (row * H + h) * C;
+            for (int64_t c = 0; c < C; ++c) out[c] = 0;
+            const float* level = value + (row / Q * S * H + h) * C;
+            for (int64_t l = 0; l < L; ++l) {
+                const int64_t height = shapes[2 * l], width = shapes[2 * l + 1];
+                for (int64_t p = 0; p < P; ++p) {
+                    const int64_t sample = ((row * H + h) * L + l) * P + p;
+                    Corners corners;
+                    if (!find_corners(locations + 2 * sample, height, width, corners)) continue;
+                    for (int corner = 0; corner < 4; ++corner) {
+                        if (corners.offset[corner] < 0) continue;
+                        const float factor = weights[sample] * corners.weight[corner];
+                        const float* v = level + corners.offset[corner] * H * C;
+#pragma omp simd
+                        for (int64_t c = 0; c < C; ++c) out[c] += factor * v[c];
+                    }
+                }
+                level += height * width * H * C;
+            }
+        }
+    }
+}
+
+// A sample and head is one thread's, so that no two threads add to the same gradient. grad_value comes in as zeros.
+template <int FIXED>
+void backward(const float* grad_output, const float* value, const int64_t* shapes, const float* locations,
+              const float* weights, float* grad_value, float* grad_locations, float* grad_weights, int64_t B, int64_t S,
+              int64_t H, int64_t channels, int64_t Q, int64_t L, int64_t P) {
+    const int64_t C = FIXED ? FIXED : channels;
+#pragma omp parallel for schedule(static)
+    for (int64_t pair = 0; pair < B * H; ++pair) {
+        const int64_t b = pair / H, h = pair % H;
+        for (int64_t row = b * Q; row < (b + 1) * Q; ++row) {
+            const float* grad = grad_output + (row * H + h) * C;
+            int64_t start = (b * S * H + h) * C;
+            for (int64_t l = 0; l < L; ++l) {
+                const int64_t height = shapes[2 * l], width = shapes[2 * l + 1];
+                for (int64_t p = 0; p < P; ++p) {
+                    const int64_t sample = ((row * H + h) * L + l) * P + p;
+                    float* grad_location = grad_locations + 2 * sample;
+                    grad_location[0] = grad_location[1] = grad_weights[sample] = 0;
+                    Corners corners;
+                    if (!find_corners(locations + 2 * sample, height, width, corners)) continue;
+                    float dot[4] = {0, 0, 0, 0};
+                    for (int corner = 0; corner < 4; ++corner) {
+                        if (corners.offset[corner] < 0) continue;
+                        const int64_t place = start + corners.offset[corner] * H * C;
+                        const float factor = weights[sample] * corners.weight[corner];
+                        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+                        for (int64_t c = 0; c < C; ++c) {
+                            sum += grad[c] * value[place + c];
+                            grad_value[place + c] += factor * grad[c];
+                        }
+                        dot[corner] = sum;
+                    }
+                    for (int corner = 0; corner < 4; ++corner) {
+                        grad_weights[sample] += corners.weight[corner] * dot[corner];
+                    }
+                    grad_location[0] = weights[sample] * width *
+                        ((1 - corners.fy) * (dot[1] - dot[0]) + corners.fy * (dot[3] - dot[2]));
+                    grad_location[1] = weights[sample] * height *
+                        ((1 - corners.fx) * (dot[2] - dot[0]) + corners.fx * (dot[3] - dot[1]));
+                }
+                start += height * width * H * C;
+            }
+        }
+    }
+}
+
+}  // namespace
+
+#define FOR_CHANNELS(function, ...)                          \
+    switch (C) {                                             \
+        case 8: return function<8>(__VA_ARGS__);             \
+        case 16: return function<16>(__VA_ARGS__);           \
+        case 32: return function<32>(__VA_ARGS__);           \
+        default: return function<0>(__VA_ARGS__);            \
+    }
+
+extern "C" {
+
+void msda_forward(const float* value, const int64_t* shapes, const float* locations, const float* weights,
+                  float* output, int64_t B, int64_t S, int64_t H, int64_t C, int64_t Q, int64_t L, int64_t P) {
+    FOR_CHANNELS(forward, value, shapes, locations, weights, output, B, S, H, C, Q, L, P)
+}
+
+void msda_backward(const float* grad_output, const float* value, const int64_t* shapes, const float* locations,
+                   const float* weights, float* grad_value, float* grad_locations, float* grad_weights, int64_t B,
+                   int64_t S, int64_t H, int64_t C, int64_t Q, int64_t L, int64_t P) {
+    FOR_CHANNELS(backward, grad_output, value, shapes, locations, weights, grad_value, grad_locations, grad_weights,
+                 B, S, H, C, Q, L, P)
+}
+}
