@@ -73,6 +73,8 @@ def new_work_dir(path: str, overwrite: bool, resume: bool) -> Path:
         raise FileExistsError(f'{folder} has files of another run: continue it with --resume, replace it with '
                               '--overwrite, or give another --work-dir')
     folder.mkdir(parents=True, exist_ok=True)
+    for unfinished in folder.glob('.*.ckpt.*.tmp'):
+        unfinished.unlink()  # of a process killed while it wrote
     if overwrite and not resume:
         for name in CHECKPOINTS:
             (folder / name).unlink(missing_ok=True)

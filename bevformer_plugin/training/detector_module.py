@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
 from mmengine.optim import build_optim_wrapper
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 import bevformer_plugin
@@ -82,6 +83,19 @@ class DetectorModule(L.LightningModule):
         """Restore the schedules of a resumed run, after Lightning has restored the optimizer."""
         for scheduler, state in zip(self.schedulers, self.scheduler_states, strict=False):
             scheduler.load_state_dict(state)
+        if isinstance(self.trainer.model, DistributedDataParallel):
+            # It lays out its buckets anew after the first backward pass it sees, in the order of that pass, and sums
+            # over three processes depend on the layout. So it sees the same pass in a fresh and in a resumed run.
+            self.trainer.model().backward()
+            self.zero_grad()
+
+    def forward(self) -> Tensor:
+        """A 0 whose backward pass reaches all parameters, the last first."""
+        zero = torch.zeros((), device=self.device)
+        for parameter in self.detector.parameters():
+            if parameter.requires_grad:
+                zero = zero + 0 * parameter.sum()
+        return zero
 
     def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
         """Step the schedules that count iterations, and seed the step."""

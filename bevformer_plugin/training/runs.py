@@ -15,6 +15,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner, set_random_seed
+from mmengine.utils.dl_utils import set_multi_processing
 
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 
@@ -31,7 +32,7 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
 
     ``resume`` is a checkpoint of such a run, or 'newest'.
     """
-    _quieten()
+    _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
     check_evaluation(cfg.val_evaluator, data.datasets['val'])
     set_random_seed(seed)
@@ -51,8 +52,11 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
               logger='current')
 
 
-def _quieten() -> None:
-    """Let only the first of several processes speak, and Lightning not warn of what is taken care of here."""
+def _prepare_process(cfg: Config) -> None:
+    """Set up workers as the Runner does; only the first of several processes speaks, and Lightning does not warn of
+    what is taken care of here.
+    """
+    set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
     for handled in ('.*your dataloader is not resumable', '.*sync_dist=True. when logging on epoch level'):
         warnings.filterwarnings('ignore', message=handled)
     if rank_zero_only.rank:
@@ -115,7 +119,7 @@ def progress_bar() -> list[TQDMProgressBar]:
 
 def test_with_lightning(cfg: Config, checkpoint: str, devices: int | str = 'auto', accelerator: str = 'auto') -> None:
     """Stream over the test dataloader and let ``cfg.test_evaluator`` write and score the results."""
-    _quieten()
+    _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('test',))
     check_evaluation(cfg.test_evaluator, data.datasets['test'])
     module = DetectorModule(cfg)
