@@ -31,7 +31,7 @@ class DetectionTransformerDecoderLayer(BaseModule):
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
 
     def forward(self, query: Tensor, query_pos: Tensor, bev_embed: Tensor, reference_points: Tensor,
-                bev_shape: Tensor, num_groups: int) -> Tensor:
+                bev_shape: Tensor) -> Tensor:
         """One layer.
 
         Args:
@@ -40,14 +40,12 @@ class DetectionTransformerDecoderLayer(BaseModule):
             bev_embed: (B, Q, C).
             reference_points: (B, M, 2) fractions of the grid.
             bev_shape: (1, 2) integer (bev_h, bev_w).
-            num_groups: the M queries are this many groups that do not see each other.
 
         Returns:
             (B, M, C).
         """
-        groups = (len(query) * num_groups, -1, query.shape[-1])
-        with_pos, content = (query + query_pos).reshape(groups), query.reshape(groups)
-        attended = self.self_attention(with_pos, with_pos, content, need_weights=False)[0].reshape(query.shape)
+        with_pos = query + query_pos
+        attended = self.self_attention(with_pos, with_pos, query, need_weights=False)[0]
         query = self.norms[0](query + self.dropout(attended))
 
         offsets, weights = (x.squeeze(3) for x in self.cross_attention.predict_sampling(query + query_pos))
@@ -75,8 +73,7 @@ class DetectionTransformerDecoder(BaseModule):
             for _ in range(num_layers))
 
     def forward(self, query: Tensor, query_pos: Tensor, bev_embed: Tensor, reference_points: Tensor,
-                bev_hw: tuple[int, int], reg_branches: nn.ModuleList | None, num_groups: int = 1,
-                ) -> tuple[Tensor, Tensor]:
+                bev_hw: tuple[int, int], reg_branches: nn.ModuleList | None) -> tuple[Tensor, Tensor]:
         """Decode object queries.
 
         Args:
@@ -86,23 +83,20 @@ class DetectionTransformerDecoder(BaseModule):
             reference_points: (B, M, 3) in (x, y, z), fractions of the range.
             bev_hw: (bev_h, bev_w).
             reg_branches: one per layer; rows 0, 1 and 4 of their output move x, y and z. None keeps the points.
-            num_groups: groups of queries that do not see each other.
 
         Returns:
             states (L, B, M, C) and references (L + 1, B, M, 3), where references[l] is what layer l used. The points
             are detached between layers.
 
         Raises:
-            ValueError: if the queries do not divide into the groups, or there is not one branch per layer.
+            ValueError: if there is not one branch per layer.
         """
-        if query.shape[1] % num_groups:
-            raise ValueError(f'{query.shape[1]} queries do not divide into {num_groups} groups')
         if reg_branches is not None and len(reg_branches) != self.num_layers:
             raise ValueError(f'{self.num_layers} decoder layers need as many reg_branches, got {len(reg_branches)}')
         bev_shape = torch.tensor([bev_hw], device=query.device)
         states, references = [], [reference_points]
         for index, layer in enumerate(self.layers):
-            query = layer(query, query_pos, bev_embed, references[-1][..., :2], bev_shape, num_groups)
+            query = layer(query, query_pos, bev_embed, references[-1][..., :2], bev_shape)
             states.append(query)
             refined = references[-1]
             if reg_branches is not None:

@@ -32,29 +32,24 @@ class BEVFormerHead(BaseModule):
         ego_motion: see :meth:`EgoAlignment.from_config`; the detector sets it.
         embed_dims: channels C, as the neck's output.
         num_query: object queries M.
-        num_query_groups: groups of M queries trained side by side, each matched on its own; detection uses the first
-            alone (Group DETR, arXiv 2207.13085).
         proposals: config of :class:`BEVProposals`, which then makes the queries; None learns them, as published.
         bev_embedding_std: spread of the initial BEV queries. 1 as published; what a small model sees of the images
             drowns in it for its first thousand steps.
 
     Raises:
-        ValueError: if there are no queries or no groups, or proposals are asked for several groups.
+        ValueError: if there are no queries.
     """
 
     def __init__(self, num_classes: int, transformer: dict, criterion: dict, box_coder: dict, grid: BEVGrid,
                  num_cameras: int, num_levels: int, ego_motion: dict | None = None, embed_dims: int = 256,
-                 num_query: int = 900, num_query_groups: int = 1, proposals: dict | None = None,
+                 num_query: int = 900, proposals: dict | None = None,
                  bev_embedding_std: float = 1.0) -> None:
         super().__init__()
-        if num_query < 1 or num_query_groups < 1:
-            raise ValueError(f'num_query and num_query_groups are at least 1, got {num_query} and {num_query_groups}')
-        if proposals is not None and num_query_groups > 1:
-            raise ValueError(f'proposals make one group of queries, num_query_groups={num_query_groups}')
+        if num_query < 1:
+            raise ValueError(f'num_query is at least 1, got {num_query}')
         self.num_classes = num_classes
         self.embed_dims = embed_dims
         self.num_query = num_query
-        self.num_query_groups = num_query_groups
         self.grid = grid
         self.transformer = MODELS.build({**transformer, 'num_cameras': num_cameras, 'num_levels': num_levels,
                                          'embed_dims': embed_dims, 'ego_motion': ego_motion,
@@ -66,7 +61,7 @@ class BEVFormerHead(BaseModule):
         nn.init.normal_(self.bev_embedding.weight, std=bev_embedding_std)
         if proposals is None:
             self.proposals = None
-            self.query_embedding = nn.Embedding(num_query_groups * num_query, 2 * embed_dims)
+            self.query_embedding = nn.Embedding(num_query, 2 * embed_dims)
         else:
             self.proposals = MODELS.build({**proposals, 'embed_dims': embed_dims, 'num_classes': num_classes,
                                            'grid': grid, 'num_query': num_query})
@@ -125,14 +120,11 @@ class BEVFormerHead(BaseModule):
         Returns:
             ``bev_embed`` (B, Q, C), ``all_cls_scores`` (L, B, M, num_classes) logits, and ``all_bbox_preds``
             (L, B, M, 10): (cx, cy, log l, log w, cz, log h, sin yaw, cos yaw, vx, vy), metres, cz the box's centre.
-            In training mode M counts the queries of all groups, group after group. With proposals, ``proposals`` holds
-            the scored cells.
+            With proposals, ``proposals`` holds the scored cells.
         """
-        num_groups = self.num_query_groups if self.training else 1
         outputs = {'bev_embed': bev_embed}
         if self.proposals is None:
-            query_embed = self.query_embedding.weight[:num_groups * self.num_query]
-            query_pos, query = query_embed.expand(len(bev_embed), -1, -1).chunk(2, dim=-1)
+            query_pos, query = self.query_embedding.weight.expand(len(bev_embed), -1, -1).chunk(2, dim=-1)
             reference_points, first_logits, first_boxes = None, 0.0, 0.0
         else:
             outputs['proposals'] = self.proposals(bev_embed)
@@ -140,7 +132,7 @@ class BEVFormerHead(BaseModule):
             query, query_pos, reference_points = start.content, start.position, start.reference_points
             first_logits, first_boxes = start.logits, start.boxes
         states, references = self.transformer.decode(bev_embed, query, query_pos, reference_points, self.grid,
-                                                     self.reg_branches, num_groups)
+                                                     self.reg_branches)
         low, high = states.new_tensor(self.grid.point_cloud_range).split(3)
         scores, boxes = [], []
         for layer, (state, reference) in enumerate(zip(states, references[:-1], strict=True)):
@@ -158,12 +150,7 @@ class BEVFormerHead(BaseModule):
             boxes = instances.bboxes_3d.to(device)
             gt_boxes.append(torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], dim=-1).float())
             gt_labels.append(instances.labels_3d.to(device))
-        # A group is to the criterion what a sample is: LxBxGMxK -> LxBGxMxK.
-        cls_scores, bbox_preds = (outputs[key].unflatten(2, (-1, self.num_query)).flatten(1, 2)
-                                  for key in ('all_cls_scores', 'all_bbox_preds'))
-        num_groups = cls_scores.shape[1] // len(gt_boxes)
-        losses = self.criterion(cls_scores, bbox_preds, [labels for labels in gt_labels for _ in range(num_groups)],
-                                [boxes for boxes in gt_boxes for _ in range(num_groups)])
+        losses = self.criterion(outputs['all_cls_scores'], outputs['all_bbox_preds'], gt_labels, gt_boxes)
         if self.proposals is not None:
             losses.update(self.proposals.loss(outputs['proposals'], gt_labels, gt_boxes))
         return losses

@@ -100,7 +100,7 @@ class BEVFormerTransformer(BaseModule):
                             grid)
 
     def decode(self, bev_embed: Tensor, query: Tensor, query_pos: Tensor, reference_points: Tensor | None,
-               grid: BEVGrid, reg_branches: nn.ModuleList | None, num_groups: int = 1) -> tuple[Tensor, Tensor]:
+               grid: BEVGrid, reg_branches: nn.ModuleList | None) -> tuple[Tensor, Tensor]:
         """Decode the object queries.
 
         Args:
@@ -110,12 +110,10 @@ class BEVFormerTransformer(BaseModule):
             reference_points: (B, M, 3) fractions of the range; None predicts them from ``query_pos``.
             grid: the BEV grid.
             reg_branches: refine the reference points between layers; None keeps them.
-            num_groups: the M queries are this many groups that do not see each other.
 
         Returns:
             states (L, B, M, C) and references (L + 1, B, M, 3), references[l] being what layer l used.
         """
         if reference_points is None:
             reference_points = self.reference_points(query_pos).sigmoid()
-        return self.decoder(query, query_pos, bev_embed, reference_points, (grid.bev_h, grid.bev_w), reg_branches,
-                            num_groups)
+        return self.decoder(query, query_pos, bev_embed, reference_points, (grid.bev_h, grid.bev_w), reg_branches)

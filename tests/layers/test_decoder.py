@@ -1,4 +1,4 @@
-"""The detection decoder: refinement, batches, groups."""
+"""The detection decoder: refinement, batches, where it looks."""
 import pytest
 import torch
 from torch import nn
@@ -63,16 +63,6 @@ def test_samples_are_independent(decoder, branches, inputs):
         torch.testing.assert_close(references[:, sample:sample + 1], alone[1], atol=1e-5, rtol=1e-5)
 
 
-def test_groups_do_not_see_each_other(decoder, branches, inputs):
-    query, query_pos, bev_embed, points = inputs
-    states, _ = decoder(*inputs, BEV_HW, branches, num_groups=2)
-    for group in (slice(0, 3), slice(3, 6)):
-        alone, _ = decoder(query[:, group], query_pos[:, group], bev_embed, points[:, group], BEV_HW, branches)
-        torch.testing.assert_close(states[:, :, group], alone, atol=1e-5, rtol=1e-5)
-    one_group, _ = decoder(*inputs, BEV_HW, branches)
-    assert not torch.allclose(states, one_group, atol=1e-3)
-
-
 def test_looks_at_the_bev_around_its_points(decoder, inputs):
     """A change of the BEV far from all points reaches no query; one under a point reaches that query."""
     query, query_pos, bev_embed, _ = inputs
@@ -93,8 +83,6 @@ def test_looks_at_the_bev_around_its_points(decoder, inputs):
 
 
 def test_what_does_not_fit_is_refused(decoder, branches, inputs):
-    with pytest.raises(ValueError, match='6 queries do not divide into 4 groups'):
-        decoder(*inputs, BEV_HW, branches, num_groups=4)
     with pytest.raises(ValueError, match='3 decoder layers need as many reg_branches, got 2'):
         decoder(*inputs, BEV_HW, branches[:2])
     with pytest.raises(ValueError, match='24 positions'):

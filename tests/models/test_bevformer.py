@@ -129,25 +129,6 @@ def test_ego_motion_is_relative_to_the_previous_frame_of_the_queue(build_detecto
     assert can_bus[17].item() == pytest.approx(12)
 
 
-def test_query_groups_train_together_and_detect_with_the_first(build_detector, make_sample):
-    config = detector_config()['pts_bbox_head']
-    model = build_detector(pts_bbox_head={**config, 'num_query_groups': 3}).train()
-    inputs, samples = batch(make_sample(range(1)), make_sample(range(1), 'b'))
-    outputs = model(inputs, samples, mode='tensor')
-    assert outputs['all_cls_scores'].shape == (2, 2, 36, 3)
-    grouped = model.pts_bbox_head.loss(outputs, [sample.gt_instances_3d for sample in samples])
-    each = []
-    for group in range(3):
-        part = {key: value[:, :, 12 * group:12 * group + 12] for key, value in outputs.items()
-                if key.startswith('all_')}
-        each.append(model.pts_bbox_head.loss(part, [sample.gt_instances_3d for sample in samples]))
-    for key, value in grouped.items():
-        torch.testing.assert_close(value, sum(losses[key] for losses in each) / 3)
-    model.eval()
-    detected = model(inputs, samples, mode='tensor')
-    torch.testing.assert_close(detected['all_cls_scores'], outputs['all_cls_scores'][:, :, :12], **CLOSE)
-
-
 def test_images_of_another_number_of_cameras_are_refused(build_detector, make_sample, make_meta):
     model = build_detector()
     with pytest.raises(ValueError, match='num_cameras=6, got images of 5 cameras'):

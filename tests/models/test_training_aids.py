@@ -97,12 +97,6 @@ def test_both_aids_train_every_parameter(build_detector, make_sample):
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-def test_proposals_and_query_groups_exclude_each_other(build_detector):
-    head = {**detector_config()['pts_bbox_head'], 'num_query_groups': 2, 'proposals': dict(type='BEVProposals')}
-    with pytest.raises(ValueError, match='num_query_groups=2'):
-        build_detector(pts_bbox_head=head)
-
-
 def test_an_untrained_decoder_leaves_the_proposals_as_they_are(build_detector, make_sample):
     head = {**detector_config()['pts_bbox_head'], 'proposals': dict(
         type='BEVProposals', loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_bbox=dict(type='mmdet.L1Loss'),

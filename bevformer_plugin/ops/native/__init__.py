@@ -46,10 +46,9 @@ def _build(compiler: str) -> Path:
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
         compiled, linked = f'{folder}/msda.o', f'{folder}/msda.so'
-        subprocess.run([compiler, *FLAGS, '-c', str(SOURCE), '-o', compiled], capture_output=True, text=True, check=True)
         runtime = _openmp_runtime() or ['-fopenmp']
-        subprocess.run([compiler, '-shared', compiled, *runtime, '-o', linked], capture_output=True, text=True,
-                       check=True)
+        for arguments in ([*FLAGS, '-c', str(SOURCE), '-o', compiled], ['-shared', compiled, *runtime, '-o', linked]):
+            subprocess.run([compiler, *arguments], capture_output=True, text=True, check=True)
         os.replace(linked, library)  # whole or not at all, whoever else is building it
     return library
 
@@ -66,7 +65,7 @@ def load_library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(_build(compiler)))
     except (OSError, subprocess.CalledProcessError) as error:
         details = getattr(error, 'stderr', None) or error
-        print_log(f'{compiler} cannot build multi-scale deformable attention, it runs in plain PyTorch: {details}',
+        print_log(f'{compiler} cannot build multi-scale deformable attention; it runs in plain PyTorch: {details}',
                   logger='current')
         return None
     library.msda_forward.restype = library.msda_backward.restype = None
