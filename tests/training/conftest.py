@@ -1,13 +1,19 @@
-"""Options that make the nano config train for seconds on the tiny synthetic world, and a way to run the tools."""
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Options that make the nano config train for seconds on the tiny synthetic world, and runs that tests share."""
+import multiprocessing
 
 import pytest
+from processes import run_tool
 
-REPO = Path(__file__).resolve().parents[2]
 NANO = 'configs/bevformer/bevformer_nano.py'
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _one_thread():
+    """Processes inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('OMP_NUM_THREADS', '1')
+        yield
+    multiprocessing.forkserver._forkserver._stop()
 
 
 @pytest.fixture(scope='session')
@@ -27,27 +33,19 @@ def small_options(synthetic_root, info_files):
 
 
 @pytest.fixture(scope='session')
-def run_tool():
-    """Run a tool in a process of its own; returns the finished process."""
-    def run(tool: str, *arguments: object) -> subprocess.CompletedProcess:
-        return subprocess.run([sys.executable, f'tools/{tool}.py', *map(str, arguments)], cwd=REPO, text=True,
-                              capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
-    return run
-
-
-@pytest.fixture(scope='session')
-def lightning_run(run_tool, small_options, tmp_path_factory):
+def lightning_run(small_options, tmp_path_factory):
     """Work dir of one finished Lightning run."""
     work_dir = tmp_path_factory.mktemp('runs') / 'lightning'
     done = run_tool('train', NANO, '--work-dir', work_dir, '--cfg-options', *small_options)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.output
+    (work_dir / 'console.txt').write_text(done.output)
     return work_dir
 
 
 @pytest.fixture(scope='session')
-def mmengine_run(run_tool, small_options, tmp_path_factory):
-    """Work dir and log of one finished run of MMEngine's Runner."""
+def mmengine_run(small_options, tmp_path_factory):
+    """Work dir of one finished run of MMEngine's Runner."""
     work_dir = tmp_path_factory.mktemp('runs') / 'mmengine'
     done = run_tool('train', NANO, '--engine', 'mmengine', '--work-dir', work_dir, '--cfg-options', *small_options)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.output
     return work_dir

@@ -1,12 +1,15 @@
 """Real runs of the tools on the synthetic world, under both engines."""
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from processes import run_tool
 
 from bevformer_plugin.evaluation import load_results
-from bevformer_plugin.training.checkpoints import read_checkpoint
+from bevformer_plugin.training import new_work_dir
+from bevformer_plugin.training.callbacks import ValidationPlan
 
 NANO = 'configs/bevformer/bevformer_nano.py'
 
@@ -22,12 +25,16 @@ def mmengine_steps(work_dir) -> list[dict[str, float]]:
     return [row for row in map(json.loads, log.read_text().splitlines()) if 'loss' in row]
 
 
-def test_the_first_step_is_the_same_under_both_engines(lightning_run, mmengine_run):
-    ours, theirs = lightning_steps(lightning_run)[0], mmengine_steps(mmengine_run)[0]
-    names = [name for name in ours if 'loss' in name]
-    assert len(names) == 9
-    for name in names:
-        assert ours[name] == pytest.approx(theirs[name], rel=1e-6), name
+def test_every_step_is_the_same_under_both_engines(lightning_run, mmengine_run):
+    ours, theirs = lightning_steps(lightning_run), mmengine_steps(mmengine_run)
+    assert len(ours) == len(theirs) == 12
+    names = [name for name in ours[0] if 'loss' in name or name == 'grad_norm']
+    assert len(names) == 10
+    for step in range(12):
+        window = ours[max(0, step - 9):step + 1]  # MMEngine logs means of ten steps
+        for name in names:
+            mean = sum(row[name] for row in window) / len(window)
+            assert mean == pytest.approx(theirs[step][name], rel=1e-6), (step, name)
 
 
 def test_the_learning_rate_follows_mmengines(lightning_run, mmengine_run):
@@ -45,31 +52,41 @@ def test_a_run_leaves_checkpoints_logs_and_its_config(lightning_run):
     assert all(not key.startswith('detector.') for key in checkpoint['state_dict'])
 
 
-def test_both_engines_checkpoints_are_tested_alike(run_tool, small_options, lightning_run, mmengine_run, tmp_path):
+def test_both_engines_checkpoints_are_tested_alike(small_options, lightning_run, mmengine_run, tmp_path):
     published = next(mmengine_run.glob('epoch_*.pth'))
     for name, checkpoint in (('lightning', lightning_run / 'last.ckpt'), ('mmengine', published)):
         done = run_tool('test', NANO, checkpoint, '--out', tmp_path / name / 'results_nusc.json', '--cfg-options',
                         *small_options)
-        assert done.returncode == 0, done.stderr
-        assert 'NDS' in done.stdout + done.stderr
+        assert done.returncode == 0, done.output
+        assert 'NDS' in done.output
         assert len(load_results(tmp_path / name / 'results_nusc.json')) == 12
         summary = json.loads((tmp_path / name / 'metrics_summary.json').read_text())
         assert 0 <= summary['nd_score'] < 0.3
     again = run_tool('test', NANO, checkpoint, '--out', tmp_path / 'mmengine' / 'results_nusc.json')
-    assert again.returncode == 1 and '--overwrite' in again.stderr
+    assert again.returncode == 1 and '--overwrite' in again.output
 
 
-def test_resume_goes_on_from_the_newest_checkpoint(run_tool, small_options, lightning_run, tmp_path):
-    work_dir = tmp_path / 'resumed'
-    work_dir.mkdir()
-    (work_dir / 'last.ckpt').write_bytes((lightning_run / 'last.ckpt').read_bytes())
-    done = run_tool('train', NANO, '--work-dir', work_dir, '--resume', '--cfg-options', *small_options,
-                    'train_cfg.max_epochs=2', 'param_scheduler.1.end=2', 'train_cfg.val_interval=2')
-    assert done.returncode == 0, done.stderr
-    assert 'last.ckpt' in done.stdout + done.stderr
-    assert 'epoch 2/2' in (work_dir / 'train.log').read_text()
-    state, start = (read_checkpoint(str(path)) for path in (work_dir / 'last.ckpt', lightning_run / 'last.ckpt'))
-    assert (state['epoch'], state['global_step']) == (1, 24) and start['global_step'] == 12
+def test_how_parameters_were_initialised_is_for_the_log_alone(lightning_run):
+    log, console = (lightning_run / 'train.log').read_text(), (lightning_run / 'console.txt').read_text()
+    assert log.count('img_backbone.conv1.weight') == 1 and 'Initialization information' in log
+    assert 'img_backbone' not in console and len(console.splitlines()) < 100
+
+
+def test_throughput_and_waiting_are_logged(lightning_run):
+    for row in lightning_steps(lightning_run):
+        assert 0 < row['samples_per_second'] < 1000 and 0 < row['data_time'] < 1 / row['samples_per_second']
+
+
+@pytest.mark.parametrize(('interval', 'begin', 'due'), [
+    (1, 1, [1, 2, 3, 4, 5]), (2, 1, [2, 4, 5]), (1, 4, [4, 5]), (2, 3, [4, 5]), (3, 6, [])])
+def test_validation_is_due_as_under_mmengine(interval, begin, due):
+    plan, found = ValidationPlan(interval, begin), []
+    for epoch in range(5):
+        trainer = SimpleNamespace(current_epoch=epoch, max_epochs=5)
+        plan.on_train_epoch_start(trainer, None)
+        if (epoch + 1) % trainer.check_val_every_n_epoch == 0:
+            found.append(epoch + 1)
+    assert found == due
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -77,16 +94,31 @@ def test_resume_goes_on_from_the_newest_checkpoint(run_tool, small_options, ligh
     (['configs/_base_/runtime.py'], 'has no model'),
     ([NANO, 'train_dataloader.dataset.data_root=/nowhere'], '/nowhere'),
     ([NANO, 'model.num_cameras=0'], 'num_cameras'),
+    ([NANO, 'val_evaluator.version=v1.0-trainval'], 'nuScenes tables at'),
+    ([NANO, 'val_evaluator.split=mini_train'], 'split mini_val, not mini_train'),
+    ([NANO, 'val_dataloader.dataset.test_mode=False'], 'test_mode=True'),
+    ([NANO, 'val_dataloader.dataset.ann_file={mini_train}'], '12 and 0 are in both'),
 ])
-def test_what_cannot_run_is_refused_at_the_door(run_tool, small_options, tmp_path, arguments, message):
-    config, *changes = arguments
+def test_what_cannot_run_is_refused_at_the_door(small_options, info_files, tmp_path, arguments, message):
+    config, *changes = [argument.format_map(info_files) for argument in arguments]
     done = run_tool('train', config, '--work-dir', tmp_path / 'run', '--cfg-options', *small_options, *changes)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith('error:') and message in done.stderr.splitlines()[-1]
+    assert done.last_line.startswith('error:') and message in done.last_line
+    # A model that does not fit the data is found in the first step, all else before anything is written.
+    assert message == 'num_cameras' or not list(tmp_path.glob('run/*'))
 
 
-def test_an_existing_run_is_not_overwritten(run_tool, lightning_run):
+def test_an_existing_run_is_not_overwritten(lightning_run):
     before = (lightning_run / 'last.ckpt').stat().st_mtime
     done = run_tool('train', NANO, '--work-dir', lightning_run)
-    assert done.returncode == 1 and '--overwrite' in done.stderr
+    assert done.returncode == 1 and '--overwrite' in done.output
     assert (lightning_run / 'last.ckpt').stat().st_mtime == before
+
+
+def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
+    for name in ('last.ckpt', 'best_NDS.ckpt', 'not_finite.ckpt', 'mine.txt'):
+        (tmp_path / name).touch()
+    for name in ('csv', 'csv_resumed_1', 'tensorboard', 'pictures'):
+        (tmp_path / name).mkdir()
+    new_work_dir(str(tmp_path), overwrite=True, resume=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['mine.txt', 'pictures']

@@ -1,0 +1,38 @@
+"""Losses and gradients that are NaN stop the run, and say where they come from."""
+import pytest
+import torch
+from conftest import NANO
+from plants import NotFinite
+from processes import run_tool
+
+from bevformer_plugin.training.checkpoints import read_checkpoint
+
+NECK = 'img_neck.lateral_convs.1.conv.weight'
+FFN = 'pts_bbox_head.transformer.decoder.layers.0.ffn'
+
+
+@pytest.mark.parametrize(('plant', 'message'), [
+    (NotFinite('parameter', NECK, step=2), f'parameter {NECK} is not finite'),
+    (NotFinite('output', FFN, step=2), f'the output of {FFN} is not finite'),
+    (NotFinite('gradient', NECK, step=2), f'the gradient of {NECK} is not finite (1 parameters)'),
+])
+def test_the_run_stops_and_names_the_tensor_the_step_and_the_samples(small_options, tmp_path, plant, message):
+    done = run_tool('train', NANO, '--work-dir', tmp_path, '--cfg-options', *small_options, plant=plant)
+    assert done.returncode == 1
+    assert done.last_line.startswith(f'error: {message}')
+    kept = read_checkpoint(str(tmp_path / 'not_finite.ckpt'))
+    assert f'at step 2, samples {kept["samples"][0]}.' in done.last_line and len(kept['samples']) == 1
+    assert 'not_finite.ckpt' in done.last_line and kept['global_step'] == 2
+    finite = {name: value.isfinite().all() for name, value in kept['state_dict'].items() if name.endswith('.weight')}
+    assert [name for name in finite if not finite[name]] == ([NECK] if plant.kind == 'parameter' else [])
+    state = kept['optimizer']['state']
+    assert all(torch.as_tensor(value['step']) == 2 for value in state.values())
+    resumed = run_tool('train', NANO, '--work-dir', tmp_path, '--resume', '--cfg-options', *small_options)
+    assert resumed.returncode == 1 and 'nothing to resume' in resumed.last_line
+
+
+def test_one_process_is_enough_to_stop_all(small_options, tmp_path):
+    done = run_tool('train', NANO, '--work-dir', tmp_path, '--cfg-options', *small_options, processes=2,
+                    plant=NotFinite('output', FFN, step=1, rank=0))
+    assert done.returncode == 1 and done.last_line.startswith(f'error: the output of {FFN} is not finite')
+    assert read_checkpoint(str(tmp_path / 'not_finite.ckpt'))['global_step'] == 1
