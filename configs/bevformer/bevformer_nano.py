@@ -13,7 +13,7 @@ bev_grid = (64, 64)
 point_cloud_range = [-51.2, -51.2, -3.0, 51.2, 51.2, 1.0]  # low: the four heights of a pillar lie on objects
 embed_dims = 64
 base_channels = 16
-max_epochs = 2
+max_epochs = 3
 
 loss_heatmap = dict(type='mmdet.GaussianFocalLoss', loss_weight=1.0)
 model = dict(
