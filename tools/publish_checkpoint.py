@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from bevformer_plugin.training.checkpoints import publish_checkpoint
+from bevformer_plugin.checkpoint import publish_checkpoint
 
 
 def main():

@@ -6,6 +6,8 @@ import torch
 from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor, nn
 
+from bevformer_plugin.datasets.infos import atomic_write
+
 # What MMEngine's Runner puts into its checkpoints beside tensors.
 SAFE_GLOBALS = [HistoryBuffer, np.core.multiarray._reconstruct, np.ndarray, np.dtype, np.core.multiarray.scalar,
                 *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')), getattr]
@@ -62,3 +64,20 @@ def load_state(detector: nn.Module, state: dict[str, Tensor], path: str) -> None
                          'weights of the published BEVFormer go through tools/convert_checkpoint.py first')
     detector.load_state_dict(state)
     print_log(f'weights of {path} loaded', logger='current')
+
+
+def publish_checkpoint(source: str, target: str) -> None:
+    """Keep the weights and what they belong to; leave out optimizer and loop state.
+
+    Raises:
+        FileExistsError: if ``target`` exists.
+        ValueError: if ``source`` is no checkpoint of a run.
+    """
+    content = read_checkpoint(source)
+    if Path(target).exists():
+        raise FileExistsError(f'{target} exists')
+    lacking = [key for key in ('state_dict', 'meta') if key not in content]
+    if lacking:
+        raise ValueError(f'{source} is no checkpoint of a run: it has no {" and no ".join(lacking)}')
+    with atomic_write(target) as file:
+        torch.save({key: content[key] for key in ('state_dict', 'meta')}, file)

@@ -14,13 +14,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
+from bevformer_plugin.checkpoint import SAFE_GLOBALS, initialize, load_weights
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 
 from .callbacks import EpochReport, LastCheckpoint, ValidationPlan
-from .checkpoints import BEST, LAST, SAFE_GLOBALS, AtomicCheckpointIO, checkpoint_to_resume, load_weights
+from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
 from .config import check_evaluation
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
@@ -40,7 +42,7 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
     _start_log(work_dir, append=resume is not None)
     module.detector.init_weights()
     if cfg.get('load_from'):
-        load_weights(module.detector, cfg.load_from)
+        initialize(module.detector, cfg.load_from)
     resume_from = None if resume is None else checkpoint_to_resume(work_dir, resume)
     if rank_zero_only.rank == 0:
         cfg.dump(str(work_dir / 'config.py'))
@@ -142,14 +144,29 @@ class SeedSteps(Hook):
         seed_generators(derived_seed(self.seed, runner.epoch, batch_idx, runner.rank))
 
 
+class Initialize(Hook):
+    """Starts from a file as training under Lightning does; the Runner itself would load what happens to fit."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def before_run(self, runner: Runner) -> None:
+        """Load after the initialisation of the weights, before the first step."""
+        initialize(runner.model.module if is_model_wrapper(runner.model) else runner.model, self.path)
+
+
 def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | None = None) -> None:
     """Train a config under MMEngine's Runner; ``resume`` is one of its checkpoints, or 'newest'."""
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)
     if resume is not None:
         # Without a file the Runner looks for its newest one.
-        cfg.load_from, cfg.resume = None if resume == 'newest' else resume, True
+        start, cfg.load_from, cfg.resume = None, None if resume == 'newest' else resume, True
+    else:
+        start, cfg.load_from = cfg.get('load_from'), None
     runner = Runner.from_cfg(cfg)
     runner.register_hook(SeedSteps(seed))
+    if start:
+        runner.register_hook(Initialize(start))
     with torch.serialization.safe_globals(SAFE_GLOBALS):  # MMEngine's checkpoints hold more than tensors
         runner.train()

@@ -11,7 +11,7 @@ from conftest import NANO
 from plants import KeepWeights, Sigterm
 from processes import REPO, run_tool
 
-from bevformer_plugin.training.checkpoints import read_checkpoint
+from bevformer_plugin.checkpoint import read_checkpoint
 
 # Adam would magnify differences of rounding in gradients near 0.
 SGD = ['optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.01', 'optim_wrapper.optimizer.fused=False',

@@ -9,7 +9,7 @@ from conftest import NANO
 from plants import KillInWrite, Sigterm
 from processes import run_tool
 
-from bevformer_plugin.training.checkpoints import read_checkpoint
+from bevformer_plugin.checkpoint import read_checkpoint
 
 TIMES = ('train/data_time', 'train/samples_per_second')
 
