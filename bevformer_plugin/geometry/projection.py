@@ -23,15 +23,12 @@ def project_to_cameras(points: Tensor, lidar2img: Tensor, image_hw: tuple[int, i
         raise ValueError(f'lidar2img has shape (B, N, 4, 4), got {tuple(lidar2img.shape)}')
     height, width = image_hw
     with torch.autocast(points.device.type, enabled=False):
-        matrix = lidar2img.float()[:, :, None, None, :3]  # BxNx1x1x3x4
-        homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], dim=-1).float()
-        homogeneous = homogeneous.transpose(0, 1)  # QxDx4
-        # A product and a sum, not a matrix product: TF32 must not touch it.
-        pixels = (matrix * homogeneous[None, None, :, :, None, :]).sum(-1)  # BxNxQxDx3
-        depth = pixels[..., 2:]
-        in_front = depth > MIN_DEPTH
-        size = torch.tensor([width, height], device=points.device, dtype=torch.float32)
-        reference_points_cam = pixels[..., :2] / depth.clamp(min=MIN_DEPTH) / size
+        x, y, z = points.float().transpose(0, 1).unbind(-1)  # QxD each
+        column = lidar2img.float()[:, :, :3, :, None, None].unbind(3)  # BxNx3x1x1 each
+        # Products and sums, not a matrix product: TF32 must not touch it.
+        u, v, depth = (column[0] * x + column[1] * y + column[2] * z + column[3]).unbind(2)  # BxNxQxD each
+        divisor = depth.clamp(min=MIN_DEPTH)
+        reference_points_cam = torch.stack([u / divisor / width, v / divisor / height], dim=-1)
         inside = (reference_points_cam > 0) & (reference_points_cam < 1)
-        visible = in_front.squeeze(-1) & inside.all(-1)
+        visible = (depth > MIN_DEPTH) & inside.all(-1)
     return reference_points_cam, visible
