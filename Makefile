@@ -31,7 +31,7 @@ $(READY): requirements.txt requirements-no-deps.txt setup.py
 demo: setup
 	@test ! -e $(WORK) || { echo "$(WORK) has the pictures and scores of an earlier demo: look there, or run make clean-demo first"; exit 1; }
 	@echo "== 1/6 A synthetic world in nuScenes format"
-	@test -d $(DATA) || $(PY) tools/create_synthetic.py $(DATA) --version v1.0-trainval --scenes-train 40 --scenes-val 4 --frames 20 --seed 0 --image-size 320 180
+	@test -d $(DATA) || $(PY) tools/create_synthetic.py $(DATA) --version v1.0-trainval --scenes-train 36 --scenes-val 4 --frames 20 --seed 0 --image-size 320 180
 	@echo "== 2/6 Info files"
 	@test -f $(VAL) || $(PY) tools/create_data.py nuscenes --root $(DATA) --version v1.0-trainval
 	@echo "== 3/6 Training from scratch"
