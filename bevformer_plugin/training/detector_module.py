@@ -120,8 +120,8 @@ class DetectorModule(L.LightningModule):
         data = self.detector.data_preprocessor(batch, True)
         try:
             loss, values = self.detector.parse_losses(self.detector(**data, mode='loss'))
-            bad = [name for name, value in values.items() if not torch.isfinite(torch.as_tensor(value)).all()]
-            if bad:
+            if not loss.isfinite():
+                bad = [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]
                 raise FloatingPointError(f'not finite: {", ".join(bad)}')
         except FloatingPointError as error:
             # Written before the search, which runs the detector again.

@@ -80,12 +80,9 @@ def _trainer(cfg: Config, work_dir: Path, devices: int | str, accelerator: str, 
         ValueError: if there are no such devices.
     """
     hooks = cfg.get('default_hooks') or {}
-    saving = hooks.get('checkpoint') or {}
-    by_epoch, interval = saving.get('by_epoch', True), saving.get('interval', 1)
-    interval = interval if interval > 0 else cfg.train_cfg.max_epochs
     best = ModelCheckpoint(work_dir, filename=Path(BEST).stem, monitor='nuscenes/NDS', mode='max',
                            enable_version_counter=False, save_on_train_epoch_end=False)
-    last = LastCheckpoint(work_dir / LAST, epochs=interval if by_epoch else 1, steps=None if by_epoch else interval)
+    last = _last_checkpoint(work_dir / LAST, hooks.get('checkpoint') or {}, cfg.train_cfg.max_epochs)
     plan = ValidationPlan(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.get('val_begin', 1))
     with _device_errors():
         return L.Trainer(
@@ -98,6 +95,14 @@ def _trainer(cfg: Config, work_dir: Path, devices: int | str, accelerator: str, 
                     CSVLogger(work_dir, name='', version=_csv_version(work_dir, resumed))],
             callbacks=[best, last, plan, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(),
             plugins=[AtomicCheckpointIO()])
+
+
+def _last_checkpoint(path: Path, hook: dict, max_epochs: int) -> LastCheckpoint:
+    """Written as often as MMEngine's ``CheckpointHook`` would; intervals below 1 mean never before the end."""
+    interval = hook.get('interval', 1)
+    if hook.get('by_epoch', True):
+        return LastCheckpoint(path, epochs=interval if interval > 0 else max_epochs)
+    return LastCheckpoint(path, steps=interval if interval > 0 else None)
 
 
 def _csv_version(work_dir: Path, resumed: bool) -> str:
