@@ -61,7 +61,8 @@ def rotate_bev(bev_embed: Tensor, degrees: Tensor, grid: BEVGrid, center: tuple[
     Args:
         bev_embed: (B, Q, C).
         degrees: (B,) heading change since the frame of ``bev_embed``.
-        center: (column, row) in cells that stays fixed; None is the centre of the grid.
+        center: None turns the world about the vehicle, the origin of the LiDAR frame. A (column, row) turns the array
+            about that place, as the published code does: no rotation in metres where cells are not square.
         interpolation: 'bilinear' or 'nearest'.
 
     Returns:
@@ -76,17 +77,23 @@ def rotate_bev(bev_embed: Tensor, degrees: Tensor, grid: BEVGrid, center: tuple[
     maps = bev_embed.transpose(1, 2).unflatten(2, (height, width))  # BxQxC -> BxCxHxW
     radians = -degrees.to(torch.float64) * (math.pi / 180)
     cos, sin = radians.cos(), radians.sin()
-    offset_x, offset_y = (0.0, 0.0) if center is None else (center[0] - width * 0.5, center[1] - height * 0.5)
-    # Inverse map, output cell -> input cell, about the centre; rows are (x, y) in cells.
-    shift_x = -cos * offset_x - sin * offset_y + offset_x
-    shift_y = sin * offset_x - cos * offset_y + offset_y
-    theta = torch.stack([torch.stack([cos, sin, shift_x], -1), torch.stack([-sin, cos, shift_y], -1)], -2)
-    theta = theta.to(bev_embed.device, torch.float32)
+    if center is None:
+        x_min, y_min, _, x_max, y_max, _ = grid.point_cloud_range
+        offset_x, offset_y = -(x_min + x_max) / 2 / grid.cell_x, -(y_min + y_max) / 2 / grid.cell_y
+        oblong = grid.cell_y / grid.cell_x
+    else:
+        offset_x, offset_y = center[0] - width * 0.5, center[1] - height * 0.5
+        oblong = 1.0
+    # Output cell -> input cell, in cells counted from the grid's centre.
+    sin_xy, sin_yx = sin * oblong, sin / oblong
+    shift_x = -cos * offset_x - sin_xy * offset_y + offset_x
+    shift_y = sin_yx * offset_x - cos * offset_y + offset_y
+    cos, sin_xy, sin_yx, shift_x, shift_y = (
+        value.to(bev_embed.device, torch.float32)[:, None, None] for value in (cos, sin_xy, sin_yx, shift_x, shift_y))
     x = torch.arange(width, device=bev_embed.device) + 0.5 - width * 0.5
-    y = torch.arange(height, device=bev_embed.device) + 0.5 - height * 0.5
-    y, x = torch.meshgrid(y, x, indexing='ij')
-    cells = torch.stack([x, y, torch.ones_like(x)], dim=-1)  # HxWx3
-    scale = torch.tensor([0.5 * width, 0.5 * height], device=bev_embed.device)
-    sampling = torch.einsum('hwk,bck->bhwc', cells, theta) / scale  # BxHxWx2
+    y = (torch.arange(height, device=bev_embed.device) + 0.5 - height * 0.5)[:, None]
+    # Products and sums, not a matrix product: neither autocast nor TF32 must touch them.
+    source_x, source_y = x * cos + y * sin_xy + shift_x, y * cos - x * sin_yx + shift_y  # BxHxW each
+    sampling = torch.stack([source_x / (0.5 * width), source_y / (0.5 * height)], dim=-1)
     rotated = F.grid_sample(maps.float(), sampling, mode=interpolation, padding_mode='zeros', align_corners=False)
     return rotated.flatten(2).transpose(1, 2).to(bev_embed.dtype)

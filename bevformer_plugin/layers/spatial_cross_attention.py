@@ -96,9 +96,8 @@ class SpatialCrossAttention(BaseModule):
         value = attention.project_value(features).flatten(0, 1)  # BN x S x heads x C/heads
         seen = [attention.sample(value[pair:pair + 1], spatial_shapes, r[None], o[None], w[None])[0]
                 for pair, (r, o, w) in enumerate(zip(reference_points.split(hits.lengths), offsets.split(hits.lengths),
-                                                     weights.split(hits.lengths), strict=True)) if len(r)]
+                                                     weights.split(hits.lengths), strict=True))]
         output = torch.zeros_like(query).flatten(0, 1)  # BQ x C
-        if seen:
-            output = output.index_add(0, hits.query_index, torch.cat(seen).to(output.dtype))
+        output = output.index_add(0, hits.query_index, torch.cat(seen).to(output.dtype))
         output = output.view_as(query) / hits.num_cameras_seeing
         return query + self.dropout(self.output_proj(output))

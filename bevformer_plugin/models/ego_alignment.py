@@ -22,7 +22,7 @@ class EgoAlignment:
     Attributes:
         wrap_heading: bring the heading difference into [-180, 180) degrees.
         quaternion_repeats_w: give the network (w, w, w, w) for the quaternion (w, x, y, z).
-        rotate_center: (column, row) in cells about which the previous BEV turns; None is the grid's centre.
+        rotate_center: None turns the previous BEV about the vehicle; (column, row) see :func:`rotate_bev`.
         rotate_interpolation: 'bilinear' or 'nearest'.
         can_bus_channels: entries of the CAN-bus vector the network sees, the others are 0; None is all 18.
         align_history: False leaves the previous BEV where it was, the paper's ablation.

@@ -1,0 +1,118 @@
+"""A static landmark keeps its place in the world: shift and rotation over headings, turns, speeds and grids."""
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.models import EgoAlignment
+
+HEADINGS = range(0, 360, 30)
+TURNS = (-25, -6, 0, 3, 15)  # degrees between two frames
+SPEEDS = (0.0, 2.5, 9.0)  # metres between two frames
+LANDMARKS = ((10.0, 4.0), (-7.0, 9.0), (2.0, -12.0))  # metres ahead and to the left in the previous frame
+GRIDS = {
+    'square': BEVGrid(50, 50, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)),
+    'rectangle of square cells': BEVGrid(60, 40, (-40.0, -60.0, -5.0, 40.0, 60.0, 3.0)),
+    'oblong cells': BEVGrid(32, 64, (-48.0, -48.0, -5.0, 48.0, 48.0, 3.0)),
+    'vehicle off the centre': BEVGrid(50, 50, (-40.0, -30.0, -5.0, 60.0, 70.0, 3.0)),
+    'oblong cells, vehicle off the centre': BEVGrid(64, 32, (-56.0, -40.0, -5.0, 40.0, 56.0, 3.0)),
+}
+
+
+def pose(x: Tensor, y: Tensor, heading: Tensor) -> Tensor:
+    """(K, 18) absolute CAN-bus vectors; heading in degrees, 0 along global +x."""
+    can_bus = torch.zeros(len(heading), 18, dtype=torch.float64)
+    can_bus[:, 0], can_bus[:, 1] = x, y
+    can_bus[:, 16], can_bus[:, 17] = (heading % 360).deg2rad(), heading % 360
+    return can_bus
+
+
+def drives(headings=HEADINGS, turns=TURNS, speeds=SPEEDS, landmarks=LANDMARKS) -> tuple[Tensor, Tensor, Tensor]:
+    """Every combination: (K, 18) poses before and now, and (K, 2) global landmarks."""
+    heading, turn, speed, ahead, left = torch.tensor(
+        [(h, t, s, *at) for h, t, s, at in itertools.product(headings, turns, speeds, landmarks)],
+        dtype=torch.float64).unbind(-1)
+    x, y = torch.full_like(heading, 600), torch.full_like(heading, 1200)
+    forward, way = heading.deg2rad(), (heading + turn / 2).deg2rad()
+    before, now = pose(x, y, heading), pose(x + speed * way.cos(), y + speed * way.sin(), heading + turn)
+    landmark = torch.stack([x + ahead * forward.cos() - left * forward.sin(),
+                            y + ahead * forward.sin() + left * forward.cos()], dim=-1)
+    return before, now, landmark
+
+
+def to_cells(landmark: Tensor, can_bus: Tensor, grid: BEVGrid) -> Tensor:
+    """(K, 2) global points as (column, row) of the grid of the vehicle at ``can_bus``."""
+    dx, dy = (landmark - can_bus[:, :2]).unbind(-1)
+    sin, cos = can_bus[:, 16].sin(), can_bus[:, 16].cos()
+    right, ahead = sin * dx - cos * dy, cos * dx + sin * dy
+    x_min, y_min = grid.point_cloud_range[:2]
+    return torch.stack([(right - x_min) / grid.cell_x, (ahead - y_min) / grid.cell_y], dim=-1)
+
+
+def blobs(at: Tensor, grid: BEVGrid) -> Tensor:
+    """(K, Q, 1) maps with a round peak at ``at``, in (column, row)."""
+    columns, rows = torch.arange(grid.bev_w) + 0.5, torch.arange(grid.bev_h) + 0.5
+    squared = (columns - at[:, 0, None])[:, None] ** 2 + ((rows - at[:, 1, None]) ** 2)[:, :, None]
+    return torch.exp(-squared / 4).float().flatten(1)[..., None]
+
+
+def centroids(maps: Tensor, grid: BEVGrid) -> Tensor:
+    """(K, 2) (column, row) of the mass of (K, Q, 1) maps."""
+    maps = maps.double().view(-1, grid.bev_h, grid.bev_w)
+    columns, rows = torch.arange(grid.bev_w) + 0.5, torch.arange(grid.bev_h) + 0.5
+    mass = torch.stack([(maps.sum(1) * columns).sum(1), (maps.sum(2) * rows).sum(1)], dim=-1)
+    return mass / maps.sum((1, 2))[:, None]
+
+
+def seen_and_true(alignment: EgoAlignment, grid: BEVGrid, before: Tensor, now: Tensor,
+                  landmark: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the aligned previous BEV shows the landmarks and where they are now, (K, 2) cells each.
+
+    The cell at p of the current BEV reads the rotated previous BEV at p + shift.
+    """
+    motion = torch.stack([alignment.relative(*poses) for poses in zip(now, before, strict=True)])
+    rotated, shift = alignment.align(blobs(to_cells(landmark, before, grid), grid), motion, grid)
+    seen = centroids(rotated, grid) - shift.double() * torch.tensor([grid.bev_w, grid.bev_h])
+    return seen, to_cells(landmark, now, grid)
+
+
+@pytest.mark.parametrize('name', GRIDS)
+def test_the_default_keeps_a_landmark_in_its_cell(name):
+    seen, true = seen_and_true(EgoAlignment(), GRIDS[name], *drives())
+    assert len(true) == len(HEADINGS) * len(TURNS) * len(SPEEDS) * len(LANDMARKS)
+    assert (seen - true).norm(dim=-1).max() < 0.05
+
+
+@pytest.mark.parametrize('name', GRIDS)
+def test_nearest_cells_cost_half_a_cell(name):
+    seen, true = seen_and_true(EgoAlignment(rotate_interpolation='nearest'), GRIDS[name], *drives())
+    assert (seen - true).abs().max() < 0.5
+
+
+def test_without_alignment_the_landmark_stays_behind():
+    seen, true = seen_and_true(EgoAlignment(align_history=False), GRIDS['square'], *drives(speeds=[9.0]))
+    assert (seen - true).norm(dim=-1).min() > 1
+
+
+@pytest.mark.parametrize('turn', [-4, 2, 5])
+@pytest.mark.parametrize(('bev_side', 'lever'), [(50, 75), (150, 25), (200, 0)])
+def test_the_published_preset_turns_about_a_cell_of_its_largest_grid(bev_side, lever, turn):
+    """(100, 100) is ``lever`` cells off the centre in x and y, so a turn throws the landmark off by a known chord."""
+    grid = BEVGrid(bev_side, bev_side, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0))
+    seen, true = seen_and_true(EgoAlignment.from_config(dict(preset='official_v1')), grid, *drives(turns=[turn]))
+    error = (seen - true).norm(dim=-1)
+    chord = 2 * math.sin(math.radians(abs(turn)) / 2) * lever * math.sqrt(2)
+    assert (error - chord).abs().max() < 0.7  # nearest neighbour: half a cell in x and y
+    assert (error.min() > 1) == (lever > 0 and chord > 1.7)
+
+
+def test_autocast_moves_no_cell():
+    """A product of matrices in bfloat16 would take cells from up to half a cell away."""
+    grid = GRIDS['square']
+    expected, _ = seen_and_true(EgoAlignment(), grid, *drives())
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        seen, _ = seen_and_true(EgoAlignment(), grid, *drives())
+    assert torch.equal(seen, expected)

@@ -1,0 +1,64 @@
+"""Models of the released configs, shrunk until a step takes milliseconds; everything else stays as released."""
+from pathlib import Path
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+import bevformer_plugin  # noqa: F401  fills the registries
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
+NAMES = ('bevformer_tiny', 'bevformer_nano')
+SHRUNK = {
+    # The published centre of rotation, cell (100, 100), would turn all history out of so small a grid.
+    'bevformer_tiny': {
+        'model.img_backbone.init_cfg': None, 'model.img_backbone.depth': 18, 'model.img_backbone.base_channels': 4,
+        'model.img_backbone.strides': (1, 2, 2, 1), 'model.img_backbone.dilations': (1, 1, 1, 1),
+        'model.img_neck.in_channels': [32], 'model.img_neck.out_channels': 32, 'model.grid_mask': None,
+        'model.ego_motion.rotate_center': None, 'model.pts_bbox_head.embed_dims': 32,
+        'model.pts_bbox_head.num_query': 20, 'model.pts_bbox_head.transformer.num_heads': 4,
+        'model.pts_bbox_head.transformer.feedforward_channels': 48, 'model.pts_bbox_head.transformer.dropout': 0.0,
+        'model.pts_bbox_head.transformer.decoder.num_layers': 2},
+    # Statistics of a batch, unlike everything tested here, mix its samples.
+    'bevformer_nano': {
+        'model.img_backbone.base_channels': 4, 'model.img_backbone.stem_channels': 4,
+        'model.img_backbone.norm_eval': True, 'model.img_neck.in_channels': [8, 16],
+        'model.img_neck.out_channels': 32, 'model.pts_bbox_head.embed_dims': 32, 'model.pts_bbox_head.num_query': 20,
+        'model.pts_bbox_head.transformer.feedforward_channels': 48},
+}
+
+
+def build_shrunk(name: str, num_cameras: int = 6, bev_grid: tuple[int, int] = (10, 12),
+                 point_cloud_range: tuple[float, ...] = (-51.2, -44.8, -5.0, 51.2, 44.8, 3.0)) -> nn.Module:
+    """A released config's detector, shrunk, in training mode, with seeded weights of which none is constant."""
+    cfg = Config.fromfile(CONFIGS / f'{name}.py')
+    cfg.merge_from_dict({**SHRUNK[name], 'model.num_cameras': num_cameras, 'model.bev_grid': bev_grid,
+                         'model.point_cloud_range': point_cloud_range})
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmdet3d'):
+        model = MODELS.build(cfg.model)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.pts_bbox_head.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.add_(noise * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1))
+    return model.train()
+
+
+def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
+    """Gradients of a loss by parameter; what it does not reach has 0."""
+    model.zero_grad(set_to_none=True)
+    loss.backward()
+    return {name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+            for name, p in model.named_parameters() if p.requires_grad}
+
+
+def assert_same_gradients(ours: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Equal to 1e-3 of each parameter's largest gradient: float32 sums of other order."""
+    assert ours.keys() == expected.keys()
+    for name, gradient in expected.items():
+        scale = gradient.abs().max().clamp(min=1e-6)
+        torch.testing.assert_close(ours[name] / scale, gradient / scale, atol=1e-3, rtol=0,
+                                   msg=lambda text, name=name: f'{name}: {text}')
