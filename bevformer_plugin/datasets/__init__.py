@@ -1,7 +1,8 @@
 """Data: info files, the dataset of frame queues, its transforms, samplers, and a synthetic world in nuScenes format.
 
 Read :mod:`.temporal_dataset` (what an item is) first, then :mod:`.transforms` (from files to tensors) and
-:mod:`.samplers` (scenes as streams). :mod:`.infos` makes the files it reads, :mod:`.synthetic` makes data.
+:mod:`.samplers` (scenes as streams) or :mod:`.training_sampler` (order and randomness in training). :mod:`.infos`
+makes the files it reads, :mod:`.synthetic` makes data.
 """
 from .infos import create_nuscenes_infos, load_infos
 from .samplers import SceneStreamBatchSampler, SceneStreamSampler

@@ -1,4 +1,5 @@
 """Samples of a batch do not know of each other: outputs, losses, gradients and streams of released, shrunk configs."""
+import numpy as np
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample
@@ -13,6 +14,23 @@ OUTPUTS = (('bev_embed', 0), ('all_cls_scores', 1), ('all_bbox_preds', 1))  # an
 @pytest.fixture(params=NAMES)
 def model(request) -> nn.Module:
     return build_shrunk(request.param)
+
+
+@pytest.fixture
+def make_sample(make_sample):
+    """The rig of every scene is mounted at an angle of its own, so that its cameras see other queries."""
+    def turn(meta: dict, degrees: float) -> dict:
+        sin, cos = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
+        return {**meta, 'lidar2img': meta['lidar2img'] @ [[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0],
+                                                          [0, 0, 0, 1]]}
+
+    def make(frames: range, scene: str = 'a', num_objects: int = 4) -> tuple[Tensor, Det3DDataSample]:
+        imgs, sample = make_sample(frames, scene, num_objects=num_objects)
+        degrees = {'a': 0, 'b': 25, 'c': 70}[scene]
+        history = [turn(meta, degrees) for meta in sample.history]
+        sample.set_metainfo(turn({**sample.metainfo, 'history': history}, degrees))
+        return imgs, sample
+    return make
 
 
 @pytest.fixture
