@@ -6,11 +6,29 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
-COPY = Path(__file__).resolve().parent / 'data' / 'reference'
-REFERENCE = Path(os.environ.get('BEVFORMER_REFERENCE_DIR', COPY))
+TESTS = Path(__file__).resolve().parent
+REFERENCE = Path(os.environ.get('BEVFORMER_REFERENCE_DIR', TESTS / 'data' / 'reference'))
+# Photographs may not be copied: they stay in a folder beside the repository.
+REAL = next((folder for folder in (REFERENCE / 'real', TESTS.parents[1] / 'shared' / 'reference' / 'real')
+             if folder.is_dir()), None)
+
+
+def files(pattern: str) -> list:
+    """Files of the folder as parameters of a test; all but tiny's are large."""
+    return [pytest.param(path, id=path.name, marks=[pytest.mark.slow] * ('tiny' not in path.name))
+            for path in sorted(REFERENCE.glob(pattern))]
+
+
+def real_files(pattern: str) -> list:
+    """Files of its ``real`` part; a test that skips with the reason where there is none."""
+    if REAL is None:
+        reason = f'no real photographs: neither {REFERENCE / "real"} nor ../shared/reference/real is there'
+        return [pytest.param(None, id='real', marks=pytest.mark.skip(reason=reason))]
+    return [pytest.param(path, id=path.name) for path in sorted(REAL.glob(pattern))]
 
 
 def reference_module(name: str) -> ModuleType:

@@ -10,7 +10,7 @@ import torch
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
-from reference_files import REFERENCE, reference_module
+from reference_files import files, real_files, reference_module
 
 from bevformer_plugin.checkpoint.layout import our_name, swap_box_convention
 from bevformer_plugin.datasets.transforms import ResizeMultiView
@@ -21,12 +21,6 @@ CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 SIZES = {'bevformer_tiny': (480, 800, 0.5), 'bevformer_small': (736, 1280, 0.8), 'bevformer_base': (928, 1600, 1.0)}
 CAMERAS = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
 METRES = dict(atol=5e-4, rtol=1e-5)  # a position is a sigmoid stretched over 102.4 m: 5e-6 of it in float32
-
-
-def files(pattern: str) -> list:
-    """Files of the folder and of its ``real`` part; all but tiny's are large."""
-    found = sorted([*REFERENCE.glob(pattern), *(REFERENCE / 'real').glob(pattern)])
-    return [pytest.param(path, id=path.name, marks=[pytest.mark.slow] * ('tiny' not in path.name)) for path in found]
 
 
 def images_of(path: Path, frame: int) -> torch.Tensor:
@@ -68,7 +62,7 @@ def assert_same_detections(result: InstanceData, expected: dict) -> None:
     assert nearest[:-1].max() < 1e-3
 
 
-@pytest.mark.parametrize('path', files('bevformer_*.stream.npz'))
+@pytest.mark.parametrize('path', files('bevformer_*.stream.npz') + real_files('*.stream.npz'))
 @torch.no_grad()
 def test_stream(path, build_published):
     model = build_published(path.name.split('.')[0]).eval()
@@ -119,7 +113,7 @@ def lidar2img_of(path: Path) -> np.ndarray:
     return np.load(path.with_name(f'{name}.{kind}.stream.npz'))['f0.lidar2img']
 
 
-@pytest.mark.parametrize('path', files('bevformer_*.train.npz'))
+@pytest.mark.parametrize('path', files('bevformer_*.train.npz') + real_files('*.train.npz'))
 def test_training_step(path, build_published):
     reference = np.load(path)
     # The file holds what the network saw; a pose whose differences are these stands for the vehicle's own.
