@@ -13,7 +13,8 @@ NECKS = ('img_neck.', 'neck.')
 def initialize(detector: nn.Module, path: str) -> None:
     """Initialise a detector from a file and report what of it was used.
 
-    A file with a whole detector in our layout has to fit it strictly. Any other is taken for its image backbone
+    A file with a whole detector in our layout has to fit it strictly; how the loss weighs the values of a box
+    (``code_weights``) is a setting, not learned, and stays as the config has it. Any other file is taken for its image backbone
     (``img_backbone.*``, ``backbone.*`` or a bare ResNet) and, where it has one of the same shape, its neck.
 
     Raises:
@@ -25,7 +26,9 @@ def initialize(detector: nn.Module, path: str) -> None:
     if is_published(state):
         raise ValueError(f'{path} is in the published layout: convert it with tools/convert_checkpoint.py first')
     if any(name.startswith('pts_bbox_head.transformer.') for name in state):
-        load_state(detector, state, path)
+        own = detector.state_dict()
+        kept = {name: own[name] for name in state if name.endswith('.code_weights') and name in own}
+        load_state(detector, {**state, **kept}, path)
         return
     used = {}
     for part, prefixes in (('img_backbone', BACKBONES), ('img_neck', NECKS)):

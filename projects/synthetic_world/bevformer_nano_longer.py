@@ -1,0 +1,16 @@
+# The longer run goes on from its weights: a queue of three frames, and velocities that count as much as positions.
+_base_ = './bevformer_nano_long.py'
+
+max_epochs = 5
+load_from = 'work_dirs/long/last.ckpt'
+code_weights = [1.0] * 10
+
+model = dict(pts_bbox_head=dict(proposals=dict(code_weights=code_weights), criterion=dict(code_weights=code_weights)))
+train_dataloader = dict(dataset=dict(queue_length=3))
+optim_wrapper = dict(optimizer=dict(lr=8e-4))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0,
+         end=max_epochs),
+]
+train_cfg = dict(max_epochs=max_epochs)
