@@ -14,8 +14,9 @@ def initialize(detector: nn.Module, path: str) -> None:
     """Initialise a detector from a file and report what of it was used.
 
     A file with a whole detector in our layout has to fit it strictly; how the loss weighs the values of a box
-    (``code_weights``) is a setting, not learned, and stays as the config has it. Any other file is taken for its image backbone
-    (``img_backbone.*``, ``backbone.*`` or a bare ResNet) and, where it has one of the same shape, its neck.
+    (``code_weights``) is a setting, not learned, and stays as the config has it. Any other file is taken for its
+    image backbone (``img_backbone.*``, ``backbone.*`` or a bare ResNet) and, where it has one of the same shape, its
+    neck.
 
     Raises:
         FileNotFoundError: if there is no such file.
