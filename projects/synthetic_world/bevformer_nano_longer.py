@@ -1,12 +1,19 @@
-# The longer run goes on from its weights: a queue of three frames, and velocities that count as much as positions.
+# The longer run goes on from its weights, on scenes it has not seen yet: a queue of three frames, and velocities that
+# count as much as positions.
 _base_ = './bevformer_nano_long.py'
 
-max_epochs = 5
+data_root = 'data/synthetic_larger'
+max_epochs = 2
 load_from = 'work_dirs/long/last.ckpt'
 code_weights = [1.0] * 10
 
 model = dict(pts_bbox_head=dict(proposals=dict(code_weights=code_weights), criterion=dict(code_weights=code_weights)))
-train_dataloader = dict(dataset=dict(queue_length=3))
+train_dataloader = dict(dataset=dict(data_root=data_root, queue_length=3))
+val_dataloader = dict(dataset=dict(data_root=data_root))
+test_dataloader = val_dataloader
+val_evaluator = dict(data_root=data_root)
+test_evaluator = val_evaluator
+default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1000))
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
