@@ -62,9 +62,10 @@ model = dict(
             decoder=dict(num_layers=2))))
 
 train_dataloader = dict(
-    batch_size=1, num_workers=1,
+    batch_size=1, num_workers=1, pin_memory=False,
     dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size, queue_length=2))
-val_dataloader = dict(num_workers=1, dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size))
+val_dataloader = dict(
+    num_workers=1, pin_memory=False, dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size))
 test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root)
 test_evaluator = val_evaluator

@@ -6,10 +6,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import view_points
+
+from bevformer_plugin.datasets.training_sampler import SeededIndex
+from bevformer_plugin.models import BEVFormerDataPreprocessor
 
 TEST_PIPELINE = [{'type': 'LoadMultiViewImages'}, {'type': 'ResizeMultiView'}, {'type': 'PackTemporalInputs'}]
 
@@ -247,6 +251,26 @@ def test_workers_repeat_themselves_with_the_same_seed(train_epoch):
     }
     sample, images = first[0]['data_samples'][0], first[0]['inputs']['img'][0]
     assert not torch.equal(images[-1], by_token[sample.sample_idx][-1])
+
+
+def test_items_of_8_bits_are_those_of_the_exact_path_to_a_level(build_dataset, base_config):
+    """The base config's pipeline against float32 images that are distorted at full size, as published."""
+    load, resize, distort, *rest = base_config.train_pipeline
+    exact_pipeline = [{**load, 'to_float32': True}, distort, resize, *rest]
+    fast, exact = (build_dataset(pipeline=pipeline, image_size=(100, 56))
+                   for pipeline in (base_config.train_pipeline, exact_pipeline))
+    preprocessor = BEVFormerDataPreprocessor([0.0] * 3, [1.0] * 3)
+    differences = []
+    for index in range(12):
+        items = [dataset[SeededIndex(index, seed=index)] for dataset in (fast, exact)]
+        assert [item['inputs']['img'].dtype for item in items] == [torch.uint8, torch.float32]
+        ours, theirs = (preprocessor(pseudo_collate([item])) for item in items)
+        differences.append((ours['inputs']['imgs'] - theirs['inputs']['imgs']).abs().mean().item())
+        for sample, wanted in zip(ours['data_samples'], theirs['data_samples'], strict=True):
+            np.testing.assert_allclose(sample.lidar2img, wanted.lidar2img, rtol=1e-12)
+            assert sample.ori_shape == wanted.ori_shape == (112, 200)
+            assert sample.img_shape == wanted.img_shape == (56, 100)
+    assert np.mean(differences) < 1, differences
 
 
 @pytest.mark.parametrize(

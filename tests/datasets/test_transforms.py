@@ -51,10 +51,62 @@ def test_loading_reads_all_frames_as_stored(item):
             np.testing.assert_array_equal(pixels, cv2.imread(path))
 
 
-def test_loading_as_float(item):
+@pytest.mark.parametrize('scale', [None, (20, 12)])
+def test_loading_as_float_is_exact(item, scale):
+    item['scale'] = scale
     pixels = LoadMultiViewImages(to_float32=True)(item)['img'][1]
     assert pixels.dtype == np.float32
     np.testing.assert_array_equal(pixels, cv2.imread(item['img_paths'][1]))
+
+
+@pytest.mark.parametrize('scale', [(20, 12), (20, 24), (10, 6), (32, 20)])
+def test_loading_halves_what_is_twice_as_large(item, scale):
+    item['scale'] = scale
+    results = LoadMultiViewImages()(item)
+    halved = scale == (20, 12)
+    assert results['ori_shape'] == (24, 40)
+    point = np.array([1.0, 12.0, 0.3, 1.0])
+    for camera, (path, pixels, lidar2img) in enumerate(
+            zip(results['img_paths'], results['img'], results['lidar2img'], strict=True)):
+        stored = cv2.imread(path)
+        expected = cv2.resize(stored, (20, 12), interpolation=cv2.INTER_LINEAR) if halved else stored
+        assert pixels.shape == expected.shape
+        # Coloured noise, four pixels wide, is harsher than photographs; a shift of half a pixel gives 15.
+        assert np.abs(pixels.astype(float) - expected).mean() < (6 if halved else 1e-9)
+        projected, unscaled = lidar2img @ point, (LIDAR2IMG + camera) @ point
+        np.testing.assert_allclose(projected[:2], unscaled[:2] * (0.5 if halved else 1), rtol=1e-12)
+        assert projected[2] == unscaled[2]
+
+
+def test_only_jpegs_are_halved(item, tmp_path):
+    for number, camera in enumerate(item['images'].values()):
+        camera['img_path'] = str(tmp_path / f'{number}.png')
+        cv2.imwrite(camera['img_path'], image(number))
+    item['scale'] = (20, 12)
+    np.testing.assert_array_equal(LoadMultiViewImages()(item)['img'][1], image(1))
+
+
+@pytest.mark.parametrize('to_float32', [False, True])
+@pytest.mark.parametrize('scale', [(160, 96), (256, 154), (80, 48)])
+@pytest.mark.parametrize('centre', [(100.0, 80.0), (211.3, 47.6), (30.75, 160.25)])
+def test_a_dot_stays_where_the_projection_says(tmp_path, to_float32, scale, centre):
+    """A round dot on 320 x 192 pixels; pixel (i, j) covers [i, i + 1] x [j, j + 1]."""
+    columns, rows = np.arange(320) + 0.5, np.arange(192) + 0.5
+    dot = np.exp(-((columns - centre[0]) ** 2 + (rows[:, None] - centre[1]) ** 2) / (2 * 6**2))
+    path = tmp_path / 'dot.jpg'
+    cv2.imwrite(str(path), np.repeat(np.rint(230 * dot)[..., None], 3, axis=2), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    lidar2img = np.array([[300.0, 0, 160, 0], [0, 300.0, 96, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    depth = 20.0
+    point = [(centre[0] - 160) / 300 * depth, (centre[1] - 96) / 300 * depth, depth, 1.0]
+    results = ResizeMultiView()(LoadMultiViewImages(to_float32=to_float32)({
+        'token': '', 'images': {'CAM_FRONT': {'img_path': str(path), 'lidar2img': lidar2img}},
+        'scale': scale, 'history': []}))
+    pixels = results['img'][0][..., 1].astype(float)
+    assert pixels.shape == scale[::-1]
+    pixels = np.maximum(pixels - 10, 0)  # without what JPEG leaves in the background
+    found = [(np.arange(size) + 0.5) @ pixels.sum(axis) / pixels.sum() for axis, size in enumerate(scale)]
+    projected = results['lidar2img'][0] @ point
+    np.testing.assert_allclose(found, projected[:2] / projected[2], atol=0.03)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +134,7 @@ def test_missing_images_are_named(item, tmp_path):
 def test_real_images_are_not_taken_for_damaged(shared_dir):
     paths = sorted(shared_dir.glob('real/nuscenes/samples/CAM_FRONT/*.jpg'))
     images = {path.name: {'img_path': str(path), 'lidar2img': LIDAR2IMG} for path in paths}
-    results = LoadMultiViewImages()({'token': '', 'images': images, 'history': []})
+    results = LoadMultiViewImages()({'token': '', 'images': images, 'scale': None, 'history': []})
     assert [pixels.shape for pixels in results['img']] == 5 * [(900, 1600, 3)]
 
 
@@ -107,26 +159,39 @@ def test_resize_leaves_what_has_the_size(scale):
     np.testing.assert_array_equal(results['lidar2img'], [LIDAR2IMG])
 
 
+def in_levels(frame):
+    """The values that the uint8 images of a distorted frame stand for."""
+    return [low + (high - low) / 255 * pixels.astype(np.float64)
+            for pixels, (low, high) in zip(frame['img'], frame['img_range'], strict=True)]
+
+
 def test_photometric_distortion_is_that_of_mmdet3d_image_by_image():
-    frames = loaded(image(1), image(1).astype(np.float32), image(2))
-    frames['history'] = [loaded(image(3))]
-    np.random.seed(5)
-    results = PhotoMetricDistortionMultiView()(frames)
-    np.random.seed(5)
-    reference = PhotoMetricDistortion3D()
-    expected = [reference({'img': image(seed)})['img'] for seed in (3, 1, 1, 2)]
-    assert not np.array_equal(expected[1], expected[2])
-    given = results['history'][0]['img'] + results['img']
-    assert [pixels.dtype for pixels in given] == [np.uint8, np.uint8, np.float32, np.uint8]
-    np.testing.assert_array_equal(given[2], expected[2])
-    for index in (0, 1, 3):
-        np.testing.assert_array_equal(given[index], np.clip(np.rint(expected[index]), 0, 255))
+    reference, outside = PhotoMetricDistortion3D(), 0
+    for seed in range(20):
+        frames = {dtype: {**loaded(*(image(number).astype(dtype) for number in (1, 1, 2))),
+                          'history': [loaded(image(3).astype(dtype))]} for dtype in (np.uint8, np.float32)}
+        for frame in frames.values():
+            np.random.seed(seed)
+            PhotoMetricDistortionMultiView()(frame)
+        np.random.seed(seed)
+        expected = [reference({'img': image(number)})['img'] for number in (3, 1, 1, 2)]
+        assert not np.array_equal(expected[1], expected[2])
+        exact = frames[np.float32]['history'][0]['img'] + frames[np.float32]['img']
+        np.testing.assert_array_equal(exact, expected)
+        for frame, wanted in zip((*frames[np.uint8]['history'], frames[np.uint8]), (expected[:1], expected[1:]),
+                                 strict=True):
+            assert {pixels.dtype for pixels in frame['img']} == {np.dtype(np.uint8)}
+            for values, (low, high), pixels in zip(in_levels(frame), frame['img_range'], wanted, strict=True):
+                assert low <= 0 and high >= 255
+                np.testing.assert_allclose(values, pixels, atol=0.501 * (high - low) / 255)
+                outside += (pixels < -1).any() or (pixels > 256).any()
+    assert outside > 10
 
 
 def test_photometric_distortion_stays_within_its_ranges():
     np.random.seed(0)
     grey = np.full((8, 8, 3), 100, dtype=np.uint8)
-    values = [PhotoMetricDistortionMultiView()(loaded(grey))['img'][0].mean() for _ in range(300)]
+    values = [in_levels(PhotoMetricDistortionMultiView()(loaded(grey)))[0].mean() for _ in range(300)]
     assert min(values) >= 0.5 * (100 - 32) - 1
     assert max(values) <= 1.5 * (100 + 32) + 1
     assert np.isclose(values, 100).sum() > 40

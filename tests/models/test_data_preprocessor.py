@@ -26,6 +26,25 @@ def test_normalises_in_the_order_of_the_backbone():
     assert imgs.dtype == torch.float32
 
 
+def test_8_bits_stand_for_the_range_given():
+    data = make_batch((2, 2, 32, 64), (1, 2, 32, 64))
+    ranges = [torch.tensor([[[0.0, 255.0], [-40.0, 470.0]], [[-51.0, 255.0], [0.0, 510.0]]]),
+              torch.tensor([[[-10.0, 265.0], [0.0, 255.0]]])]
+    pixels = [queue.double() for queue in data['inputs']['img']]
+    plain = BEVFormerDataPreprocessor(MEAN, STD, bgr_to_rgb=True)(data)['inputs']['imgs']
+    data['inputs']['img_range'] = ranges
+    imgs = BEVFormerDataPreprocessor(MEAN, STD, bgr_to_rgb=True)(data)['inputs']['imgs']
+    for queue, limits, given in zip(pixels, ranges, imgs, strict=True):
+        for frame in range(len(queue)):
+            for camera in range(2):
+                low, high = limits[frame, camera].double()
+                values = (low + queue[frame, camera] * (high - low) / 255).flip(0)
+                expected = (values - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+                torch.testing.assert_close(given[frame - len(queue), camera].double(), expected, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(imgs[0, 0, 0], plain[0, 0, 0])
+    assert imgs[1, 0].abs().max() == 0
+
+
 def test_pads_right_and_bottom_and_aligns_at_the_end():
     data = make_batch((3, 2, 45, 80), (1, 2, 40, 97))
     out = BEVFormerDataPreprocessor(MEAN, STD, bgr_to_rgb=True)(data)

@@ -27,6 +27,7 @@ class PackTemporalInputs(BaseTransform):
     """Makes ``dict(inputs=dict(img=...), data_samples=Det3DDataSample)`` of a queue.
 
     ``img`` is (T, N, 3, H, W), BGR, uint8 or float32 as loaded; T frames, oldest first, the last is the current one.
+    Uint8 images that were distorted come with ``img_range`` (T, N, 2) float32: the values that 0 and 255 stand for.
     The data sample's metainfo is the meta of the current frame (``FRAME_META``, ``sample_idx`` = sample token,
     ``img_shape`` = (H, W), box type and mode) and ``history``, the metas of the T - 1 frames before. Training items
     have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``.
@@ -45,7 +46,10 @@ class PackTemporalInputs(BaseTransform):
                 bboxes_3d=results['gt_bboxes_3d'], labels_3d=torch.as_tensor(results['gt_labels_3d'])
             )
         sample.eval_ann_info = results.get('eval_ann_info')
-        return {'inputs': {'img': self._stack(frames)}, 'data_samples': sample}
+        inputs = {'img': self._stack(frames)}
+        if 'img_range' in results:
+            inputs['img_range'] = torch.from_numpy(np.stack([frame['img_range'] for frame in frames]))
+        return {'inputs': inputs, 'data_samples': sample}
 
     def _meta(self, frame: dict, results: dict) -> dict:
         return {
