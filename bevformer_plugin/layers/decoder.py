@@ -93,7 +93,7 @@ class DetectionTransformerDecoder(BaseModule):
         """
         if reg_branches is not None and len(reg_branches) != self.num_layers:
             raise ValueError(f'{self.num_layers} decoder layers need as many reg_branches, got {len(reg_branches)}')
-        bev_shape = torch.tensor([bev_hw], device=query.device)
+        bev_shape = torch.tensor([bev_hw])
         states, references = [], [reference_points]
         for index, layer in enumerate(self.layers):
             query = layer(query, query_pos, bev_embed, references[-1][..., :2], bev_shape)

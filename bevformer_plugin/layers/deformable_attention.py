@@ -5,7 +5,7 @@ import torch
 from mmengine.model import constant_init, xavier_init
 from torch import Tensor, nn
 
-from bevformer_plugin.ops import multi_scale_deformable_attention
+from bevformer_plugin.ops import multi_scale_deformable_attention, ragged_deformable_attention
 
 
 class DeformableAttentionCore(nn.Module):
@@ -89,6 +89,30 @@ class DeformableAttentionCore(nn.Module):
         Returns:
             (B, Q, C).
         """
-        cells = spatial_shapes.flip(-1)[:, None, :]  # Lx1x2 in (w, h)
-        locations = reference_points + offsets / cells
+        locations = _locations(spatial_shapes, reference_points, offsets)
         return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
+
+    @staticmethod
+    def sample_ragged(value: Tensor, spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor,
+                      weights: Tensor, lengths: Tensor) -> Tensor:
+        """The same where every map has a list of queries of its own length; the lists one after another.
+
+        Args:
+            value: (M, S, heads, C / heads), projected.
+            spatial_shapes: (L, 2) integer (h, w).
+            reference_points: (R, 1 or heads, L or 1, P or 1, 2), fractions of the map.
+            offsets: (R, heads, L, P, 2) in cells.
+            weights: (R, heads, L, P).
+            lengths: (M,) int64 that sum to R.
+
+        Returns:
+            (R, C).
+        """
+        locations = _locations(spatial_shapes, reference_points, offsets)
+        return ragged_deformable_attention(value, spatial_shapes, locations, weights, lengths)
+
+
+def _locations(spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor) -> Tensor:
+    """Reference points moved by offsets in cells, in fractions of each level."""
+    cells = spatial_shapes.flip(-1)[:, None, :].to(offsets.device)  # Lx1x2 in (w, h)
+    return reference_points + offsets / cells

@@ -90,10 +90,10 @@ class BEVFormerEncoder(BaseModule):
         """
         self._check_shapes(bev_query, features, reference_points_cam, prev_bev, grid)
         device = bev_query.device
-        spatial_shapes = torch.tensor([f.shape[-2:] for f in features], device=device)
+        spatial_shapes = torch.tensor([f.shape[-2:] for f in features])  # on the CPU: a device would be waited for
         flat_features = torch.cat([f.flatten(3) for f in features], dim=-1).transpose(2, 3)  # BxNxSxC
         hits = PillarHits.from_projection(reference_points_cam, visible)
-        bev_shape = torch.tensor([[grid.bev_h, grid.bev_w]], device=device)
+        bev_shape = torch.tensor([[grid.bev_h, grid.bev_w]])
 
         here = bev_reference_points(grid, device).expand(len(bev_query), -1, -1)  # BxQx2
         mask = has_history.view(-1, 1, 1)

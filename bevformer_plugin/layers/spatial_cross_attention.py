@@ -16,13 +16,13 @@ class PillarHits:
     Attributes:
         query_index: (K,) ``b * Q + q`` of every hit, ordered by sample, then camera.
         reference_points: (K, D, 2) the pillar's projected points, fractions of the padded image.
-        lengths: hits of each (sample, camera) pair, B * N numbers that sum to K.
+        lengths: (B * N,) int64, hits of each (sample, camera) pair; they sum to K.
         num_cameras_seeing: (B, Q, 1) float, at least 1.
     """
 
     query_index: Tensor
     reference_points: Tensor
-    lengths: list[int]
+    lengths: Tensor
     num_cameras_seeing: Tensor
 
     @classmethod
@@ -40,7 +40,7 @@ class PillarHits:
         return cls(
             query_index=sample * hit.shape[2] + query,
             reference_points=reference_points_cam[sample, camera, query],
-            lengths=hit.sum(-1).flatten().tolist(),
+            lengths=hit.sum(-1).flatten(),
             num_cameras_seeing=hit.sum(1).clamp(min=1).unsqueeze(-1).to(reference_points_cam.dtype))
 
 
@@ -94,10 +94,8 @@ class SpatialCrossAttention(BaseModule):
         repeats = offsets.shape[3] // self.num_heights
         reference_points = hits.reference_points.repeat(1, repeats, 1)[:, None, None]  # Kx1x1xPx2
         value = attention.project_value(features).flatten(0, 1)  # BN x S x heads x C/heads
-        seen = [attention.sample(value[pair:pair + 1], spatial_shapes, r[None], o[None], w[None])[0]
-                for pair, (r, o, w) in enumerate(zip(reference_points.split(hits.lengths), offsets.split(hits.lengths),
-                                                     weights.split(hits.lengths), strict=True))]
+        seen = attention.sample_ragged(value, spatial_shapes, reference_points, offsets, weights, hits.lengths)  # KxC
         output = torch.zeros_like(query).flatten(0, 1)  # BQ x C
-        output = output.index_add(0, hits.query_index, torch.cat(seen).to(output.dtype))
+        output = output.index_add(0, hits.query_index, seen.to(output.dtype))
         output = output.view_as(query) / hits.num_cameras_seeing
         return query + self.dropout(self.output_proj(output))

@@ -1,18 +1,25 @@
-"""Multi-scale deformable attention (Deformable DETR, equation 3; the sampling behind BEVFormer's equation 2)."""
+"""Multi-scale deformable attention (Deformable DETR, equation 3; the sampling behind BEVFormer's equation 2).
+
+One operator of torch, ``bevformer_plugin::deformable_attention``, over maps with lists of any length: TSA and the
+decoder have one list per sample, SCA one per sample and camera.
+"""
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import FunctionCtx
 
-from .native import NativeMultiScaleDeformableAttention, load_library
+from . import reference
+from .backends import BACKENDS, backend_name
 
 
 def multi_scale_deformable_attention(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
                                      attention_weights: Tensor) -> Tensor:
     """Sample every level at every location, bilinearly with zeros outside, and sum with the attention weights.
 
+    Inputs of different types are cast up to the widest of them; under autocast to float32.
+
     Args:
         value: (B, S, heads, C) with S the sum of h * w over the levels.
-        spatial_shapes: (L, 2) integer (h, w) of each level.
+        spatial_shapes: (L, 2) integer (h, w) of each level; on the CPU, or reading it waits for the device.
         sampling_locations: (B, Q, heads, L, P, 2) in (x, y), fractions of the level's width and height.
         attention_weights: (B, Q, heads, L, P).
 
@@ -22,28 +29,84 @@ def multi_scale_deformable_attention(value: Tensor, spatial_shapes: Tensor, samp
     Raises:
         ValueError: if S does not match the spatial shapes.
     """
-    num_values, shapes = value.shape[1], spatial_shapes.tolist()
-    if sum(h * w for h, w in shapes) != num_values:
-        raise ValueError(f'value holds {num_values} positions, the spatial shapes {shapes} need '
-                         f'{sum(h * w for h, w in shapes)}')
-    tensors = (value, sampling_locations, attention_weights)
-    if all(t.device.type == 'cpu' and t.dtype == torch.float32 for t in tensors) and load_library() is not None:
-        return NativeMultiScaleDeformableAttention.apply(value, spatial_shapes.long(), *tensors[1:])
-    return reference(value, shapes, sampling_locations, attention_weights)
+    batch, queries = sampling_locations.shape[:2]
+    lengths = torch.full((batch,), queries, dtype=torch.int64, device=value.device)
+    output = ragged_deformable_attention(value, spatial_shapes, sampling_locations.flatten(0, 1),
+                                         attention_weights.flatten(0, 1), lengths)
+    return output.unflatten(0, (batch, queries))
 
 
-def reference(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor,
-              attention_weights: Tensor) -> Tensor:
-    """The operator in plain PyTorch, for every device and type; arguments as above."""
-    batch, _, heads, channels = value.shape
-    queries = sampling_locations.shape[1]
-    # Queries last: products and sums over points then run along contiguous rows.
-    grids = (2 * sampling_locations - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B*heads)xLxPxQx2
-    weights = attention_weights.permute(0, 2, 3, 4, 1).flatten(0, 1).unsqueeze(1)  # (B*heads)x1xLxPxQ
-    levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], dim=2)  # (B*heads)xCx(h*w) each
-    output = 0
-    for level, (level_map, shape) in enumerate(zip(levels, shapes, strict=True)):
-        sampled = F.grid_sample(level_map.unflatten(2, shape), grids[:, level], mode='bilinear', padding_mode='zeros',
-                                align_corners=False)  # (B*heads)xCxPxQ
-        output = output + (sampled * weights[:, :, level]).sum(2)  # (B*heads)xCxQ
-    return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()
+def ragged_deformable_attention(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
+                                attention_weights: Tensor, lengths: Tensor) -> Tensor:
+    """The same where every map has a list of queries of its own length.
+
+    Args:
+        value: (M, S, heads, C), M maps of L levels.
+        spatial_shapes: (L, 2).
+        sampling_locations: (R, heads, L, P, 2), the lists one after another.
+        attention_weights: (R, heads, L, P).
+        lengths: (M,) int64 that sum to R.
+
+    Returns:
+        (R, heads * C).
+
+    Raises:
+        ValueError: if S does not match the spatial shapes.
+    """
+    dtype = torch.promote_types(torch.promote_types(value.dtype, sampling_locations.dtype), attention_weights.dtype)
+    if torch.is_autocast_enabled(value.device.type):
+        dtype = torch.promote_types(dtype, torch.float32)
+    inputs = value.to(dtype), spatial_shapes, sampling_locations.to(dtype), attention_weights.to(dtype), lengths
+    if not torch.compiler.is_compiling() and backend_name(inputs[0]) == 'reference':
+        # Its gradients need not run it once more.
+        return reference.forward(inputs[0], _checked_shapes(*inputs[:2]), *inputs[2:])
+    return _operator(*inputs)
+
+
+def _checked_shapes(value: Tensor, spatial_shapes: Tensor) -> list[list[int]]:
+    """The spatial shapes as numbers, once they are known to fit the value."""
+    shapes = spatial_shapes.tolist()
+    needed = sum(height * width for height, width in shapes)
+    if needed != value.shape[1]:
+        raise ValueError(f'value holds {value.shape[1]} positions, the spatial shapes {shapes} need {needed}')
+    return shapes
+
+
+@torch.library.custom_op('bevformer_plugin::deformable_attention', mutates_args=())
+def _operator(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor,
+              lengths: Tensor) -> Tensor:
+    return BACKENDS[backend_name(value)].forward(value, _checked_shapes(value, spatial_shapes), sampling_locations,
+                                                 attention_weights, lengths)
+
+
+@torch.library.custom_op('bevformer_plugin::deformable_attention_backward', mutates_args=())
+def _operator_backward(grad_output: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
+                       attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return BACKENDS[backend_name(value)].backward(grad_output, value, spatial_shapes.tolist(), sampling_locations,
+                                                  attention_weights, lengths)
+
+
+@_operator.register_fake
+def _(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor,
+      lengths: Tensor) -> Tensor:
+    return value.new_empty(sampling_locations.shape[0], value.shape[2] * value.shape[3])
+
+
+@_operator_backward.register_fake
+def _(grad_output: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
+      attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(tensor.new_empty(tensor.shape) for tensor in (value, sampling_locations, attention_weights))
+
+
+def _save_inputs(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _gradients(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    grad_value, grad_locations, grad_weights = _operator_backward(grad_output, *ctx.saved_tensors)
+    return grad_value, None, grad_locations, grad_weights, None
+
+
+_operator.register_autograd(_gradients, setup_context=_save_inputs)
+for _device in ('cpu', 'cuda'):
+    _operator.register_autocast(_device, torch.float32)

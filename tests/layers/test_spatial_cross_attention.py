@@ -55,7 +55,7 @@ def test_hits_are_listed_by_sample_then_camera():
     reference = torch.arange(2.0 * 3 * 4 * 4 * 2).view(2, 3, 4, 4, 2)
     hits = PillarHits.from_projection(reference, visible)
     assert hits.query_index.tolist() == [2, 2, 4]
-    assert hits.lengths == [0, 1, 1, 1, 0, 0]
+    assert hits.lengths.tolist() == [0, 1, 1, 1, 0, 0]
     expected = torch.stack([reference[0, 1, 2], reference[0, 2, 2], reference[1, 0, 0]])
     assert torch.equal(hits.reference_points, expected)
     assert hits.num_cameras_seeing.flatten().tolist() == [1, 1, 2, 1, 1, 1, 1, 1]

@@ -1,4 +1,4 @@
-"""The compiled operator equals plain PyTorch; without a compiler there is plain PyTorch and a word about it."""
+"""What only the compiled operator has to get right; without a compiler there is plain PyTorch and a word about it."""
 import os
 import subprocess
 import sys
@@ -7,48 +7,22 @@ import pytest
 import torch
 
 from bevformer_plugin.ops import multi_scale_deformable_attention
-from bevformer_plugin.ops.multi_scale_deformable_attention import reference
 from bevformer_plugin.ops.native import load_library
 
 needs_compiler = pytest.mark.skipif(load_library() is None, reason='no C++ compiler on this machine')
-# batch, queries, heads, channels, levels, points
-SHAPES = [
-    (2, 13, 3, 5, [(4, 5), (1, 1)], 3),
-    (1, 40, 4, 16, [(24, 40)], 1),
-    (3, 7, 1, 32, [(6, 10), (3, 5), (2, 2)], 4),
-    (1, 1, 8, 8, [(1, 7)], 2),
-    (2, 0, 2, 4, [(3, 3)], 2),
-]
 
 
-def make_case(batch, queries, heads, channels, levels, points, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    value = torch.randn(batch, sum(h * w for h, w in levels), heads, channels, generator=generator)
-    locations = 1.6 * torch.rand(batch, queries, heads, len(levels), points, 2, generator=generator) - 0.3
-    weights = torch.rand(batch, queries, heads, len(levels), points, generator=generator)
-    return value, torch.tensor(levels), locations, weights
-
-
-@needs_compiler
-@pytest.mark.parametrize('shape', SHAPES)
-def test_values_and_gradients_equal_plain_pytorch_in_double(shape):
-    value, levels, locations, weights = make_case(*shape)
-    single = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
-    double = [tensor.double().requires_grad_() for tensor in (value, locations, weights)]
-    output = multi_scale_deformable_attention(single[0], levels, *single[1:])
-    assert output.grad_fn.name().startswith('NativeMultiScaleDeformableAttention')
-    expected = reference(double[0], levels.tolist(), *double[1:])
-    torch.testing.assert_close(output.double(), expected, atol=1e-5, rtol=1e-5)
-    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
-    output.backward(grad)
-    expected.backward(grad.double())
-    for ours, theirs in zip(single, double, strict=True):
-        torch.testing.assert_close(ours.grad.double(), theirs.grad, atol=1e-4, rtol=1e-4)
+def make_case(batch: int, queries: int, heads: int, channels: int, shape: tuple[int, int], points: int):
+    generator = torch.Generator().manual_seed(0)
+    value = torch.randn(batch, shape[0] * shape[1], heads, channels, generator=generator)
+    locations = 1.6 * torch.rand(batch, queries, heads, 1, points, 2, generator=generator) - 0.3
+    weights = torch.rand(batch, queries, heads, 1, points, generator=generator)
+    return value, torch.tensor([shape]), locations, weights
 
 
 @needs_compiler
 def test_locations_that_are_no_numbers_or_far_outside_count_as_zero():
-    value, levels, locations, weights = make_case(1, 3, 1, 4, [(4, 4)], 1)
+    value, levels, locations, weights = make_case(1, 3, 1, 4, (4, 4), 1)
     locations[0, :, 0, 0, 0] = torch.tensor([[float('nan'), 0.5], [0.5, float('inf')], [-1e30, 0.5]])
     locations.requires_grad_()
     output = multi_scale_deformable_attention(value, levels, locations, weights)
@@ -58,7 +32,7 @@ def test_locations_that_are_no_numbers_or_far_outside_count_as_zero():
 
 @needs_compiler
 def test_inputs_in_another_memory_order():
-    value, levels, locations, weights = make_case(2, 6, 3, 4, [(4, 5)], 2)
+    value, levels, locations, weights = make_case(2, 6, 3, 4, (4, 5), 2)
     shuffled = [tensor.transpose(0, 1).contiguous().transpose(0, 1) for tensor in (value, locations, weights)]
     torch.testing.assert_close(multi_scale_deformable_attention(shuffled[0], levels, *shuffled[1:]),
                                multi_scale_deformable_attention(value, levels, locations, weights))

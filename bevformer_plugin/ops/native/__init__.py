@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 SOURCE = Path(__file__).with_name('multi_scale_deformable_attention.cpp')
 FLAGS = ('-O3', '-march=native', '-fno-math-errno', '-fno-trapping-math', '-fopenmp', '-fPIC', '-std=c++17')
@@ -72,31 +71,35 @@ def load_library() -> ctypes.CDLL | None:
     return library
 
 
-def _call(function: ctypes._CFuncPtr, tensors: list[Tensor], sizes: list[int]) -> None:
-    function(*(ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors), *(ctypes.c_int64(size) for size in sizes))
+def supports(device: str, dtype: torch.dtype) -> bool:
+    """On CPUs, where it can be built; half precision is computed in float32."""
+    return device == 'cpu' and dtype in (torch.float32, torch.bfloat16, torch.float16) and load_library() is not None
 
 
-class NativeMultiScaleDeformableAttention(torch.autograd.Function):
-    """Arguments as of the operator, float32 on the CPU; ``spatial_shapes`` an int64 tensor."""
+def forward(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor,
+            lengths: Tensor) -> Tensor:
+    """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
+    tensors = [tensor.float().contiguous() for tensor in (value, sampling_locations, attention_weights)]
+    output = tensors[0].new_empty(len(sampling_locations), value.shape[2] * value.shape[3])
+    _call(load_library().msda_forward, [*tensors, output], shapes, lengths,
+          [*value.shape, *attention_weights.shape[2:]])
+    return output.to(value.dtype)
 
-    @staticmethod
-    def forward(ctx: FunctionCtx, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
-                attention_weights: Tensor) -> Tensor:
-        """(B, Q, heads * C)."""
-        inputs = [tensor.contiguous() for tensor in (value, spatial_shapes, sampling_locations, attention_weights)]
-        batch, num_values, heads, channels = value.shape
-        queries, _, levels, points = attention_weights.shape[1:]
-        ctx.sizes = [batch, num_values, heads, channels, queries, levels, points]
-        ctx.save_for_backward(*inputs)
-        output = value.new_empty(batch, queries, heads * channels)
-        _call(load_library().msda_forward, [*inputs, output], ctx.sizes)
-        return output
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
-        """Gradients of value, locations and weights."""
-        inputs = ctx.saved_tensors
-        grads = [torch.zeros_like(inputs[0]), torch.empty_like(inputs[2]), torch.empty_like(inputs[3])]
-        _call(load_library().msda_backward, [grad_output.contiguous(), *inputs, *grads], ctx.sizes)
-        return grads[0], None, grads[1], grads[2]
+def backward(grad_output: Tensor, value: Tensor, shapes: list[list[int]], sampling_locations: Tensor,
+             attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of value, locations and weights."""
+    tensors = [tensor.float().contiguous() for tensor in (grad_output, value, sampling_locations, attention_weights)]
+    grads = [torch.zeros_like(tensors[1]), torch.empty_like(tensors[2]), torch.empty_like(tensors[3])]
+    _call(load_library().msda_backward, [*tensors, *grads], shapes, lengths,
+          [*value.shape, *attention_weights.shape[2:]])
+    return tuple(grad.to(value.dtype) for grad in grads)
+
+
+def _call(function: ctypes._CFuncPtr, tensors: list[Tensor], shapes: list[list[int]], lengths: Tensor,
+          sizes: list[int]) -> None:
+    """Call with the addresses of the levels' shapes, of every list's first row and of the tensors, and the sizes."""
+    levels = torch.tensor(shapes, dtype=torch.int64)
+    first_rows = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    pointers = [tensor.data_ptr() for tensor in (levels, first_rows, *tensors)]
+    function(*map(ctypes.c_void_p, pointers), *map(ctypes.c_int64, sizes))

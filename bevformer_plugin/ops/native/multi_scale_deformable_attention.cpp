@@ -1,7 +1,9 @@
 // Multi-scale deformable attention on CPUs, float32: the definition as loops, vectorised over channels.
 //
-// value (B, S, H, C), shapes (L, 2) of (height, width), locations (B, Q, H, L, P, 2) of (x, y) in fractions of a
-// level, weights (B, Q, H, L, P), output (B, Q, H, C). All contiguous.
+// shapes (L, 2) of (height, width), first_rows (M + 1): the rows of map m are first_rows[m] to first_rows[m + 1].
+// value (M, S, H, C), locations (R, H, L, P, 2) of (x, y) in fractions of a level, weights (R, H, L, P), output
+// (R, H, C). All contiguous.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -32,15 +34,19 @@ inline bool find_corners(const float* location, int64_t height, int64_t width, C
 
 // FIXED is the number of channels where it is known when compiling, or 0.
 template <int FIXED>
-void forward(const float* value, const int64_t* shapes, const float* locations, const float* weights, float* output,
-             int64_t B, int64_t S, int64_t H, int64_t channels, int64_t Q, int64_t L, int64_t P) {
+void forward(const int64_t* shapes, const int64_t* first_rows, const float* value, const float* locations,
+             const float* weights, float* output, int64_t M, int64_t S, int64_t H, int64_t channels, int64_t L,
+             int64_t P) {
     const int64_t C = FIXED ? FIXED : channels;
 #pragma omp parallel for schedule(static)
-    for (int64_t row = 0; row < B * Q; ++row) {
+    for (int64_t row = 0; row < first_rows[M]; ++row) {
+        const int64_t map = std::upper_bound(first_rows, first_rows + M + 1, row) - first_rows - 1;
         for (int64_t h = 0; h < H; ++h) {
+            float fixed[FIXED ? FIXED : 1] = {0};  // the compiler keeps it in registers
             float* out = output + (row * H + h) * C;
-            for (int64_t c = 0; c < C; ++c) out[c] = 0;
-            const float* level = value + (row / Q * S * H + h) * C;
+            float* sums = FIXED ? fixed : out;
+            if (!FIXED) std::fill(out, out + C, 0.0f);
+            const float* level = value + (map * S * H + h) * C;
             for (int64_t l = 0; l < L; ++l) {
                 const int64_t height = shapes[2 * l], width = shapes[2 * l + 1];
                 for (int64_t p = 0; p < P; ++p) {
@@ -52,27 +58,28 @@ void forward(const float* value, const int64_t* shapes, const float* locations, 
                         const float factor = weights[sample] * corners.weight[corner];
                         const float* v = level + corners.offset[corner] * H * C;
 #pragma omp simd
-                        for (int64_t c = 0; c < C; ++c) out[c] += factor * v[c];
+                        for (int64_t c = 0; c < C; ++c) sums[c] += factor * v[c];
                     }
                 }
                 level += height * width * H * C;
             }
+            if (FIXED) std::copy(fixed, fixed + C, out);
         }
     }
 }
 
-// A sample and head is one thread's, so that no two threads add to the same gradient. grad_value comes in as zeros.
+// A map and head is one thread's, so that no two threads add to the same gradient. grad_value comes in as zeros.
 template <int FIXED>
-void backward(const float* grad_output, const float* value, const int64_t* shapes, const float* locations,
-              const float* weights, float* grad_value, float* grad_locations, float* grad_weights, int64_t B, int64_t S,
-              int64_t H, int64_t channels, int64_t Q, int64_t L, int64_t P) {
+void backward(const int64_t* shapes, const int64_t* first_rows, const float* grad_output, const float* value,
+              const float* locations, const float* weights, float* grad_value, float* grad_locations,
+              float* grad_weights, int64_t M, int64_t S, int64_t H, int64_t channels, int64_t L, int64_t P) {
     const int64_t C = FIXED ? FIXED : channels;
-#pragma omp parallel for schedule(static)
-    for (int64_t pair = 0; pair < B * H; ++pair) {
-        const int64_t b = pair / H, h = pair % H;
-        for (int64_t row = b * Q; row < (b + 1) * Q; ++row) {
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t pair = 0; pair < M * H; ++pair) {
+        const int64_t map = pair / H, h = pair % H;
+        for (int64_t row = first_rows[map]; row < first_rows[map + 1]; ++row) {
             const float* grad = grad_output + (row * H + h) * C;
-            int64_t start = (b * S * H + h) * C;
+            int64_t start = (map * S * H + h) * C;
             for (int64_t l = 0; l < L; ++l) {
                 const int64_t height = shapes[2 * l], width = shapes[2 * l + 1];
                 for (int64_t p = 0; p < P; ++p) {
@@ -120,15 +127,16 @@ void backward(const float* grad_output, const float* value, const int64_t* shape
 
 extern "C" {
 
-void msda_forward(const float* value, const int64_t* shapes, const float* locations, const float* weights,
-                  float* output, int64_t B, int64_t S, int64_t H, int64_t C, int64_t Q, int64_t L, int64_t P) {
-    FOR_CHANNELS(forward, value, shapes, locations, weights, output, B, S, H, C, Q, L, P)
+void msda_forward(const int64_t* shapes, const int64_t* first_rows, const float* value, const float* locations,
+                  const float* weights, float* output, int64_t M, int64_t S, int64_t H, int64_t C, int64_t L,
+                  int64_t P) {
+    FOR_CHANNELS(forward, shapes, first_rows, value, locations, weights, output, M, S, H, C, L, P)
 }
 
-void msda_backward(const float* grad_output, const float* value, const int64_t* shapes, const float* locations,
-                   const float* weights, float* grad_value, float* grad_locations, float* grad_weights, int64_t B,
-                   int64_t S, int64_t H, int64_t C, int64_t Q, int64_t L, int64_t P) {
-    FOR_CHANNELS(backward, grad_output, value, shapes, locations, weights, grad_value, grad_locations, grad_weights,
-                 B, S, H, C, Q, L, P)
+void msda_backward(const int64_t* shapes, const int64_t* first_rows, const float* grad_output, const float* value,
+                   const float* locations, const float* weights, float* grad_value, float* grad_locations,
+                   float* grad_weights, int64_t M, int64_t S, int64_t H, int64_t C, int64_t L, int64_t P) {
+    FOR_CHANNELS(backward, shapes, first_rows, grad_output, value, locations, weights, grad_value, grad_locations,
+                 grad_weights, M, S, H, C, L, P)
 }
 }

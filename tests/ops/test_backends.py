@@ -1,0 +1,148 @@
+"""Every backend of multi-scale deformable attention against the definition in float64, and the operator to torch."""
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.library import opcheck
+
+from bevformer_plugin.ops import backend_name, multi_scale_deformable_attention, set_attention_backend
+from bevformer_plugin.ops.backends import BACKENDS
+from bevformer_plugin.ops.multi_scale_deformable_attention import ragged_deformable_attention
+
+# rows per map, heads, channels, levels, points
+CASES = {
+    'odd channels': ([13, 13], 3, 5, [(4, 5), (1, 1)], 3),
+    'one point, one level': ([40], 4, 16, [(24, 40)], 1),
+    'lists of other lengths': ([7, 0, 12], 1, 32, [(6, 10), (3, 5), (2, 2)], 4),
+    'a map one cell high': ([1], 8, 8, [(1, 7)], 2),
+    'nothing to look at': ([0, 0], 2, 4, [(3, 3)], 2),
+}
+
+
+def make_case(lengths: list[int], heads: int, channels: int, levels: list[tuple[int, int]], points: int,
+              dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(len(lengths))
+    rows = sum(lengths)
+    value = torch.randn(len(lengths), sum(h * w for h, w in levels), heads, channels, generator=generator)
+    locations = 1.6 * torch.rand(rows, heads, len(levels), points, 2, generator=generator) - 0.3
+    weights = torch.rand(rows, heads, len(levels), points, generator=generator)
+    return value.to(dtype), torch.tensor(levels), locations.to(dtype), weights.to(dtype), torch.tensor(lengths)
+
+
+@pytest.fixture
+def backend(request):
+    """Compute with one backend; skip where it cannot run."""
+    if not BACKENDS[request.param].supports('cpu', torch.float32):
+        pytest.skip(f'the {request.param} backend cannot run on this machine')
+    set_attention_backend(request.param)
+    yield request.param
+    set_attention_backend(None)
+
+
+def gradients(case: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """Output, and gradients of value, locations and weights for a fixed gradient of the output."""
+    value, shapes, locations, weights, lengths = case
+    leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
+    output = ragged_deformable_attention(leaves[0], shapes, *leaves[1:], lengths)
+    grad = torch.randn(output.shape, generator=torch.Generator().manual_seed(1))
+    output.backward(grad.to(output.dtype))
+    return [output, *(leaf.grad for leaf in leaves)]
+
+
+@pytest.mark.parametrize('backend', BACKENDS, indirect=True)
+@pytest.mark.parametrize('name', CASES)
+def test_values_and_gradients_equal_the_definition_in_float64(backend, name):
+    case = make_case(*CASES[name])
+    assert backend_name(case[0]) == backend
+    ours = gradients(case)
+    set_attention_backend('reference')
+    for single, double in zip(ours, gradients(make_case(*CASES[name], dtype=torch.float64)), strict=True):
+        torch.testing.assert_close(single, double.float(), atol=2e-4, rtol=1e-4, check_dtype=False)
+
+
+@pytest.mark.parametrize('backend', ['native'], indirect=True)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_is_summed_in_float32(backend, dtype):
+    halved = [tensor.to(dtype) if tensor.is_floating_point() else tensor
+              for tensor in make_case(*CASES['lists of other lengths'])]
+    # Rounding the inputs is the caller's doing: the definition sees them rounded too.
+    rounded = [tensor.double() if tensor.is_floating_point() else tensor for tensor in halved]
+    output = ragged_deformable_attention(*halved)
+    set_attention_backend('reference')
+    torch.testing.assert_close(output, ragged_deformable_attention(*rounded).to(dtype))
+
+
+def test_lists_of_a_batch_are_lists_of_each_map():
+    value, shapes, locations, weights, lengths = make_case(*CASES['odd channels'])
+    batched = multi_scale_deformable_attention(value, shapes, locations.unflatten(0, (2, 13)),
+                                               weights.unflatten(0, (2, 13)))
+    torch.testing.assert_close(batched.flatten(0, 1), ragged_deformable_attention(value, shapes, locations, weights,
+                                                                                  lengths))
+
+
+def test_locations_are_never_cast_down():
+    value, shapes, locations, weights, lengths = make_case(*CASES['odd channels'])
+    expected = ragged_deformable_attention(value.bfloat16().float(), shapes, locations, weights, lengths)
+    with torch.autocast('cpu', torch.bfloat16):
+        output = ragged_deformable_attention(value.bfloat16(), shapes, locations, weights, lengths)
+    assert output.dtype == torch.float32
+    torch.testing.assert_close(output, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_torch_accepts_the_operator(name):
+    value, *rest = make_case(*CASES[name])
+    rest[1].requires_grad_()
+    rest[2].requires_grad_()
+    opcheck(torch.ops.bevformer_plugin.deformable_attention.default, (value.requires_grad_(), *rest))
+
+
+class Attention(torch.nn.Module):
+    def forward(self, value, shapes, locations, weights):
+        return multi_scale_deformable_attention(value.tanh(), shapes, locations, weights).sin()
+
+
+def batch_of_two() -> tuple[torch.Tensor, ...]:
+    value, shapes, locations, weights, _ = make_case(*CASES['odd channels'])
+    return value, shapes, locations.unflatten(0, (2, 13)), weights.unflatten(0, (2, 13))
+
+
+def test_compiles_into_one_graph_with_gradients():
+    case = batch_of_two()
+    results = []
+    for module in (Attention(), torch.compile(Attention(), fullgraph=True, backend='aot_eager')):
+        value = case[0].clone().requires_grad_()
+        output = module(value, *case[1:])
+        output.sum().backward()
+        results.append((output, value.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_exports():
+    case = batch_of_two()
+    program = torch.export.export(Attention(), case)
+    targets = [str(node.target) for node in program.graph.nodes]
+    assert 'bevformer_plugin.deformable_attention.default' in targets
+    torch.testing.assert_close(program.module()(*case), Attention()(*case))
+
+
+def test_names_that_do_not_exist_are_refused():
+    with pytest.raises(ValueError, match="no attention backend 'cuda': choose from native"):
+        set_attention_backend('cuda')
+
+
+def test_a_backend_that_cannot_is_refused(monkeypatch):
+    monkeypatch.setenv('BEVFORMER_ATTENTION_BACKEND', 'native')
+    with pytest.raises(ValueError, match=r"'native' cannot compute torch\.float64 on cpu"):
+        multi_scale_deformable_attention(*[t.double() if t.is_floating_point() else t for t in batch_of_two()])
+
+
+def test_the_choice_is_said_once():
+    script = ('import torch\nfrom bevformer_plugin.ops import multi_scale_deformable_attention as attend\n'
+              'case = torch.ones(1, 4, 1, 2), torch.tensor([[2, 2]]), torch.full((1, 1, 1, 1, 1, 2), 0.5)\n'
+              'for _ in range(3): attend(*case, torch.ones(1, 1, 1, 1, 1))\n')
+    environment = {**os.environ, 'BEVFORMER_ATTENTION_BACKEND': 'reference'}
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env=environment, check=True)
+    assert (done.stdout + done.stderr).count('on cpu in torch.float32: reference backend') == 1
