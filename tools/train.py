@@ -7,6 +7,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from bevformer_plugin.training import (
+    Hardware,
     check_training,
     load_config,
     new_work_dir,
@@ -20,9 +21,11 @@ def parse_args():
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='folder of the run; work_dirs/<config> by default')
     parser.add_argument('--engine', choices=['lightning', 'mmengine'], default='lightning')
-    parser.add_argument('--devices', default='auto', help='how many')
+    parser.add_argument('--devices', default='auto', help='how many on each node')
+    parser.add_argument('--num-nodes', type=int, default=1, help='how many computers')
     parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
-    parser.add_argument('--precision', default='32-true', help="Lightning's precision, e.g. bf16-mixed")
+    parser.add_argument('--strategy', choices=['auto', 'ddp', 'fsdp'], default='auto', help='for several processes')
+    parser.add_argument('--precision', help="Lightning's precision, e.g. bf16-mixed; the config's by default")
     parser.add_argument('--resume', nargs='?', const='newest', metavar='CKPT',
                         help='continue from a checkpoint, or from the newest of the work dir')
     parser.add_argument('--seed', type=int, default=0)
@@ -42,7 +45,8 @@ def main():
             train_with_mmengine(cfg, work_dir, args.seed, args.resume)
         else:
             devices = args.devices if args.devices == 'auto' else int(args.devices)
-            train_with_lightning(cfg, work_dir, args.seed, devices, args.accelerator, args.precision, args.resume)
+            hardware = Hardware(devices, args.num_nodes, args.accelerator, args.strategy, args.precision)
+            train_with_lightning(cfg, work_dir, args.seed, hardware, args.resume)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f'error: {error}')
 

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from bevformer_plugin.ops import multi_scale_deformable_attention, ragged_deformable_attention
 
+from .float32 import Float32Linear
+
 
 class DeformableAttentionCore(nn.Module):
     """Predicts where to look and how much each place counts, then samples (Deformable DETR; paper equation 1).
@@ -36,7 +38,7 @@ class DeformableAttentionCore(nn.Module):
         self.num_points = num_points
         self.num_slots = num_slots
         samples = num_heads * num_slots * num_levels * num_points
-        self.sampling_offsets = nn.Linear(query_dims or embed_dims, samples * 2)
+        self.sampling_offsets = Float32Linear(query_dims or embed_dims, samples * 2)
         self.attention_weights = nn.Linear(query_dims or embed_dims, samples)
         self.value_proj = nn.Linear(embed_dims, embed_dims)
         self.init_weights()

@@ -6,10 +6,11 @@ import torch
 from mmdet3d.models.detectors import Base3DDetector
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid
 
+from .activation_checkpointing import checkpoint_activations
 from .bev_history import BEVHistory
 from .grid_mask import GridMask
 
@@ -35,16 +36,19 @@ class BEVFormer(Base3DDetector):
         use_history: False treats every frame alone (BEVFormer-S).
         perspective_supervision: config of :class:`PerspectiveSupervision`, a training aid; None trains without, as v1.
         max_time_gap: seconds after which a previous frame is too old to count.
+        activation_checkpointing: of 'img_backbone' and 'encoder' those whose stages or layers are computed again in
+            the backward pass instead of being kept in memory.
 
     Raises:
-        ValueError: if neck and head have different widths, the head sets what the detector hands down, or grid or
-            range are not usable.
+        ValueError: if neck and head have different widths, the head sets what the detector hands down, grid or range
+            are not usable, or activation_checkpointing names another part.
     """
 
     def __init__(self, img_backbone: dict, img_neck: dict, pts_bbox_head: dict, bev_grid: tuple[int, int],
                  point_cloud_range: tuple[float, ...], num_cameras: int, data_preprocessor: dict | None = None,
                  grid_mask: dict | None = None, ego_motion: dict | None = None, use_history: bool = True,
-                 max_time_gap: float = 2.0, perspective_supervision: dict | None = None) -> None:
+                 max_time_gap: float = 2.0, perspective_supervision: dict | None = None,
+                 activation_checkpointing: tuple[str, ...] = ()) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         handed_down = {'grid': BEVGrid(*bev_grid, tuple(point_cloud_range)), 'num_cameras': num_cameras,
                        'num_levels': img_neck['num_outs'], 'ego_motion': ego_motion}
@@ -65,6 +69,17 @@ class BEVFormer(Base3DDetector):
             'num_classes': self.pts_bbox_head.num_classes})
         self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
         self.streams: dict[str, BEVHistory] = {}
+        stages = self.stages()
+        for part in activation_checkpointing:
+            if part not in stages:
+                raise ValueError(f'activation_checkpointing takes of {sorted(stages)}, got {part!r}')
+            for stage in stages[part]:
+                checkpoint_activations(stage)
+
+    def stages(self) -> dict[str, list[nn.Module]]:
+        """What runs one after the other: the backbone's stages, the encoder's layers."""
+        return {'img_backbone': [stage for stage in self.img_backbone.children() if isinstance(stage, nn.Sequential)],
+                'encoder': list(self.pts_bbox_head.transformer.encoder.layers)}
 
     def train(self, mode: bool = True) -> 'BEVFormer':
         """Switch mode and forget all streams: weights are about to change, or have."""

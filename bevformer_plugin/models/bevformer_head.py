@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.layers import Float32Linear
 
 from .bev_history import BEVHistory, absolute_can_bus
 
@@ -82,8 +83,8 @@ class BEVFormerHead(BaseModule):
 
     def _reg_branch(self) -> nn.Sequential:
         width = self.embed_dims
-        return nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(),
-                             nn.Linear(width, BOX_CODE_SIZE))
+        return nn.Sequential(Float32Linear(width, width), nn.ReLU(), Float32Linear(width, width), nn.ReLU(),
+                             Float32Linear(width, BOX_CODE_SIZE))
 
     def encode(self, features: list[Tensor], image_hw: tuple[int, int], metas: list[dict],
                histories: list[BEVHistory | None]) -> Tensor:
@@ -136,8 +137,8 @@ class BEVFormerHead(BaseModule):
         low, high = states.new_tensor(self.grid.point_cloud_range).split(3)
         scores, boxes = [], []
         for layer, (state, reference) in enumerate(zip(states, references[:-1], strict=True)):
-            raw = self.reg_branches[layer](state).float() + first_boxes
-            center = (torch.logit(reference.float(), eps=1e-5) + raw[..., [0, 1, 4]]).sigmoid() * (high - low) + low
+            raw = self.reg_branches[layer](state) + first_boxes
+            center = (torch.logit(reference, eps=1e-5) + raw[..., [0, 1, 4]]).sigmoid() * (high - low) + low
             boxes.append(torch.cat([center[..., :2], raw[..., 2:4], center[..., 2:], raw[..., 5:]], dim=-1))
             scores.append(self.cls_branches[layer](state) + first_logits)
         return {**outputs, 'all_cls_scores': torch.stack(scores), 'all_bbox_preds': torch.stack(boxes)}

@@ -58,8 +58,9 @@ class PerspectiveSupervision(BaseModule):
             torch.zeros(shape, device=values.device) for shape in (heatmap.shape, values.shape, values[..., :1].shape))
         for sample, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
             if len(boxes):
-                self._draw(target[sample], value_target[sample], holds_center[sample], boxes, labels,
-                           lidar2img[sample], image_hw)
+                with torch.autocast(values.device.type, enabled=False):  # it projects
+                    self._draw(target[sample], value_target[sample], holds_center[sample], boxes, labels,
+                               lidar2img[sample], image_hw)
         num_centers = reduce_mean(holds_center.sum()).clamp(min=1).item()
         return {
             'perspective.loss_heatmap': self.loss_heatmap(heatmap, target, avg_factor=num_centers),

@@ -5,7 +5,7 @@ from mmengine.model import BaseModule, xavier_init
 from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
-from bevformer_plugin.layers import DeformableAttentionCore
+from bevformer_plugin.layers import DeformableAttentionCore, Float32Linear
 
 from .ego_alignment import EgoAlignment
 
@@ -48,7 +48,7 @@ class BEVFormerTransformer(BaseModule):
         self.ego_alignment = EgoAlignment.from_config(ego_motion)
         self.level_embeds = nn.Parameter(torch.randn(num_feature_levels, embed_dims))
         self.cams_embeds = nn.Parameter(torch.randn(num_cameras, embed_dims))
-        self.reference_points = nn.Linear(embed_dims, 3) if learned_reference_points else None
+        self.reference_points = Float32Linear(embed_dims, 3) if learned_reference_points else None
         self.can_bus_mlp = nn.Sequential(
             nn.Linear(CAN_BUS_CHANNELS, embed_dims // 2), nn.ReLU(), nn.Linear(embed_dims // 2, embed_dims), nn.ReLU(),
             nn.LayerNorm(embed_dims))

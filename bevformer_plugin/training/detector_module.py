@@ -4,6 +4,7 @@ from typing import NoReturn
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from mmdet3d.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
@@ -15,15 +16,20 @@ from torch.utils.data import Dataset
 import bevformer_plugin
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 
+from .averaging import averages_weights, weight_averaging
 from .checkpoints import NOT_FINITE
 from .guards import first_not_finite, gradient_norm, not_finite_gradients
+from .learning_rate import scaling_factor
+
+# This module's name for the detector, and where a checkpoint holds weights (with an average, the second is the other).
+PREFIX, WEIGHTS = 'detector.', ('state_dict', 'current_model_state')
 
 
 class DetectorModule(L.LightningModule):
     """Trains and evaluates a detector of the registry by an MMEngine-style config.
 
     Optimizer and parameter groups come from ``optim_wrapper``, schedules from ``param_scheduler``; both step as under
-    MMEngine's Runner. The state dict is the detector's own, without a prefix, so the Runner reads it too.
+    MMEngine's Runner. Checkpoints hold the detector's own state dict, without a prefix, so the Runner reads them too.
 
     Args:
         cfg: the config.
@@ -37,24 +43,25 @@ class DetectorModule(L.LightningModule):
         super().__init__()
         self.cfg = cfg
         self.seed = seed
+        self.averages_weights = averages_weights(cfg)
         self.detector = MODELS.build(cfg.model)
         self.schedulers: list = []
         self.scheduler_states: list[dict] = []
         self.tokens: list[str] = []
         self.evaluator: Evaluator | None = None
 
-    def state_dict(self, *, destination: dict | None = None, prefix: str = '', keep_vars: bool = False) -> dict:
-        """The detector's state dict."""
-        return self.detector.state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
-
-    def load_state_dict(self, state_dict: dict, strict: bool = True, assign: bool = False) -> object:
-        """Load the detector's state dict."""
-        return self.detector.load_state_dict(state_dict, strict=strict, assign=assign)
+    def configure_callbacks(self) -> list[Callback]:
+        """The average of the weights, if the config asks for one."""
+        return [weight_averaging(self.cfg, self.trainer.strategy.root_device)] if self.averages_weights else []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Build optimizer and schedules as MMEngine's Runner does."""
-        wrapper_cfg = ConfigDict({key: value for key, value in self.cfg.optim_wrapper.items() if key != 'clip_grad'})
+        """Build optimizer and schedules as MMEngine's Runner does; the learning rate follows the batch."""
+        wrapper_cfg = ConfigDict({key: value for key, value in self.cfg.optim_wrapper.items()
+                                  if key in ('optimizer', 'paramwise_cfg', 'constructor')})
         optimizer = build_optim_wrapper(self.detector, wrapper_cfg).optimizer
+        factor = scaling_factor(self.cfg, self.trainer.world_size)
+        for group in optimizer.param_groups:
+            group['lr'] *= factor
         steps_per_epoch = len(self.trainer.datamodule.train_dataloader())
         epochs = self.cfg.train_cfg.max_epochs
         schedulers = self.cfg.get('param_scheduler') or []
@@ -149,14 +156,14 @@ class DetectorModule(L.LightningModule):
                        f'({len(names)} parameters)', path)
         self.tokens.clear()
 
-    def _save_for_inspection(self) -> Path:
+    def _save_for_inspection(self) -> Path | None:
         """Write weights and optimizer as they were before this step, and its samples.
 
         There is no collective in it: losses may be finite in all other processes.
         """
         path = Path(self.trainer.default_root_dir) / NOT_FINITE
         self.trainer.strategy.checkpoint_io.save_checkpoint({
-            'state_dict': self.state_dict(), 'optimizer': self.trainer.optimizers[0].state_dict(),
+            'state_dict': self.detector.state_dict(), 'optimizer': self.trainer.optimizers[0].state_dict(),
             'epoch': self.current_epoch, 'global_step': self.global_step, 'samples': list(self.tokens),
             'meta': self._meta()}, str(path))
         return path
@@ -203,7 +210,10 @@ class DetectorModule(L.LightningModule):
         self.evaluator.evaluate(len(self.trainer.datamodule.datasets['test']))
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Add the schedules, and what the weights belong to."""
+        """Add the schedules, and what the weights belong to; name the weights as the detector does."""
+        for key in WEIGHTS:
+            if key in checkpoint:
+                checkpoint[key] = {name.removeprefix(PREFIX): value for name, value in checkpoint[key].items()}
         checkpoint['param_schedulers'] = [scheduler.state_dict() for scheduler in self.schedulers]
         checkpoint['meta'] = self._meta()
 
@@ -213,5 +223,17 @@ class DetectorModule(L.LightningModule):
                 'bevformer_plugin': bevformer_plugin.__version__, 'epoch': self.current_epoch}
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the schedules' states until they are built."""
+        """Keep the schedules' states until they are built; name the weights as this module does.
+
+        Raises:
+            ValueError: if only one of config and checkpoint has averaged weights.
+        """
+        averaged = 'current_model_state' in checkpoint
+        if averaged != self.averages_weights:
+            theirs, ours = ('with', 'without') if averaged else ('without', 'with')
+            raise ValueError(f'the checkpoint was written {theirs} EMAHook in custom_hooks, the config is {ours} it: '
+                             'resume with the same custom_hooks')
+        for key in WEIGHTS:
+            if key in checkpoint:
+                checkpoint[key] = {f'{PREFIX}{name}': value for name, value in checkpoint[key].items()}
         self.scheduler_states = checkpoint.get('param_schedulers', [])

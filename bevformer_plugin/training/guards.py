@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 
 def first_not_finite(detector: nn.Module, data: dict) -> str:
@@ -46,8 +47,9 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 def gradient_norm(module: nn.Module) -> Tensor:
     """The 2-norm of all gradients together."""
-    return torch.stack([parameter.grad.norm() for parameter in module.parameters()
-                        if parameter.grad is not None]).norm()
+    norm = torch.nn.utils.get_total_norm(
+        [parameter.grad for parameter in module.parameters() if parameter.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm  # of shards
 
 
 def not_finite_gradients(module: nn.Module) -> list[str]:

@@ -26,10 +26,13 @@ from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
 from .config import check_evaluation
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
+from .hardware import Hardware, configured_precision
+from .learning_rate import count_accumulated
+from .sharding import ShardedDetectorModule
 
 
-def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | str = 'auto',
-                         accelerator: str = 'auto', precision: str = '32-true', resume: str | None = None) -> None:
+def train_with_lightning(cfg: Config, work_dir: Path, seed: int, hardware: Hardware,
+                         resume: str | None = None) -> None:
     """Train a config under Lightning; checkpoints, logs and the config end up in ``work_dir``.
 
     ``resume`` is a checkpoint of such a run, or 'newest'.
@@ -38,7 +41,7 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
     check_evaluation(cfg.val_evaluator, data.datasets['val'])
     set_random_seed(seed)
-    module = DetectorModule(cfg, seed)
+    module = (ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule)(cfg, seed)
     _start_log(work_dir, append=resume is not None)
     module.detector.init_weights()
     if cfg.get('load_from'):
@@ -46,7 +49,7 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, devices: int | 
     resume_from = None if resume is None else checkpoint_to_resume(work_dir, resume)
     if rank_zero_only.rank == 0:
         cfg.dump(str(work_dir / 'config.py'))
-    trainer = _trainer(cfg, work_dir, devices, accelerator, precision, resume is not None)
+    trainer = _trainer(cfg, work_dir, hardware, resume is not None)
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
     score = trainer.checkpoint_callback.best_model_score
     print_log(f"last checkpoint: {work_dir / LAST}" +
@@ -72,8 +75,7 @@ def _start_log(work_dir: Path, append: bool) -> None:
                               file_mode='a' if append else 'w')
 
 
-def _trainer(cfg: Config, work_dir: Path, devices: int | str, accelerator: str, precision: str,
-             resumed: bool) -> L.Trainer:
+def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> L.Trainer:
     """Lightning's trainer as the config wants it.
 
     Raises:
@@ -86,8 +88,9 @@ def _trainer(cfg: Config, work_dir: Path, devices: int | str, accelerator: str, 
     plan = ValidationPlan(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.get('val_begin', 1))
     with _device_errors():
         return L.Trainer(
-            accelerator=accelerator, devices=devices, precision=precision, max_epochs=cfg.train_cfg.max_epochs,
-            num_sanity_val_steps=0, gradient_clip_val=(cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm'),
+            **hardware.trainer_arguments(), precision=hardware.precision or configured_precision(cfg),
+            max_epochs=cfg.train_cfg.max_epochs, num_sanity_val_steps=0,
+            gradient_clip_val=(cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm'),
             accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
             use_distributed_sampler=False, default_root_dir=work_dir,
             log_every_n_steps=(hooks.get('logger') or {}).get('interval', 10),
@@ -124,7 +127,7 @@ def progress_bar() -> list[TQDMProgressBar]:
     return [TQDMProgressBar()] if sys.stderr.isatty() else []
 
 
-def test_with_lightning(cfg: Config, checkpoint: str, devices: int | str = 'auto', accelerator: str = 'auto') -> None:
+def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> None:
     """Stream over the test dataloader and let ``cfg.test_evaluator`` write and score the results."""
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('test',))
@@ -132,7 +135,7 @@ def test_with_lightning(cfg: Config, checkpoint: str, devices: int | str = 'auto
     module = DetectorModule(cfg)
     load_weights(module.detector, checkpoint)
     with _device_errors():
-        trainer = L.Trainer(accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False,
+        trainer = L.Trainer(**hardware.trainer_arguments(), logger=False, enable_checkpointing=False,
                             use_distributed_sampler=False, enable_model_summary=False, callbacks=progress_bar(),
                             enable_progress_bar=sys.stderr.isatty())
     trainer.test(module, datamodule=data, verbose=False)
@@ -162,6 +165,7 @@ class Initialize(Hook):
 
 def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | None = None) -> None:
     """Train a config under MMEngine's Runner; ``resume`` is one of its checkpoints, or 'newest'."""
+    count_accumulated(cfg)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)
     if resume is not None:

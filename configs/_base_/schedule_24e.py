@@ -8,6 +8,8 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
     dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0, end=24),
 ]
+# The learning rate is that of 8 samples a step, and goes linearly with them.
+auto_scale_lr = dict(enable=True, base_batch_size=8)
 train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=1)
 val_cfg = {}
 test_cfg = {}

@@ -77,4 +77,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0,
          end=max_epochs),
 ]
+auto_scale_lr = dict(base_batch_size=1)
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

@@ -12,6 +12,7 @@ model = dict(
     bev_grid=bev_grid,
     point_cloud_range=_base_.point_cloud_range,
     num_cameras=len(cameras),
+    activation_checkpointing=('img_backbone', ),
     ego_motion=dict(preset='official_v1'),
     data_preprocessor=dict(
         type='BEVFormerDataPreprocessor',
@@ -28,7 +29,6 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
         style='caffe',
-        with_cp=True,
         dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
         stage_with_dcn=(False, False, True, True)),
     img_neck=dict(in_channels=[2048], num_outs=1),

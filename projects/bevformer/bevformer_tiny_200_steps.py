@@ -12,3 +12,4 @@ val_evaluator = dict(data_root=data_root)
 test_evaluator = val_evaluator
 default_hooks = dict(logger=dict(interval=1))
 train_cfg = dict(max_epochs=1)
+auto_scale_lr = dict(enable=False)  # the published code does not scale either

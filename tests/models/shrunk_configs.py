@@ -11,16 +11,23 @@ import bevformer_plugin  # noqa: F401  fills the registries
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 NAMES = ('bevformer_tiny', 'bevformer_nano')
+DECODER = {
+    'model.img_neck.out_channels': 32, 'model.grid_mask': None, 'model.ego_motion.rotate_center': None,
+    'model.pts_bbox_head.embed_dims': 32, 'model.pts_bbox_head.num_query': 20,
+    'model.pts_bbox_head.transformer.num_heads': 4, 'model.pts_bbox_head.transformer.feedforward_channels': 48,
+    'model.pts_bbox_head.transformer.dropout': 0.0, 'model.pts_bbox_head.transformer.decoder.num_layers': 2}
 SHRUNK = {
     # The published centre of rotation, cell (100, 100), would turn all history out of so small a grid.
     'bevformer_tiny': {
         'model.img_backbone.init_cfg': None, 'model.img_backbone.depth': 18, 'model.img_backbone.base_channels': 4,
         'model.img_backbone.strides': (1, 2, 2, 1), 'model.img_backbone.dilations': (1, 1, 1, 1),
-        'model.img_neck.in_channels': [32], 'model.img_neck.out_channels': 32, 'model.grid_mask': None,
-        'model.ego_motion.rotate_center': None, 'model.pts_bbox_head.embed_dims': 32,
-        'model.pts_bbox_head.num_query': 20, 'model.pts_bbox_head.transformer.num_heads': 4,
-        'model.pts_bbox_head.transformer.feedforward_channels': 48, 'model.pts_bbox_head.transformer.dropout': 0.0,
-        'model.pts_bbox_head.transformer.decoder.num_layers': 2},
+        'model.img_neck.in_channels': [32], **DECODER},
+    'bevformer_small': {
+        'model.img_backbone.depth': 50, 'model.img_backbone.base_channels': 4, 'model.img_neck.in_channels': [128],
+        **DECODER},
+    'bevformer_base': {
+        'model.img_backbone.depth': 50, 'model.img_backbone.base_channels': 4,
+        'model.img_neck.in_channels': [32, 64, 128], **DECODER},
     # Statistics of a batch, unlike everything tested here, mix its samples.
     'bevformer_nano': {
         'model.img_backbone.base_channels': 4, 'model.img_backbone.stem_channels': 4,
@@ -31,10 +38,15 @@ SHRUNK = {
 
 
 def build_shrunk(name: str, num_cameras: int = 6, bev_grid: tuple[int, int] = (10, 12),
-                 point_cloud_range: tuple[float, ...] = (-51.2, -44.8, -5.0, 51.2, 44.8, 3.0)) -> nn.Module:
-    """A released config's detector, shrunk, in training mode, with seeded weights of which none is constant."""
+                 point_cloud_range: tuple[float, ...] = (-51.2, -44.8, -5.0, 51.2, 44.8, 3.0),
+                 changes: dict | None = None) -> nn.Module:
+    """A released config's detector, shrunk, in training mode, with seeded weights of which none is constant.
+
+    ``changes`` are made to the shrunk config; ``name`` may be of a config that inherits from a shrunk one.
+    """
     cfg = Config.fromfile(CONFIGS / f'{name}.py')
-    cfg.merge_from_dict({**SHRUNK[name], 'model.num_cameras': num_cameras, 'model.bev_grid': bev_grid,
+    shrunk = next(SHRUNK[key] for key in SHRUNK if Path(name).name.startswith(key))
+    cfg.merge_from_dict({**shrunk, **(changes or {}), 'model.num_cameras': num_cameras, 'model.bev_grid': bev_grid,
                          'model.point_cloud_range': point_cloud_range})
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet3d'):

@@ -1,0 +1,35 @@
+"""Activations that are computed again in the backward pass instead of being kept."""
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
+
+
+def checkpoint_activations(stage: nn.Module) -> None:
+    """Keep of a module's forward pass its inputs alone (Chen et al., arXiv 1604.06174; non-reentrant).
+
+    Gradients, random numbers and the statistics of batch normalisation are the same as without.
+    """
+    stage.forward = partial(checkpoint, stage.forward, use_reentrant=False, context_fn=partial(_contexts, stage))
+
+
+def _contexts(stage: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Around the forward pass, and around its repetition."""
+    return nullcontext(), _statistics_stay(stage)
+
+
+@contextmanager
+def _statistics_stay(stage: nn.Module) -> Iterator[None]:
+    """Keep batch normalisation from counting one batch twice."""
+    counting = [(norm, norm.momentum, norm.num_batches_tracked) for norm in stage.modules()
+                if isinstance(norm, _NormBase)]
+    for norm, _, _ in counting:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, momentum, num_batches_tracked in counting:
+            norm.momentum, norm.num_batches_tracked = momentum, num_batches_tracked

@@ -1,0 +1,72 @@
+"""What a run runs on."""
+from dataclasses import dataclass
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, Strategy
+from mmengine.config import Config
+
+from .sharding import ShardedStrategy
+
+PRECISIONS = {None: '32-true', 'float16': '16-mixed', 'bfloat16': 'bf16-mixed'}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Devices of a run; torchrun and SLURM are found by Lightning.
+
+    Attributes:
+        devices: of each node, 'auto' all.
+        num_nodes: computers.
+        accelerator: Lightning's name of the kind of device.
+        strategy: 'ddp' every process holds everything; 'fsdp' gradients and optimizer state are sharded, and weights
+            between steps; 'auto' is 'ddp' for several processes.
+        precision: Lightning's name of it; None as the config says.
+
+    Raises:
+        ValueError: for another strategy.
+    """
+
+    devices: int | str = 'auto'
+    num_nodes: int = 1
+    accelerator: str = 'auto'
+    strategy: str = 'auto'
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.strategy not in ('auto', 'ddp', 'fsdp'):
+            raise ValueError(f"strategy is 'auto', 'ddp' or 'fsdp', got {self.strategy!r}")
+
+    @property
+    def several_processes(self) -> bool:
+        """Whether there is more than one device."""
+        devices = self.devices
+        if devices == 'auto':
+            devices = 1 if self.accelerator == 'cpu' else torch.cuda.device_count()
+        return devices > 1 or self.num_nodes > 1
+
+    def trainer_arguments(self) -> dict:
+        """What Lightning's trainer takes of it, but for the precision."""
+        return {'accelerator': self.accelerator, 'devices': self.devices, 'num_nodes': self.num_nodes,
+                'strategy': self._strategy()}
+
+    def _strategy(self) -> Strategy | str:
+        if self.strategy == 'fsdp':
+            return ShardedStrategy()
+        if self.strategy == 'ddp' or self.several_processes:
+            # Every step uses all parameters in the same way, with and without history.
+            return DDPStrategy(static_graph=True)
+        return 'auto'
+
+
+def configured_precision(cfg: Config) -> str:
+    """Lightning's precision for the config's ``optim_wrapper``: MMEngine's ``AmpOptimWrapper`` and its ``dtype``.
+
+    Raises:
+        ValueError: for another dtype.
+    """
+    if cfg.optim_wrapper.get('type', 'OptimWrapper') != 'AmpOptimWrapper':
+        return PRECISIONS[None]
+    dtype = cfg.optim_wrapper.get('dtype') or 'float16'  # MMEngine's default
+    if dtype not in PRECISIONS:
+        raise ValueError(f"optim_wrapper.dtype is 'float16' or 'bfloat16', got {dtype!r}")
+    return PRECISIONS[dtype]

@@ -1,0 +1,92 @@
+"""Under bf16 autocast places are float32's, bit for bit, and losses are near float32's."""
+from contextlib import contextmanager
+
+import pytest
+import torch
+from shrunk_configs import SHRUNK, assert_same_gradients, build_shrunk, gradients
+from small_detector import batch
+
+import bevformer_plugin.layers.deformable_attention as deformable_attention
+import bevformer_plugin.models.transformer as transformer
+from bevformer_plugin.layers import DeformableAttentionCore
+from bevformer_plugin.models import PerspectiveSupervision
+
+BF16 = torch.finfo(torch.bfloat16).eps
+
+
+@contextmanager
+def bf16():
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        yield
+
+
+@pytest.mark.parametrize('name', list(SHRUNK))
+def test_losses_are_near_those_of_float32(make_sample, name):
+    inputs, samples = batch(make_sample(range(2), 'a'), make_sample(range(2), 'b'))
+    model = build_shrunk(name)
+    exact = model.loss(inputs, samples)
+    with bf16():
+        mixed = model.loss(inputs, samples)
+    assert mixed.keys() == exact.keys()
+    assert any(not torch.equal(mixed[loss], exact[loss]) for loss in exact)
+    for loss, value in exact.items():
+        assert mixed[loss].dtype == torch.float32
+        assert mixed[loss].item() == pytest.approx(value.item(), rel=0.03), loss
+    wanted = gradients(model, sum(exact.values()))
+    found = gradients(model, sum(mixed.values()))
+    flat_found, flat_wanted = (torch.cat([g.flatten() for g in grads.values()]) for grads in (found, wanted))
+    assert torch.cosine_similarity(flat_found, flat_wanted, dim=0) > 0.9
+    with pytest.raises(AssertionError):
+        assert_same_gradients(found, wanted)
+
+
+def test_offsets_are_float32s_for_the_same_query():
+    torch.manual_seed(0)
+    core = DeformableAttentionCore(32, 4, num_levels=2, num_points=3)
+    torch.nn.init.normal_(core.sampling_offsets.weight)
+    query = torch.randn(2, 7, 32)
+    offsets, weights = core.predict_sampling(query)
+    with bf16():
+        mixed_offsets, mixed_weights = core.predict_sampling(query)
+    assert torch.equal(mixed_offsets, offsets)
+    assert 0 < (mixed_weights - weights).abs().max() < 4 * BF16
+
+
+@pytest.mark.parametrize('name', list(SHRUNK))
+def test_places_and_boxes_are_never_rounded_to_bf16(make_sample, monkeypatch, name):
+    kinds, seen = set(), []
+
+    def keep(value, shapes, locations, weights, sample=deformable_attention.multi_scale_deformable_attention):
+        kinds.update(tensor.dtype for tensor in (value, locations, weights))
+        return sample(value, shapes, locations, weights)
+
+    def keep_projected(*arguments, project=transformer.project_to_cameras):
+        seen.append(project(*arguments))
+        return seen[-1]
+
+    monkeypatch.setattr(deformable_attention, 'multi_scale_deformable_attention', keep)
+    monkeypatch.setattr(transformer, 'project_to_cameras', keep_projected)
+    model = build_shrunk(name).eval()
+    imgs, sample = make_sample(range(1))
+    for mixed in (False, True):
+        with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16, enabled=mixed):
+            outputs = model.stream_step(imgs, [sample.metainfo], [None])[0]
+    assert kinds == {torch.float32}
+    for exact, found in zip(*seen, strict=True):
+        assert torch.equal(found, exact)
+    boxes = outputs['all_bbox_preds']
+    assert boxes.dtype == torch.float32 and not torch.equal(boxes.bfloat16().float(), boxes)
+
+
+def test_targets_in_the_cameras_views_are_those_of_float32(make_sample):
+    sample = make_sample(range(1), num_objects=20)[1]
+    truth, found = sample.gt_instances_3d, []
+    supervision = PerspectiveSupervision(8, 3, dict(type='mmdet.GaussianFocalLoss'), dict(type='mmdet.L1Loss'))
+    supervision.loss_values.register_forward_pre_hook(lambda module, arguments: found.append(arguments[1:]))
+    lidar2img = torch.as_tensor(sample.metainfo['lidar2img'], dtype=torch.float32)[None]
+    for mixed in (False, True):
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=mixed):
+            supervision.loss(torch.randn(1, 6, 8, 16, 24), lidar2img, (64, 96), [truth.bboxes_3d], [truth.labels_3d])
+    assert found[0][1].sum() > 0
+    for exact, mixed in zip(*found, strict=True):
+        assert torch.equal(mixed, exact)

@@ -1,0 +1,72 @@
+"""FSDP in real processes (gloo on CPU) trains like DDP and writes the same checkpoint."""
+import pytest
+import torch
+from conftest import NANO
+from processes import run_tool
+from test_processes import SGD, summary
+from test_runs import lightning_steps
+
+from bevformer_plugin.checkpoint import read_checkpoint
+
+
+@pytest.fixture(scope='module')
+def options(small_options):
+    """A long history for some samples and none for others; gradients that are clipped."""
+    return ['--cfg-options', *small_options, *SGD, 'train_dataloader.dataset.queue_length=3',
+            'optim_wrapper.clip_grad.max_norm=1.0']
+
+
+@pytest.fixture(scope='module')
+def runs(options, tmp_path_factory):
+    """Work dirs of a run of each strategy, on two processes."""
+    folders = {}
+    for strategy in ('ddp', 'fsdp'):
+        folders[strategy] = tmp_path_factory.mktemp(strategy)
+        done = run_tool('train', NANO, '--strategy', strategy, '--work-dir', folders[strategy], *options, processes=2)
+        assert done.returncode == 0, done.output
+    return folders
+
+
+def test_losses_and_gradient_norms_are_those_of_ddp(runs):
+    sharded, whole = (lightning_steps(runs[strategy]) for strategy in ('fsdp', 'ddp'))
+    assert len(sharded) == len(whole) == 6
+    for ours, theirs in zip(sharded, whole, strict=True):
+        for name in theirs:
+            if 'loss' in name or name == 'grad_norm':
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
+
+
+def test_one_file_holds_all_and_one_process_loads_it(runs, options, tmp_path):
+    ours, theirs = (read_checkpoint(str(runs[strategy] / 'last.ckpt')) for strategy in ('fsdp', 'ddp'))
+    assert type(next(iter(ours['state_dict'].values()))) is torch.Tensor
+    torch.testing.assert_close(ours['state_dict'], theirs['state_dict'], rtol=0, atol=1e-5)
+    for strategy in runs:
+        done = run_tool('test', NANO, runs[strategy] / 'last.ckpt', '--out', tmp_path / strategy / 'results_nusc.json',
+                        *options)
+        assert done.returncode == 0, done.output
+    assert summary(tmp_path / 'fsdp')['nd_score'] == pytest.approx(summary(tmp_path / 'ddp')['nd_score'], abs=1e-4)
+
+
+def test_each_strategy_goes_on_with_the_others_checkpoint(small_options, tmp_path):
+    adam = ['--cfg-options', *small_options, 'param_scheduler.1.end=2', 'train_cfg.val_begin=3']
+    losses = {}
+    for first, then in (('ddp', 'ddp'), ('ddp', 'fsdp'), ('fsdp', 'fsdp'), ('fsdp', 'ddp')):
+        folder = tmp_path / f'{first}_{then}'
+        for strategy, epochs, resume in ((first, 1, []), (then, 2, ['--resume'])):
+            done = run_tool('train', NANO, '--strategy', strategy, '--work-dir', folder, *resume, *adam,
+                            f'train_cfg.max_epochs={epochs}', processes=2)
+            assert done.returncode == 0, done.output
+        kept = read_checkpoint(str(folder / 'last.ckpt'))
+        assert kept['global_step'] == 12
+        assert [state['step'].item() for state in kept['optimizer_states'][0]['state'].values()][0] == 12
+        losses[first, then] = [row['loss'] for row in resumed_steps(folder)]
+    for pair, found in losses.items():
+        assert found == pytest.approx(losses['ddp', 'ddp'], rel=1e-3), pair
+
+
+def resumed_steps(folder) -> list[dict[str, float]]:
+    part = next(folder.glob('csv_resumed_*'))
+    part.rename(folder / 'csv') if not (folder / 'csv').exists() else (folder / 'csv').rename(folder / 'first')
+    if part.exists():
+        part.rename(folder / 'csv')
+    return lightning_steps(folder)
