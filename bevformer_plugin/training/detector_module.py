@@ -90,11 +90,19 @@ class DetectorModule(L.LightningModule):
         """Restore the schedules of a resumed run, after Lightning has restored the optimizer."""
         for scheduler, state in zip(self.schedulers, self.scheduler_states, strict=False):
             scheduler.load_state_dict(state)
+        self._lay_out_optimizer()
         if isinstance(self.trainer.model, DistributedDataParallel):
             # It lays out its buckets anew after the first backward pass it sees, in the order of that pass, and sums
             # over three processes depend on the layout. So it sees the same pass in a fresh and in a resumed run.
             self.trainer.model().backward()
             self.zero_grad()
+
+    def _lay_out_optimizer(self) -> None:
+        """Give restored state the layout of its parameters: fused optimizers read both by position in memory."""
+        for parameter, state in self.trainer.optimizers[0].state.items():
+            for name, value in state.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def forward(self) -> Tensor:
         """A 0 whose backward pass reaches all parameters, the last first."""
@@ -135,7 +143,8 @@ class DetectorModule(L.LightningModule):
             path = self._save_for_inspection()
             self._seed_step(batch_idx)
             self._stop(f'{first_not_finite(self.detector, data)} is not finite ({error})', path)
-        values['lr'] = self.trainer.optimizers[0].param_groups[0]['lr']
+        # The configured one: parameters with a factor, such as the backbone's, have less.
+        values['lr'] = max(group['lr'] for group in self.trainer.optimizers[0].param_groups)
         self.log_dict({f'train/{name}': value for name, value in values.items()}, batch_size=len(tokens))
         self.log('loss', loss.detach(), prog_bar=True, logger=False, batch_size=len(tokens))
         return loss

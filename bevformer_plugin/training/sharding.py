@@ -62,6 +62,9 @@ class ShardedDetectorModule(DetectorModule):
             for stage in stages:
                 fully_shard(stage, mesh=mesh, reshard_after_forward=False)
         fully_shard(self.detector, mesh=mesh, reshard_after_forward=False)
+        for shard in self._shards():
+            # Weights are there already. The default gathers what ran before, which a process without history lacks.
+            shard.set_modules_to_backward_prefetch([shard])
 
     def _shards(self) -> list[FSDPModule]:
         return [module for module in self.detector.modules() if isinstance(module, FSDPModule)]

@@ -56,15 +56,18 @@ def test_offsets_are_float32s_for_the_same_query():
 def test_places_and_boxes_are_never_rounded_to_bf16(make_sample, monkeypatch, name):
     kinds, seen = set(), []
 
-    def keep(value, shapes, locations, weights, sample=deformable_attention.multi_scale_deformable_attention):
-        kinds.update(tensor.dtype for tensor in (value, locations, weights))
-        return sample(value, shapes, locations, weights)
+    def keep(sample):
+        def keeping(value, shapes, locations, *rest):
+            kinds.add(locations.dtype)
+            return sample(value, shapes, locations, *rest)
+        return keeping
 
     def keep_projected(*arguments, project=transformer.project_to_cameras):
         seen.append(project(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(deformable_attention, 'multi_scale_deformable_attention', keep)
+    for function in ('multi_scale_deformable_attention', 'ragged_deformable_attention'):
+        monkeypatch.setattr(deformable_attention, function, keep(getattr(deformable_attention, function)))
     monkeypatch.setattr(transformer, 'project_to_cameras', keep_projected)
     model = build_shrunk(name).eval()
     imgs, sample = make_sample(range(1))
