@@ -92,10 +92,11 @@ class DetectorModule(L.LightningModule):
             scheduler.load_state_dict(state)
         self._lay_out_optimizer()
         if isinstance(self.trainer.model, DistributedDataParallel):
-            # It lays out its buckets anew after the first backward pass it sees, in the order of that pass, and sums
-            # over three processes depend on the layout. So it sees the same pass in a fresh and in a resumed run.
-            self.trainer.model().backward()
-            self.zero_grad()
+            # It lays out its buckets anew by the first backward pass it sees, at the start of the next, and sums over
+            # three processes depend on the layout. So it sees the same passes in a fresh and in a resumed run.
+            for _ in range(2):
+                self.trainer.model().backward()
+                self.zero_grad()
 
     def _lay_out_optimizer(self) -> None:
         """Give restored state the layout of its parameters: fused optimizers read both by position in memory."""

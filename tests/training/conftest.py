@@ -2,9 +2,7 @@
 import multiprocessing
 
 import pytest
-from processes import run_tool
-
-NANO = 'configs/bevformer/bevformer_nano.py'
+from processes import NANO, run_tool
 
 
 @pytest.fixture(scope='session', autouse=True)

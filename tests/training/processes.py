@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
+NANO = 'configs/bevformer/bevformer_nano.py'
 SECONDS = 180
 
 

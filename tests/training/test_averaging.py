@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import NANO
 from plants import Sigterm
-from processes import REPO, run_tool
+from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.checkpoint import read_checkpoint
 from bevformer_plugin.training import DetectorModule, load_config

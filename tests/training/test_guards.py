@@ -1,9 +1,8 @@
 """Losses and gradients that are NaN stop the run, and say where they come from."""
 import pytest
 import torch
-from conftest import NANO
 from plants import NotFinite
-from processes import run_tool
+from processes import NANO, run_tool
 
 from bevformer_plugin.checkpoint import read_checkpoint
 

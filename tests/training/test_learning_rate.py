@@ -1,7 +1,6 @@
 """The learning rate follows the samples of a step, alike under both engines."""
 import pytest
-from conftest import NANO
-from processes import run_tool
+from processes import NANO, run_tool
 from test_runs import lightning_steps, mmengine_steps
 
 from bevformer_plugin.training import load_config

@@ -7,9 +7,8 @@ import sys
 
 import pytest
 import torch
-from conftest import NANO
 from plants import KeepWeights, Sigterm
-from processes import REPO, run_tool
+from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.checkpoint import read_checkpoint
 

@@ -5,9 +5,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from conftest import NANO
 from plants import KillInWrite, Sigterm
-from processes import run_tool
+from processes import NANO, run_tool
 
 from bevformer_plugin.checkpoint import read_checkpoint
 

@@ -5,13 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import run_tool
+from processes import NANO, run_tool
 
 from bevformer_plugin.evaluation import load_results
 from bevformer_plugin.training import new_work_dir
 from bevformer_plugin.training.callbacks import ValidationPlan
 
-NANO = 'configs/bevformer/bevformer_nano.py'
 
 
 def lightning_steps(work_dir) -> list[dict[str, float]]:

@@ -3,8 +3,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import NANO
-from processes import run_tool
+from processes import NANO, run_tool
 from test_processes import SGD, summary
 from test_runs import lightning_steps
 
