@@ -12,7 +12,6 @@ from bevformer_plugin.training import new_work_dir
 from bevformer_plugin.training.callbacks import ValidationPlan
 
 
-
 def lightning_steps(work_dir) -> list[dict[str, float]]:
     with open(work_dir / 'csv' / 'metrics.csv') as file:
         return [{key.removeprefix('train/'): float(value) for key, value in row.items()
