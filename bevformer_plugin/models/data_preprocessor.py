@@ -64,8 +64,9 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
         for index, queue in enumerate(queues):
             target = imgs[index, length - len(queue):, ..., :queue.shape[-2], :queue.shape[-1]]
             target.copy_(queue.flip(2) if self._channel_conversion else queue)
-            if ranges is not None:
+            if ranges is None:
+                target.sub_(self.mean).div_(self.std)
+            else:
                 low, high = ranges[index][..., None, None, None].unbind(2)  # TxNx1x1x1
-                target.mul_((high - low) / 255).add_(low)
-            target.sub_(self.mean).div_(self.std)
+                target.mul_((high - low) / (255 * self.std)).add_((low - self.mean) / self.std)
         return imgs

@@ -1,0 +1,174 @@
+"""Training samples per second, from image files to normalised tensors."""
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from bevformer_plugin.datasets import NuScenesTemporalDataset, create_nuscenes_infos, create_synthetic_world
+from bevformer_plugin.datasets.training_sampler import SeededIndex, derived_seed, seeded_generators
+
+from .machine import describe_machine
+from .stock_pipeline import StockQueues
+
+IMAGE_SIZE = (1600, 900)  # of the world that is made where no data are given
+STOCK = 'stock transforms'
+MOST_DIFFERENCE = 1.0  # mean over all pixels, of 255 levels
+COMPARED = 6  # samples whose pixels are compared
+
+
+@dataclass(frozen=True)
+class Version:
+    """A way from files to tensors."""
+
+    dataset: Dataset
+    preprocessor: nn.Module
+
+
+def benchmark_data(cfg: Config, data_root: str | None = None, samples: int = 24, rounds: int = 5,
+                   workers: int = 2) -> dict:
+    """Compare a config's training pipeline with stock transforms on the same frames with the same random draws.
+
+    Versions: mmdetection3d's transforms as its multi-view config composes them; the same, resized before they are
+    distorted; the config's pipeline on the exact path (``LoadMultiViewImages(to_float32=True)``); and as configured.
+    First their pixels and projections are compared. Then, in every round, one version after another loads all samples
+    in worker processes and prepares them, one by one, on the CPU. All samples are full queues.
+
+    Args:
+        cfg: with ``train_dataloader.dataset`` and ``model.data_preprocessor``.
+        data_root: dataroot with the config's info file; by default a small world of 1600 x 900 pixels is made in a
+            temporary folder.
+        samples: per round and version.
+        rounds: that count, after one to warm up.
+        workers: processes that load.
+
+    Returns:
+        ``settings`` and ``versions``: per version ``samples_per_second`` (a value per round), ``ratio`` (median over
+        the rounds of its rate over the stock transforms' in the same round) and ``difference`` (mean absolute
+        difference from the stock transforms' pixels, of 255 levels).
+
+    Raises:
+        FileNotFoundError: no such ``data_root``, or no infos in it.
+        ValueError: too few samples, rounds or workers, a dataset without ``image_size`` or without full queues, or
+            pixels or projections unlike those of the stock transforms.
+    """
+    for name, value in (('samples', samples), ('rounds', rounds), ('workers', workers)):
+        if value < 1:
+            raise ValueError(f'{name} must be at least 1, not {value}')
+    if cfg.train_dataloader.dataset.get('image_size') is None:
+        raise ValueError('train_dataloader.dataset has no image_size: set it, resizing is part of the comparison')
+    set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
+    with tempfile.TemporaryDirectory() as folder:
+        versions = _build_versions(cfg, data_root or _make_world(Path(folder, 'world')))
+        indices = _full_queues(versions['ours'].dataset, samples)
+        differences = _differences(versions, indices[-COMPARED:], cfg.train_dataloader.dataset.image_size)
+        rates = _rates(versions, indices, rounds, workers)
+    dataset = cfg.train_dataloader.dataset
+    return {
+        'settings': {**describe_machine(), 'workers': workers, 'image size': tuple(dataset.image_size),
+                     'queue length': dataset.queue_length},
+        'versions': {name: {'samples_per_second': rates[name],
+                            'ratio': statistics.median(np.divide(rates[name], rates[STOCK]).tolist()),
+                            'difference': differences[name]} for name in versions}}
+
+
+def data_table(report: dict) -> str:
+    """The report of :func:`benchmark_data` for a terminal."""
+    lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
+             f'{"":<34}{"samples/s":>10}{"min - max":>16}{"ratio":>8}{"difference":>12}']
+    for name, version in report['versions'].items():
+        rates = version['samples_per_second']
+        spread = f'{min(rates):.2f} - {max(rates):.2f}'
+        lines.append(f'{name:<34}{statistics.median(rates):>10.2f}{spread:>16}{version["ratio"]:>8.2f}'
+                     f'{version["difference"]:>12.3f}')
+    lines.append('samples/s and ratio: medians over the rounds; difference: mean absolute, of 255 levels')
+    return '\n'.join(lines)
+
+
+def _make_world(root: Path) -> str:
+    create_synthetic_world(root, scenes_train=1, scenes_val=1, frames=8, seed=0, image_size=IMAGE_SIZE)
+    create_nuscenes_infos(root, 'v1.0-mini')
+    return str(root)
+
+
+def _build_versions(cfg: Config, data_root: str) -> dict[str, Version]:
+    config = {**cfg.train_dataloader.dataset, 'data_root': data_root}
+    exact_pipeline = [{**transform, 'to_float32': True} if transform['type'] == 'LoadMultiViewImages' else transform
+                      for transform in config['pipeline']]
+    ours: NuScenesTemporalDataset = DATASETS.build(config)
+    preprocessor = MODELS.build(cfg.model.data_preprocessor)
+    stock_preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'type': 'Det3DDataPreprocessor'})
+    return {
+        STOCK: Version(StockQueues(ours, config['pipeline']), stock_preprocessor),
+        'stock transforms, resized first': Version(
+            StockQueues(ours, config['pipeline'], resize_first=True), stock_preprocessor),
+        'ours, exact': Version(DATASETS.build({**config, 'pipeline': exact_pipeline}), preprocessor),
+        'ours': Version(ours, preprocessor)}
+
+
+def _full_queues(dataset: NuScenesTemporalDataset, samples: int) -> list[SeededIndex]:
+    """Items with all their history, cycling through the dataset."""
+    found = []
+    for number in range(max(len(dataset), 20 * samples)):
+        index = SeededIndex(number % len(dataset), derived_seed(0, number))
+        with seeded_generators(index.seed):
+            if len(dataset.get_data_info(int(index))['history']) == dataset.queue_length - 1:
+                found.append(index)
+        if len(found) == samples:
+            return found
+    raise ValueError(f'{dataset.data_root} has too few keyframes with {dataset.queue_length - 1} frames before them')
+
+
+def _differences(versions: dict[str, Version], indices: list[SeededIndex], image_size: tuple[int, int]
+                 ) -> dict[str, float]:
+    """Mean absolute difference from the stock transforms' pixels, of 255 levels.
+
+    Raises:
+        ValueError: if it exceeds one level, or projections differ.
+    """
+    differences = {name: [] for name in versions}
+    for index in indices:
+        expected, expected_projection = _prepared(versions[STOCK], index, image_size)
+        for name, version in versions.items():
+            values, projection = _prepared(version, index, image_size)
+            if not np.allclose(projection, expected_projection, rtol=1e-6):
+                raise ValueError(f'{name}: lidar2img of frame {int(index)} is not that of the {STOCK}')
+            differences[name].append((values - expected).abs().mean().item())
+    means = {name: statistics.mean(values) for name, values in differences.items()}
+    for name, mean in means.items():
+        if mean > MOST_DIFFERENCE:
+            raise ValueError(f'{name}: pixels differ by {mean:.2f} of 255 levels from those of the {STOCK}, more than '
+                             f'{MOST_DIFFERENCE}')
+    return means
+
+
+def _prepared(version: Version, index: SeededIndex, image_size: tuple[int, int]) -> tuple[Tensor, np.ndarray]:
+    """Pixels (T * N, 3, H, W) in levels, less the mean, and projections (N, 4, 4) of an item."""
+    batch = version.preprocessor(pseudo_collate([version.dataset[index]]))
+    imgs, meta = batch['inputs']['imgs'], batch['data_samples'][0].metainfo
+    width, height = image_size
+    levels = imgs.reshape(-1, *imgs.shape[-3:])[..., :height, :width] * version.preprocessor.std
+    return levels, np.stack(meta['lidar2img'] if 'lidar2img' in meta else meta['cam2img'])
+
+
+def _rates(versions: dict[str, Version], indices: list[SeededIndex], rounds: int, workers: int
+           ) -> dict[str, list[float]]:
+    """Samples per second of every round; versions take turns, so that all meet the same disturbances."""
+    loaders = {name: DataLoader(version.dataset, sampler=indices, num_workers=workers, persistent_workers=True,
+                                collate_fn=pseudo_collate) for name, version in versions.items()}
+    rates = {name: [] for name in versions}
+    for _ in range(rounds + 1):
+        for name, loader in loaders.items():
+            begin = time.perf_counter()
+            for batch in loader:
+                versions[name].preprocessor(batch)
+            rates[name].append(len(indices) / (time.perf_counter() - begin))
+    return {name: of_rounds[1:] for name, of_rounds in rates.items()}  # the first round started the workers

@@ -1,0 +1,49 @@
+#!/usr/bin/env python
+"""Measure versions side by side: python tools/benchmark.py data configs/bevformer/bevformer_tiny.py"""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from bevformer_plugin.training import load_config
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Measure versions side by side in one run.')
+    commands = parser.add_subparsers(dest='command', required=True)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument('config')
+    common.add_argument('--out', help='JSON file for the figures')
+    common.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
+    data = commands.add_parser('data', parents=[common],
+                               help='samples per second, against the stock transforms of mmdetection3d')
+    data.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
+    data.add_argument('--samples', type=int, default=24, help='per round')
+    data.add_argument('--rounds', type=int, default=5)
+    data.add_argument('--workers', type=int, default=2, help='processes that load')
+    data.set_defaults(run=run_data)
+    return parser.parse_args()
+
+
+def run_data(cfg, args):
+    from bevformer_plugin.benchmark.data import benchmark_data, data_table
+
+    report = benchmark_data(cfg, args.data_root, args.samples, args.rounds, args.workers)
+    return report, data_table(report)
+
+
+def main():
+    args = parse_args()
+    try:
+        report, table = args.run(load_config(args.config, args.cfg_options), args)
+    except (ValueError, OSError) as error:
+        sys.exit(f'error: {error}')
+    print(table)
+    if args.out:
+        Path(args.out).write_text(json.dumps({'config': args.config, **report}, indent=2))
+
+
+if __name__ == '__main__':
+    main()
