@@ -24,6 +24,10 @@ def parse_args():
     data.add_argument('--rounds', type=int, default=5)
     data.add_argument('--workers', type=int, default=2, help='processes that load')
     data.set_defaults(run=run_data)
+    memory = commands.add_parser('memory', parents=[common],
+                                 help='peak memory of a training step, with each option that saves some')
+    memory.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
+    memory.set_defaults(run=run_memory)
     return parser.parse_args()
 
 
@@ -34,11 +38,18 @@ def run_data(cfg, args):
     return report, data_table(report)
 
 
+def run_memory(cfg, args):
+    from bevformer_plugin.benchmark.memory import benchmark_memory, memory_table
+
+    report = benchmark_memory(cfg, args.data_root)
+    return report, memory_table(report)
+
+
 def main():
     args = parse_args()
     try:
         report, table = args.run(load_config(args.config, args.cfg_options), args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f'error: {error}')
     print(table)
     if args.out:

@@ -13,13 +13,13 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from bevformer_plugin.datasets import NuScenesTemporalDataset, create_nuscenes_infos, create_synthetic_world
+from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.training_sampler import SeededIndex, derived_seed, seeded_generators
 
 from .machine import describe_machine
 from .stock_pipeline import StockQueues
+from .worlds import make_world
 
-IMAGE_SIZE = (1600, 900)  # of the world that is made where no data are given
 STOCK = 'stock transforms'
 MOST_DIFFERENCE = 1.0  # mean over all pixels, of 255 levels
 COMPARED = 6  # samples whose pixels are compared
@@ -67,7 +67,7 @@ def benchmark_data(cfg: Config, data_root: str | None = None, samples: int = 24,
         raise ValueError('train_dataloader.dataset has no image_size: set it, resizing is part of the comparison')
     set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
     with tempfile.TemporaryDirectory() as folder:
-        versions = _build_versions(cfg, data_root or _make_world(Path(folder, 'world')))
+        versions = _build_versions(cfg, data_root or make_world(Path(folder, 'world')))
         indices = _full_queues(versions['ours'].dataset, samples)
         differences = _differences(versions, indices[-COMPARED:], cfg.train_dataloader.dataset.image_size)
         rates = _rates(versions, indices, rounds, workers)
@@ -91,12 +91,6 @@ def data_table(report: dict) -> str:
                      f'{version["difference"]:>12.3f}')
     lines.append('samples/s and ratio: medians over the rounds; difference: mean absolute, of 255 levels')
     return '\n'.join(lines)
-
-
-def _make_world(root: Path) -> str:
-    create_synthetic_world(root, scenes_train=1, scenes_val=1, frames=8, seed=0, image_size=IMAGE_SIZE)
-    create_nuscenes_infos(root, 'v1.0-mini')
-    return str(root)
 
 
 def _build_versions(cfg: Config, data_root: str) -> dict[str, Version]:

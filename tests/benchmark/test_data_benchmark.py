@@ -11,10 +11,10 @@ TINY = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer' / 'bevforme
 
 @pytest.fixture
 def cfg(info_files):
-    """Tiny on the synthetic world at half size."""
+    """Tiny on the synthetic world, not resized."""
     return load_config(str(TINY), {
         'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
-        'train_dataloader.dataset.image_size': (100, 56),
+        'train_dataloader.dataset.image_size': (200, 112),
         'train_dataloader.dataset.cameras': ['CAM_FRONT', 'CAM_BACK']})
 
 
@@ -26,15 +26,15 @@ def test_versions_agree_and_are_timed(cfg, synthetic_root):
     assert all(rate > 0 for version in versions.values() for rate in version['samples_per_second'])
     stock, _, exact, ours = versions.values()
     assert (stock['ratio'], stock['difference']) == (1, 0)
-    assert exact['difference'] < 0.1 < ours['difference'] < 1
+    assert exact['difference'] < 0.01 < ours['difference'] < 0.5  # the second rounds to 8 bits
     table = data_table(report)
     assert table.count('\n') == 6
     assert f"{ours['ratio']:.2f}" in table
 
 
 def test_other_pixels_are_refused(cfg, synthetic_root):
-    cfg.train_dataloader.dataset.pipeline[2].type = 'PhotoMetricDistortion3D'  # one draw for all images
-    with pytest.raises((ValueError, KeyError)):
+    cfg.train_dataloader.dataset.image_size = (100, 56)  # so small that the noise of the world fills it
+    with pytest.raises(ValueError, match=r'pixels differ by 1\.\d\d of 255 levels'):
         benchmark_data(cfg, str(synthetic_root), samples=2, rounds=1, workers=1)
 
 

@@ -1,0 +1,92 @@
+"""Peak memory of a training step, option by option."""
+import tempfile
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+
+import lightning as L
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from bevformer_plugin.training import DetectorDataModule, DetectorModule, configured_precision
+
+from .machine import describe_machine
+from .peak_memory import PeakMemory, peak_memory
+from .worlds import make_world
+
+CHECKPOINTED = {'model.activation_checkpointing': ('img_backbone', 'encoder')}
+BFLOAT16 = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtype': 'bfloat16'}
+OPTIONS = {
+    'as configured': {},
+    'queue_length=1': {'train_dataloader.dataset.queue_length': 1},
+    "activation_checkpointing=('encoder',)": {'model.activation_checkpointing': ('encoder',)},
+    "activation_checkpointing=('img_backbone',)": {'model.activation_checkpointing': ('img_backbone',)},
+    'both checkpointed': CHECKPOINTED,
+    'bfloat16': BFLOAT16,
+    'bfloat16, both checkpointed': {**BFLOAT16, **CHECKPOINTED},
+}
+GIB = 2 ** 30
+
+
+def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) -> dict:
+    """Train a config for some steps once with each option, each time in a fresh process on one device.
+
+    Args:
+        cfg: as for training.
+        data_root: dataroot with the config's info file; by default a small world of 1600 x 900 pixels is made in a
+            temporary folder.
+        steps: the optimizer's state is there from the second on.
+
+    Returns:
+        ``settings`` and ``options``: per option ``changes`` to the config, ``peak`` and ``before`` as of
+        :class:`.peak_memory.PeakMemory`, in bytes.
+
+    Raises:
+        ValueError: for fewer than two steps.
+        RuntimeError: if a process dies.
+    """
+    if steps < 2:
+        raise ValueError(f'steps must be at least 2, not {steps}: the first has no optimizer state yet')
+    dataset = cfg.train_dataloader.dataset
+    settings = {**describe_machine(), 'image size': tuple(dataset.image_size or ()),
+                'queue length': dataset.queue_length, 'batch': cfg.train_dataloader.batch_size}
+    with tempfile.TemporaryDirectory() as folder:
+        root = data_root or make_world(Path(folder, 'world'))
+        options = {}
+        for name, changes in OPTIONS.items():
+            print(f'measuring: {name}', flush=True)
+            changed = {**changes, 'train_dataloader.dataset.data_root': root}
+            options[name] = {'changes': changes, **asdict(training_peak_memory(cfg, steps, changed))}
+    return {'settings': settings, 'options': options}
+
+
+def training_peak_memory(cfg: Config, steps: int, changes: dict | None = None) -> PeakMemory:
+    """Of training steps of a config, some of its settings changed."""
+    changed = deepcopy(cfg)
+    changed.merge_from_dict(changes or {})
+    return peak_memory(_train, changed, steps)
+
+
+def _train(cfg: Config, steps: int) -> None:
+    """Take steps, and write nothing."""
+    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    module, data = DetectorModule(cfg), DetectorDataModule(cfg, ('train',))
+    trainer = L.Trainer(
+        max_steps=steps, devices=1, precision=configured_precision(cfg), logger=False, enable_checkpointing=False,
+        accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1), use_distributed_sampler=False,
+        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0)
+    trainer.fit(module, datamodule=data)
+
+
+def memory_table(report: dict) -> str:
+    """The report of :func:`benchmark_memory` for a terminal."""
+    lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
+             f'{"":<46}{"peak GiB":>10}{"work GiB":>10}{"ratio":>8}']
+    first = None
+    for name, option in report['options'].items():
+        work = option['peak'] - option['before']
+        first = work if first is None else first
+        lines.append(f'{name:<46}{option["peak"] / GIB:>10.2f}{work / GIB:>10.2f}{work / first:>8.2f}')
+    lines.append('peak: of the process on a CPU, of the allocator on a GPU; work: without what was held before; '
+                 'ratio: of the work to that of the first row')
+    return '\n'.join(lines)
