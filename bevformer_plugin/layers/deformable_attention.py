@@ -23,13 +23,14 @@ class DeformableAttentionCore(nn.Module):
         num_points: sampling points per head and level.
         num_slots: value slots.
         query_dims: channels of the query; ``embed_dims`` when None.
+        learned_offsets: without, every sample lies at its reference point.
 
     Raises:
         ValueError: if ``embed_dims`` is not divisible by ``num_heads``.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_points: int, num_slots: int = 1,
-                 query_dims: int | None = None) -> None:
+                 query_dims: int | None = None, learned_offsets: bool = True) -> None:
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
@@ -38,13 +39,17 @@ class DeformableAttentionCore(nn.Module):
         self.num_points = num_points
         self.num_slots = num_slots
         samples = num_heads * num_slots * num_levels * num_points
-        self.sampling_offsets = Float32Linear(query_dims or embed_dims, samples * 2)
+        self.sampling_offsets = Float32Linear(query_dims or embed_dims, samples * 2) if learned_offsets else None
         self.attention_weights = nn.Linear(query_dims or embed_dims, samples)
         self.value_proj = nn.Linear(embed_dims, embed_dims)
         self.init_weights()
 
     def init_weights(self) -> None:
         """Head h starts by looking in direction h, point p at p + 1 cells' distance; all points count alike."""
+        constant_init(self.attention_weights, 0.0)
+        xavier_init(self.value_proj, distribution='uniform')
+        if self.sampling_offsets is None:
+            return
         constant_init(self.sampling_offsets, 0.0)
         angle = torch.arange(self.num_heads) * (2 * math.pi / self.num_heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1)
@@ -54,8 +59,6 @@ class DeformableAttentionCore(nn.Module):
         grid = grid.expand(-1, self.num_slots * self.num_levels, -1, -1)
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(grid.flatten())
-        constant_init(self.attention_weights, 0.0)
-        xavier_init(self.value_proj, distribution='uniform')
 
     def predict_sampling(self, query: Tensor) -> tuple[Tensor, Tensor]:
         """Offsets in cells and normalised weights.
@@ -68,8 +71,10 @@ class DeformableAttentionCore(nn.Module):
             over the L * P samples of a slot.
         """
         sizes = (self.num_heads, self.num_slots, self.num_levels, self.num_points)
-        offsets = self.sampling_offsets(query).unflatten(-1, (*sizes, 2))
         weights = self.attention_weights(query).unflatten(-1, (*sizes[:2], -1)).softmax(-1).unflatten(-1, sizes[2:])
+        if self.sampling_offsets is None:
+            return torch.zeros(*weights.shape, 2, device=weights.device), weights
+        offsets = self.sampling_offsets(query).unflatten(-1, (*sizes, 2))
         return offsets, weights
 
     def project_value(self, value: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid, bev_reference_points
 
-from .spatial_cross_attention import PillarHits, SpatialCrossAttention
+from .spatial_cross_attention import PillarHits
 from .temporal_self_attention import TemporalSelfAttention
 
 
@@ -20,21 +20,22 @@ class BEVFormerEncoderLayer(BaseModule):
         num_heads: attention heads of TSA and SCA.
         feedforward_channels: hidden channels of the FFN.
         num_levels: image feature levels.
+        spatial_cross_attention: config of a form of SCA, without what is given here.
         tsa_num_points: sampling points per head and slot in TSA.
-        sca_num_points: sampling points per head and level in SCA.
         num_points_in_pillar: reference heights in a pillar.
         dropout: after each attention and inside the FFN.
         offsets_see_history: of TSA.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, num_levels: int,
-                 tsa_num_points: int = 4, sca_num_points: int = 8, num_points_in_pillar: int = 4,
+                 spatial_cross_attention: dict, tsa_num_points: int = 4, num_points_in_pillar: int = 4,
                  dropout: float = 0.1, offsets_see_history: bool = True) -> None:
         super().__init__()
         self.temporal_self_attention = TemporalSelfAttention(embed_dims, num_heads, tsa_num_points, dropout,
                                                              offsets_see_history)
-        self.spatial_cross_attention = SpatialCrossAttention(embed_dims, num_heads, num_levels, sca_num_points,
-                                                             num_points_in_pillar, dropout)
+        self.spatial_cross_attention = MODELS.build({
+            **spatial_cross_attention, 'embed_dims': embed_dims, 'num_heads': num_heads, 'num_levels': num_levels,
+            'num_heights': num_points_in_pillar, 'dropout': dropout})
         self.ffn = FFN(embed_dims, feedforward_channels, ffn_drop=dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
 
@@ -56,15 +57,15 @@ class BEVFormerEncoder(BaseModule):
     """
 
     def __init__(self, num_layers: int, embed_dims: int, num_heads: int, feedforward_channels: int, num_levels: int,
-                 tsa_num_points: int = 4, sca_num_points: int = 8, num_points_in_pillar: int = 4,
+                 spatial_cross_attention: dict, tsa_num_points: int = 4, num_points_in_pillar: int = 4,
                  dropout: float = 0.1, offsets_see_history: bool = True) -> None:
         super().__init__()
         self.embed_dims = embed_dims
         self.num_levels = num_levels
         self.num_points_in_pillar = num_points_in_pillar
         self.layers = ModuleList(
-            BEVFormerEncoderLayer(embed_dims, num_heads, feedforward_channels, num_levels, tsa_num_points,
-                                  sca_num_points, num_points_in_pillar, dropout, offsets_see_history)
+            BEVFormerEncoderLayer(embed_dims, num_heads, feedforward_channels, num_levels, spatial_cross_attention,
+                                  tsa_num_points, num_points_in_pillar, dropout, offsets_see_history)
             for _ in range(num_layers))
 
     def forward(self, bev_query: Tensor, bev_pos: Tensor, features: list[Tensor], reference_points_cam: Tensor,

@@ -1,11 +1,17 @@
-"""Spatial cross-attention (SCA): every BEV query looks into the cameras that see its pillar."""
+"""Spatial cross-attention (SCA): every BEV query looks into the cameras that see its pillar.
+
+Three forms, which the paper's table 5 compares: around the pillar's projected points (deformable, the paper's own), at
+these points only, and globally at every feature of every camera.
+"""
 from dataclasses import dataclass
 
 import torch
+from mmdet.models.layers import SinePositionalEncoding
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from .attention_pooling import MultiHeadAttentionPooling
 from .deformable_attention import DeformableAttentionCore
 
 
@@ -46,7 +52,7 @@ class PillarHits:
 
 @MODELS.register_module()
 class SpatialCrossAttention(BaseModule):
-    """Paper section 3.3, equation (2).
+    """Deformable: around the projected points. Paper section 3.3, equation (2).
 
     SCA(Q_p, F) = 1/|V_hit| sum over hit views i, heights j of DeformAttn(Q_p, P(p, i, j), F_i).
 
@@ -65,13 +71,16 @@ class SpatialCrossAttention(BaseModule):
         ValueError: if ``num_points`` is not a multiple of ``num_heights``.
     """
 
+    learned_offsets = True
+
     def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_points: int = 8, num_heights: int = 4,
                  dropout: float = 0.1) -> None:
         super().__init__()
         if num_points % num_heights:
             raise ValueError(f'num_points={num_points} is not a multiple of the {num_heights} heights of a pillar')
         self.num_heights = num_heights
-        self.deformable_attention = DeformableAttentionCore(embed_dims, num_heads, num_levels, num_points)
+        self.deformable_attention = DeformableAttentionCore(embed_dims, num_heads, num_levels, num_points,
+                                                            learned_offsets=self.learned_offsets)
         self.output_proj = nn.Linear(embed_dims, embed_dims)
         self.dropout = nn.Dropout(dropout)
 
@@ -99,3 +108,56 @@ class SpatialCrossAttention(BaseModule):
         output = output.index_add(0, hits.query_index, seen.to(output.dtype))
         output = output.view_as(query) / hits.num_cameras_seeing
         return query + self.dropout(self.output_proj(output))
+
+
+@MODELS.register_module()
+class PointSpatialCrossAttention(SpatialCrossAttention):
+    """Points: each camera that sees a pillar is sampled at the pillar's projected points and nowhere else.
+
+    The query only decides how much each height, level and head counts.
+
+    Args: as :class:`SpatialCrossAttention`; one point per height.
+    """
+
+    learned_offsets = False
+
+    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_heights: int = 4,
+                 dropout: float = 0.1) -> None:
+        super().__init__(embed_dims, num_heads, num_levels, num_heights, num_heights, dropout)
+
+
+@MODELS.register_module()
+class GlobalSpatialCrossAttention(BaseModule):
+    """Global: every query attends to every feature of every camera and level, wherever its pillar may be.
+
+    Keys are the features, which carry their camera's and level's embeddings, plus a sine position within the map.
+
+    Args:
+        embed_dims: channels C.
+        num_heads: attention heads.
+        num_levels: feature levels; not used, all features are keys.
+        num_heights: reference points in a pillar; not used, the calibration plays no part.
+        dropout: on the output, before the residual.
+        score: config of the scoring function.
+        score_dims: see :class:`MultiHeadAttentionPooling`.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_heights: int = 4, dropout: float = 0.1,
+                 score: dict | None = None, score_dims: int | None = None) -> None:
+        super().__init__()
+        self.pooling = MultiHeadAttentionPooling(embed_dims, num_heads, score or dict(type='ScaledDotProduct'),
+                                                 score_dims)
+        self.positional_encoding = SinePositionalEncoding(embed_dims // 2, normalize=True)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, features: Tensor, spatial_shapes: Tensor, hits: PillarHits) -> Tensor:
+        """Attend to the cameras; arguments and result as of :class:`SpatialCrossAttention`, ``hits`` not used."""
+        value = features.flatten(1, 2)  # BxNSxC
+        key = (features + self._positions(spatial_shapes, features)).flatten(1, 2)
+        return query + self.dropout(self.pooling(query, key, value))
+
+    def _positions(self, spatial_shapes: Tensor, features: Tensor) -> Tensor:
+        """(S, C) positions in each level's map, as far as the map reaches."""
+        positions = [self.positional_encoding(features.new_zeros(1, *shape))[0].flatten(1).T  # hwxC
+                     for shape in spatial_shapes.tolist()]
+        return torch.cat(positions).to(features.dtype)

@@ -19,7 +19,10 @@ model = dict(
             feedforward_channels=512,
             dropout=0.1,
             encoder=dict(
-                type='BEVFormerEncoder', tsa_num_points=4, sca_num_points=8, num_points_in_pillar=4),
+                type='BEVFormerEncoder',
+                tsa_num_points=4,
+                num_points_in_pillar=4,
+                spatial_cross_attention=dict(type='SpatialCrossAttention', num_points=8)),
             decoder=dict(type='DetectionTransformerDecoder', num_layers=6, num_points=4)),
         criterion=dict(
             type='SetCriterion3D',

@@ -58,7 +58,7 @@ model = dict(
             num_heads=4,
             feedforward_channels=192,
             dropout=0.0,
-            encoder=dict(num_layers=1, sca_num_points=4),
+            encoder=dict(num_layers=1, spatial_cross_attention=dict(num_points=4)),
             decoder=dict(num_layers=2))))
 
 train_dataloader = dict(

@@ -11,7 +11,8 @@ def detector_config(num_cameras: int = 6, **overrides) -> dict:
     """A small BEVFormer on an 8 x 10 grid; overrides replace arguments of the detector."""
     transformer = dict(
         type='BEVFormerTransformer', num_heads=4, feedforward_channels=32, dropout=0.0,
-        encoder=dict(type='BEVFormerEncoder', num_layers=2),
+        encoder=dict(type='BEVFormerEncoder', num_layers=2,
+                     spatial_cross_attention=dict(type='SpatialCrossAttention')),
         decoder=dict(type='DetectionTransformerDecoder', num_layers=2))
     criterion = dict(
         type='SetCriterion3D',

@@ -76,7 +76,9 @@ def test_temporal_self_attention(modules, with_history):
 @pytest.mark.parametrize('with_history', [True, False])
 @torch.no_grad()
 def test_encoder(modules, grid, with_history):
-    encoder = load(BEVFormerEncoder(2, 64, num_heads=8, feedforward_channels=128, num_levels=2), 'encoder', 'encoder.')
+    encoder = load(BEVFormerEncoder(
+        2, 64, num_heads=8, feedforward_channels=128, num_levels=2,
+        spatial_cross_attention=dict(type='SpatialCrossAttention')), 'encoder', 'encoder.')
     shapes = modules['encoder/feature_shapes'].tolist()
     levels = modules['encoder/features'].permute(2, 0, 3, 1).split([h * w for h, w in shapes], dim=-1)  # 1xNxCxS
     reference_points_cam, visible = project_to_cameras(
@@ -94,7 +96,8 @@ def test_encoder(modules, grid, with_history):
 def test_transformer(modules, grid):
     center = tuple(modules['transformer/rotate_center'].tolist())
     transformer = load(BEVFormerTransformer(
-        encoder=dict(type='BEVFormerEncoder', num_layers=2),
+        encoder=dict(type='BEVFormerEncoder', num_layers=2,
+                     spatial_cross_attention=dict(type='SpatialCrossAttention')),
         decoder=dict(type='DetectionTransformerDecoder', num_layers=2),
         num_cameras=6, num_levels=2, embed_dims=64, feedforward_channels=128,
         ego_motion=dict(preset='official_v1', rotate_center=center)), 'transformer')
