@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.training import load_config
 
 
@@ -24,6 +25,13 @@ def parse_args():
     data.add_argument('--rounds', type=int, default=5)
     data.add_argument('--workers', type=int, default=2, help='processes that load')
     data.set_defaults(run=run_data)
+    speed = commands.add_parser('speed', parents=[common],
+                                help='seconds of a frame and of a training step, against the plain formulation')
+    speed.add_argument('--checkpoint', help='weights; random ones by default')
+    speed.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
+    speed.add_argument('--rounds', type=int, default=5)
+    speed.add_argument('--no-training', action='store_true', help='leave out the training step')
+    speed.set_defaults(run=run_speed)
     memory = commands.add_parser('memory', parents=[common],
                                  help='peak memory of a training step, with each option that saves some')
     memory.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
@@ -38,6 +46,13 @@ def run_data(cfg, args):
     return report, data_table(report)
 
 
+def run_speed(cfg, args):
+    from bevformer_plugin.benchmark.speed import benchmark_speed, speed_table
+
+    report = benchmark_speed(cfg, args.checkpoint, args.data_root, args.rounds, not args.no_training)
+    return report, speed_table(report)
+
+
 def run_memory(cfg, args):
     from bevformer_plugin.benchmark.memory import benchmark_memory, memory_table
 
@@ -47,6 +62,7 @@ def run_memory(cfg, args):
 
 def main():
     args = parse_args()
+    quiet_logs()
     try:
         report, table = args.run(load_config(args.config, args.cfg_options), args)
     except (ValueError, OSError, RuntimeError) as error:

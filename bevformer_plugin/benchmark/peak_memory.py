@@ -1,12 +1,12 @@
 """The peak memory of a piece of work, in a process of its own."""
-import multiprocessing
 import re
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+
+from .fresh_process import in_fresh_process
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,8 @@ class PeakMemory:
 
 
 def peak_memory(work: Callable, *arguments: object) -> PeakMemory:
-    """Run ``work(*arguments)``, both of which can be pickled, in a fresh process.
-
-    Raises:
-        RuntimeError: if the process dies, most often because the machine has too little memory.
-    """
-    context = multiprocessing.get_context('spawn')
-    try:
-        with ProcessPoolExecutor(1, mp_context=context) as executor:
-            return executor.submit(_measure, work, *arguments).result()
-    except multiprocessing.context.ProcessError as error:
-        raise RuntimeError('the process that was measured died; the machine may have too little memory') from error
+    """Run ``work(*arguments)`` in a fresh process; arguments and errors as of :func:`.in_fresh_process`."""
+    return in_fresh_process(_measure, work, *arguments)
 
 
 def _measure(work: Callable, *arguments: object) -> PeakMemory:

@@ -8,7 +8,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .scoring import AttentionScore, InnerProductScore
 
-CHUNK_ELEMENTS = 2 ** 22  # values that a score may hold at a time, all heads and samples together: 16 MiB of float32
+CHUNK_ELEMENTS = 2 ** 20  # values that a score may hold at a time, all heads and samples together: 4 MiB of float32
 
 
 def padding_mask(lengths: Tensor, num_keys: int) -> Tensor:

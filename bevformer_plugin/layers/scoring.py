@@ -92,7 +92,7 @@ class AdditiveScore(AttentionScore):
         self.hidden_dims = key_dims if hidden_dims is None else hidden_dims
         self.query_weight = nn.Parameter(torch.empty(num_heads, query_dims, self.hidden_dims))
         self.key_weight = nn.Parameter(torch.empty(num_heads, key_dims, self.hidden_dims))
-        self.vector = nn.Parameter(torch.empty(num_heads, self.hidden_dims, 1))
+        self.vector = nn.Parameter(torch.empty(num_heads, self.hidden_dims))
         for parameter, fan_in in ((self.query_weight, query_dims), (self.key_weight, key_dims),
                                   (self.vector, self.hidden_dims)):
             nn.init.normal_(parameter, std=fan_in ** -0.5)
@@ -102,6 +102,8 @@ class AdditiveScore(AttentionScore):
         return query @ self.query_weight, key @ self.key_weight
 
     def compare(self, query: Tensor, key: Tensor) -> Tensor:
-        """v^T tanh(q + k); holds (..., heads, Q, K, hidden) values."""
-        hidden = torch.tanh(query.unsqueeze(-2) + key.unsqueeze(-3))
-        return (hidden @ self.vector.unsqueeze(-3)).squeeze(-1)
+        """v^T tanh(q + k); holds (..., heads, hidden, Q, K) values."""
+        # Keys last: everything then runs along contiguous rows.
+        hidden = torch.tanh(query.transpose(-1, -2).unsqueeze(-1) + key.transpose(-1, -2).unsqueeze(-2))
+        scores = self.vector.unsqueeze(-2) @ hidden.flatten(-2)  # ...xheadsx1xQK
+        return scores.squeeze(-2).unflatten(-1, hidden.shape[-2:])

@@ -8,6 +8,7 @@ from .data_preprocessor import BEVFormerDataPreprocessor
 from .ego_alignment import EgoAlignment
 from .grid_mask import GridMask
 from .hungarian_assigner_3d import HungarianAssigner3D
+from .inference import computes_in_bfloat16, optimize_for_inference
 from .losses import SetCriterion3D
 from .perspective_supervision import PerspectiveSupervision
 from .transformer import BEVFormerTransformer
@@ -15,4 +16,5 @@ from .transformer import BEVFormerTransformer
 __all__ = [
     'BEVFormer', 'BEVFormerDataPreprocessor', 'BEVFormerHead', 'BEVFormerTransformer', 'BEVHistory', 'BEVProposals',
     'EgoAlignment', 'GridMask', 'HungarianAssigner3D', 'NMSFreeCoder', 'PerspectiveSupervision', 'SetCriterion3D',
+    'computes_in_bfloat16', 'optimize_for_inference',
 ]

@@ -24,7 +24,7 @@ def pair_by_pair(score: torch.nn.Module, query: torch.Tensor, key: torch.Tensor)
                     result[head, i, j] = torch.einsum('a,ab,b', q, score.weight[head], k)
                 else:
                     hidden = torch.tanh(score.query_weight[head].T @ q + score.key_weight[head].T @ k)
-                    result[head, i, j] = score.vector[head, :, 0] @ hidden
+                    result[head, i, j] = score.vector[head] @ hidden
     return result
 
 

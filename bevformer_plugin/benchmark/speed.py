@@ -1,0 +1,266 @@
+"""How long a detector takes, part by part, beside the plain formulation of its attentions."""
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmdet3d.structures import Det3DDataSample
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor
+
+from bevformer_plugin.checkpoint import load_weights
+from bevformer_plugin.datasets.training_sampler import seeded_generators
+from bevformer_plugin.models import BEVFormer, BEVHistory, computes_in_bfloat16, optimize_for_inference
+from bevformer_plugin.ops import backend_name, set_attention_backend
+
+from .machine import describe_machine
+from .peak_memory import peak_memory
+from .plain_formulation import PlainEncoder
+from .worlds import make_world
+
+PLAIN, OURS, OPTIMIZED_FLOAT32, OPTIMIZED = 'plain', 'ours', 'optimised, float32', 'optimised, bfloat16'
+FORWARD = ('backbone', 'BEV', 'head', 'decode', 'frame')
+TRAINING = 'training step'
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Two frames of a scene.
+
+    Attributes:
+        imgs: (1, 2, N, 3, H, W) normalised and padded.
+        sample: of the second frame, with its boxes; ``metainfo['history']`` holds the meta of the first.
+    """
+
+    imgs: Tensor
+    sample: Det3DDataSample
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        """Padded, in pixels."""
+        return tuple(self.imgs.shape[-2:])
+
+
+def benchmark_speed(cfg: Config, checkpoint: str | None = None, data_root: str | None = None, rounds: int = 5,
+                    training: bool = True) -> dict:
+    """Run a config's detector in several versions over the same frame, which has history, in one process.
+
+    Versions: the plain formulation of encoder and decoder (``grid_sample``, loops over samples and cameras, padding
+    to the longest list; images and weights with their channels first); the detector as Lightning tests it; after
+    :func:`bevformer_plugin.models.optimize_for_inference` in float32, and where the device computes with it, in
+    bfloat16. In every round one version after another runs each scope once.
+
+    Scopes: ``backbone`` images to camera features; ``BEV`` those and the previous BEV to the BEV; ``head`` the BEV to
+    raw outputs; ``decode`` those to boxes; ``frame`` all of it, from normalised images; ``training step`` losses and
+    gradients of a queue of two frames.
+
+    Args:
+        cfg: with ``model`` and ``train_dataloader.dataset``.
+        checkpoint: weights; without, they are initialised as for training, from a seed.
+        data_root: dataroot with the config's info file; by default a small world of 1600 x 900 pixels is made in a
+            temporary folder.
+        rounds: that count, after one to warm up.
+        training: whether to measure the training step, which the optimised versions do not have.
+
+    Returns:
+        ``settings`` and ``versions``: per version ``seconds`` (per scope, a value per round), ``ratio`` (per scope,
+        the median over the rounds of the plain version's time over its own in the same round), ``peak_memory`` and
+        ``memory_before`` (bytes, of one frame in a process of its own) and ``deviation`` (metres; the median over the
+        boxes of ``ours`` of the distance to the nearest box centre of the same class).
+
+    Raises:
+        ValueError: for no rounds, or data without a frame that has history.
+    """
+    if rounds < 1:
+        raise ValueError(f'rounds must be at least 1, not {rounds}')
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    with tempfile.TemporaryDirectory() as folder:
+        root = data_root or make_world(Path(folder, 'world'))
+        frames = load_frames(cfg, root, device)
+        versions = {name: build_version(cfg, checkpoint, name, device) for name in _names(device)}
+        seconds = _seconds(versions, frames, rounds, training)
+        boxes = {name: _boxes(name, version, frames) for name, version in versions.items()}
+        memory = {name: peak_memory(_run_frame, cfg, checkpoint, root, name) for name in versions}
+    report = {name: {
+        'seconds': seconds[name],
+        'ratio': {scope: statistics.median(plain / own for plain, own in
+                                           zip(seconds[PLAIN][scope], times, strict=True))
+                  for scope, times in seconds[name].items()},
+        'peak_memory': memory[name].peak, 'memory_before': memory[name].before,
+        'deviation': _deviation(boxes[name], boxes[OURS])} for name in versions}
+    settings = {**describe_machine(), 'attention backend': backend_name(frames.imgs), 'padded image': frames.image_hw}
+    return {'settings': settings, 'versions': report}
+
+
+def _names(device: torch.device) -> list[str]:
+    return [PLAIN, OURS, OPTIMIZED_FLOAT32, *([OPTIMIZED] if computes_in_bfloat16(device) else [])]
+
+
+def load_frames(cfg: Config, data_root: str, device: torch.device) -> Frames:
+    """The first frame of the training data that has history, and the frame before it.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'data_root': data_root, 'queue_length': 2})
+    for index in range(len(dataset)):
+        with seeded_generators(0):
+            item = dataset[index]
+        if len(item['inputs']['img']) == 2:
+            preprocessor = MODELS.build(cfg.model.data_preprocessor).to(device)
+            batch = preprocessor(pseudo_collate([item]))
+            return Frames(batch['inputs']['imgs'], batch['data_samples'][0])
+    raise ValueError(f'{data_root} has no keyframe with one before it')
+
+
+def build_detector(cfg: Config, checkpoint: str | None, device: torch.device) -> BEVFormer:
+    """The config's detector in eval mode, with the checkpoint's weights or seeded ones."""
+    torch.manual_seed(0)
+    model = deepcopy(cfg.model)
+    if checkpoint is None:
+        model.img_backbone.init_cfg = None  # no download
+    detector = MODELS.build(model)
+    if checkpoint is None:
+        detector.init_weights()
+    else:
+        load_weights(detector, checkpoint)
+    return detector.to(device).eval()
+
+
+def build_version(cfg: Config, checkpoint: str | None, name: str, device: torch.device) -> BEVFormer:
+    detector = build_detector(cfg, checkpoint, device)
+    if name == PLAIN:
+        transformer = detector.pts_bbox_head.transformer
+        transformer.encoder = PlainEncoder(transformer.encoder)
+    elif name == OURS:
+        if device.type == 'cpu':
+            detector.to(memory_format=torch.channels_last)  # as Lightning lays it out
+    else:
+        optimize_for_inference(detector, torch.float32 if name == OPTIMIZED_FLOAT32 else torch.bfloat16)
+    return detector
+
+
+@contextmanager
+def _backend(name: str) -> Iterator[None]:
+    """The plain version samples with ``grid_sample`` in the decoder too."""
+    set_attention_backend('reference' if name == PLAIN else None)
+    try:
+        yield
+    finally:
+        set_attention_backend(None)
+
+
+def _seconds(versions: dict[str, BEVFormer], frames: Frames, rounds: int, training: bool
+             ) -> dict[str, dict[str, list[float]]]:
+    """Per version and scope a value per round; versions take turns, so that all meet the same disturbances."""
+    seconds = {name: {scope: [] for scope in FORWARD} for name in versions}
+    for number in range(rounds + 1):
+        for name, detector in versions.items():
+            with _backend(name):
+                times = _forward_times(detector, frames)
+                if training and name in (PLAIN, OURS):
+                    times[TRAINING] = _training_time(detector, frames)
+            if number:
+                for scope, value in times.items():
+                    seconds[name].setdefault(scope, []).append(value)
+    return seconds
+
+
+@torch.no_grad()
+def _forward_times(detector: BEVFormer, frames: Frames) -> dict[str, float]:
+    """Seconds of each scope of the second frame."""
+    head, imgs, meta = detector.pts_bbox_head, frames.imgs[:, 1], frames.sample.metainfo
+    history, times = history_of(detector, frames), {}
+    times['backbone'], features = _timed(lambda: detector.extract_feat(imgs))
+    times['BEV'], bev_embed = _timed(lambda: detector.encode_frame(features, frames.image_hw, [meta], [history]))
+    times['head'], outputs = _timed(lambda: head.decode(bev_embed))
+    times['decode'], _ = _timed(lambda: head.predict(outputs))
+    times['frame'] = frame_seconds(detector, frames, history)
+    return times
+
+
+@torch.no_grad()
+def frame_seconds(detector: BEVFormer, frames: Frames, history: BEVHistory) -> float:
+    """Seconds from the second frame's normalised images to its boxes."""
+    step = lambda: detector.stream_step(frames.imgs[:, 1], [frames.sample.metainfo], [history])[0]  # noqa: E731
+    return _timed(lambda: detector.pts_bbox_head.predict(step()))[0]
+
+
+@torch.no_grad()
+def history_of(detector: BEVFormer, frames: Frames) -> BEVHistory:
+    """What the first frame leaves behind."""
+    return detector.stream_step(frames.imgs[:, 0], [frames.sample.metainfo['history'][0]], [None])[1][0]
+
+
+def _training_time(detector: BEVFormer, frames: Frames) -> float:
+    """Seconds of losses and gradients."""
+    detector.train()
+
+    def step() -> None:
+        losses = detector.loss({'imgs': frames.imgs}, [frames.sample])
+        detector.parse_losses(losses)[0].backward()
+
+    seconds, _ = _timed(step)
+    detector.zero_grad()
+    detector.eval()
+    return seconds
+
+
+def _timed(work: Callable) -> tuple[float, object]:
+    """Seconds, and what the work returns."""
+    _wait()
+    begin = time.perf_counter()
+    result = work()
+    _wait()
+    return time.perf_counter() - begin, result
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+@torch.no_grad()
+def _boxes(name: str, detector: BEVFormer, frames: Frames) -> InstanceData:
+    """What is detected in the second frame."""
+    with _backend(name):
+        outputs, _ = detector.stream_step(frames.imgs[:, 1], [frames.sample.metainfo], [history_of(detector, frames)])
+    return detector.pts_bbox_head.predict(outputs)[0].to('cpu')
+
+
+def _deviation(boxes: InstanceData, expected: InstanceData) -> float:
+    """Queries have no order where the BEV proposes them, so each expected box looks for the nearest of its class."""
+    distances = torch.cdist(expected.bboxes_3d.gravity_center.double(), boxes.bboxes_3d.gravity_center.double())
+    distances[expected.labels_3d[:, None] != boxes.labels_3d] = torch.inf
+    return distances.min(-1).values.median().item()
+
+
+def _run_frame(cfg: Config, checkpoint: str | None, data_root: str, name: str) -> None:
+    """One frame with history, in a process that does nothing else."""
+    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    _boxes(name, build_version(cfg, checkpoint, name, device), load_frames(cfg, data_root, device))
+
+
+def speed_table(report: dict) -> str:
+    """The report of :func:`benchmark_speed` for a terminal."""
+    lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items())]
+    for name, version in report['versions'].items():
+        lines.append(f'{name:<26}{"median s":>10}{"min - max":>18}{"ratio":>8}')
+        for scope, times in version['seconds'].items():
+            spread = f'{min(times):.4f} - {max(times):.4f}'
+            lines.append(f'  {scope:<24}{statistics.median(times):>10.4f}{spread:>18}{version["ratio"][scope]:>8.2f}')
+        work = (version['peak_memory'] - version['memory_before']) / 2 ** 30
+        lines.append(f'  peak memory {work:.2f} GiB, box centres off by {version["deviation"]:.4f} m')
+    lines.append('ratio: median over the rounds of the plain time over its own; peak memory: of one frame, without '
+                 'what the process held before; box centres: median distance to those of "ours"')
+    return '\n'.join(lines)

@@ -1,0 +1,113 @@
+"""Several configs trained alike and compared in one table."""
+import json
+import statistics
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bevformer_plugin.models import BEVFormer
+from bevformer_plugin.training import Hardware, load_config, new_work_dir, test_with_lightning, train_with_lightning
+
+from .fresh_process import in_fresh_process
+from .machine import describe_machine
+from .memory import training_peak_memory
+from .speed import OURS, Frames, build_version, frame_seconds, history_of, load_frames
+
+SCORES = 'metrics_summary.json'
+ROUNDS = 20
+
+
+def run_study(configs: list[str], work_dir: str, options: dict, seed: int = 0) -> dict:
+    """Train each config under Lightning, score its last checkpoint, and measure what it costs.
+
+    A config that has been scored in ``work_dir`` is not trained again. Costs are measured one after the other at the
+    end, in this process but for the memory.
+
+    Args:
+        configs: paths.
+        work_dir: each config gets a folder in it.
+        options: changes to every config.
+        seed: of every training.
+
+    Returns:
+        ``settings`` and ``configs``: per config ``NDS``, ``mAP``, ``parameters``, ``flops`` of a frame (products and
+        sums of matrix products, convolutions and sampling; other functions, such as tanh, are not counted),
+        ``latency`` (seconds of a frame with history where there is one, a value per round) and ``training_memory``
+        (bytes, peak of training steps above what the process held before).
+
+    Raises:
+        ValueError: if two configs have one name.
+        FileExistsError: if a folder has an unfinished training in it.
+    """
+    loaded = {Path(path).stem: load_config(path, options) for path in configs}
+    if len(loaded) < len(configs):
+        raise ValueError(f'two of {configs} have the same name, and results go by name')
+    folders = {name: Path(work_dir, name) for name in loaded}
+    unscored = [name for name in loaded if not (folders[name] / SCORES).is_file()]
+    for name in unscored:
+        new_work_dir(str(folders[name]), overwrite=False, resume=False)
+    for name, cfg in loaded.items():
+        if name in unscored:
+            print(f'training {name}', flush=True)
+            in_fresh_process(_train_and_score, cfg, folders[name], seed, quiet=False)
+        else:
+            print(f'{name} was trained before: {folders[name] / SCORES}', flush=True)
+    report = {}
+    for name, cfg in loaded.items():
+        print(f'measuring {name}', flush=True)
+        scores = json.loads((folders[name] / SCORES).read_text())
+        report[name] = {'NDS': scores['nd_score'], 'mAP': scores['mean_ap'], **_costs(cfg)}
+    return {'settings': describe_machine(), 'configs': report}
+
+
+def _train_and_score(cfg: Config, folder: Path, seed: int) -> None:
+    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    hardware = Hardware(devices=1)
+    train_with_lightning(cfg, folder, seed, hardware)
+    cfg.test_evaluator.results_path = str(folder / 'results_nusc.json')
+    test_with_lightning(cfg, str(folder / 'last.ckpt'), hardware)
+
+
+def _costs(cfg: Config) -> dict:
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    detector = build_version(cfg, None, OURS, device)
+    frames = load_frames(cfg, cfg.train_dataloader.dataset.data_root, device)
+    history = history_of(detector, frames)
+    latency = [frame_seconds(detector, frames, history) for _ in range(ROUNDS + 1)][1:]
+    memory = training_peak_memory(cfg, steps=2)
+    return {'parameters': sum(parameter.numel() for parameter in detector.parameters()),
+            'flops': frame_flops(detector, frames), 'latency': latency, 'training_memory': memory.peak - memory.before}
+
+
+@torch.no_grad()
+def frame_flops(detector: BEVFormer, frames: Frames) -> int:
+    """Products and sums of the second frame's step."""
+    history = history_of(detector, frames)
+    sampling = torch.ops.bevformer_plugin.deformable_attention
+    counter = FlopCounterMode(display=False, custom_mapping={sampling: _sampling_flops})
+    with counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernels are not counted
+        detector.stream_step(frames.imgs[:, 1], [frames.sample.metainfo], [history])
+    return counter.get_total_flops()
+
+
+def _sampling_flops(value: torch.Size, spatial_shapes: torch.Size, locations: torch.Size, *_: object,
+                    out_shape: torch.Size | None = None) -> int:
+    """Each channel of each sample: four corners and one weight, a product and a sum each."""
+    return 2 * 5 * value[3] * locations[:-1].numel()
+
+
+def study_table(report: dict) -> str:
+    """The report of :func:`run_study` for a terminal."""
+    lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
+             f'{"":<36}{"NDS":>8}{"mAP":>8}{"params M":>10}{"GFLOPs":>8}{"ms/frame":>10}{"train MiB":>11}']
+    for name, row in report['configs'].items():
+        lines.append(f'{name:<36}{row["NDS"]:>8.3f}{row["mAP"]:>8.3f}{row["parameters"] / 1e6:>10.3f}'
+                     f'{row["flops"] / 1e9:>8.2f}{1000 * statistics.median(row["latency"]):>10.1f}'
+                     f'{row["training_memory"] / 2 ** 20:>11.0f}')
+    lines.append(f'GFLOPs: of a frame, tanh and softmax not counted; ms/frame: median of {ROUNDS}; train MiB: peak of '
+                 'a training step, without what the process held before')
+    return '\n'.join(lines)

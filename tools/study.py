@@ -1,0 +1,37 @@
+#!/usr/bin/env python
+"""Train configs alike and compare them: python tools/study.py CONFIG CONFIG --work-dir work_dirs/study"""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from bevformer_plugin.benchmark.fresh_process import quiet_logs
+from bevformer_plugin.benchmark.study import run_study, study_table
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Train configs one after the other and compare them in one table.')
+    parser.add_argument('configs', nargs='+')
+    parser.add_argument('--work-dir', required=True, help='each config gets a folder in it')
+    parser.add_argument('--out', help='JSON file for the figures')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='changes to every config')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    quiet_logs()
+    try:
+        report = run_study(args.configs, args.work_dir, args.cfg_options or {}, args.seed)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f'error: {error}')
+    print(study_table(report))
+    if args.out:
+        Path(args.out).write_text(json.dumps(report, indent=2))
+
+
+if __name__ == '__main__':
+    main()
