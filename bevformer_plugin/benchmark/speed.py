@@ -87,8 +87,9 @@ def benchmark_speed(cfg: Config, checkpoint: str | None = None, data_root: str |
         root = data_root or make_world(Path(folder, 'world'))
         frames = load_frames(cfg, root, device)
         versions = {name: build_version(cfg, checkpoint, name, device) for name in _names(device)}
-        seconds = _seconds(versions, frames, rounds, training)
+        # Boxes first: a training step changes the statistics of batch normalisation.
         boxes = {name: _boxes(name, version, frames) for name, version in versions.items()}
+        seconds = _seconds(versions, frames, rounds, training)
         memory = {name: peak_memory(_run_frame, cfg, checkpoint, root, name) for name in versions}
     report = {name: {
         'seconds': seconds[name],

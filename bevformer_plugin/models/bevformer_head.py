@@ -141,7 +141,8 @@ class BEVFormerHead(BaseModule):
             center = (torch.logit(reference, eps=1e-5) + raw[..., [0, 1, 4]]).sigmoid() * (high - low) + low
             boxes.append(torch.cat([center[..., :2], raw[..., 2:4], center[..., 2:], raw[..., 5:]], dim=-1))
             scores.append(self.cls_branches[layer](state) + first_logits)
-        return {**outputs, 'all_cls_scores': torch.stack(scores), 'all_bbox_preds': torch.stack(boxes)}
+        # Scores rank boxes: float32 also under autocast.
+        return {**outputs, 'all_cls_scores': torch.stack(scores).float(), 'all_bbox_preds': torch.stack(boxes)}
 
     def loss(self, outputs: dict[str, Tensor], gt_instances: list[InstanceData]) -> dict[str, Tensor]:
         """Losses of :meth:`decode`'s outputs against ``bboxes_3d`` and ``labels_3d`` of every sample."""

@@ -1,0 +1,45 @@
+"""The speed benchmark: both formulations give the same boxes, and every scope is timed."""
+from pathlib import Path
+
+import pytest
+import torch
+
+from bevformer_plugin.benchmark.speed import OURS, PLAIN, TRAINING, benchmark_speed, speed_table
+from bevformer_plugin.models import computes_in_bfloat16
+from bevformer_plugin.ops import backend_name
+from bevformer_plugin.training import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+NANO, WEIGHTS = ROOT / 'configs/bevformer/bevformer_nano.py', ROOT / 'projects/synthetic_world/bevformer_nano.pth'
+
+
+@pytest.fixture
+def cfg(info_files):
+    """Nano on the tests' world."""
+    return load_config(str(NANO), {
+        'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
+        'train_dataloader.dataset.image_size': (200, 112)})
+
+
+def test_versions_agree_and_are_timed(cfg, synthetic_root):
+    report = benchmark_speed(cfg, str(WEIGHTS), str(synthetic_root), rounds=2)
+    versions = report['versions']
+    assert len(versions) == 3 + computes_in_bfloat16(torch.device('cpu'))
+    for name, version in versions.items():
+        assert all(len(times) == 2 and min(times) > 0 for times in version['seconds'].values())
+        assert (TRAINING in version['seconds']) == (name in (PLAIN, OURS))
+        assert version['peak_memory'] > version['memory_before'] > 2 ** 27
+    assert set(versions[PLAIN]['ratio'].values()) == {1.0}
+    assert versions[OURS]['deviation'] == 0
+    assert versions[PLAIN]['deviation'] < 1e-3
+    assert versions['optimised, float32']['deviation'] < 1e-3
+    table = speed_table(report)
+    assert f"{versions[OURS]['ratio']['BEV']:.2f}" in table
+    assert report['settings']['attention backend'] == backend_name(torch.empty(0))
+
+
+def test_bad_input_is_refused(cfg, synthetic_root):
+    with pytest.raises(ValueError, match='rounds must be at least 1, not 0'):
+        benchmark_speed(cfg, data_root=str(synthetic_root), rounds=0)
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        benchmark_speed(cfg, data_root='nowhere')

@@ -1,0 +1,80 @@
+"""The optimised detector gives the results of the one it was made from."""
+from copy import deepcopy
+
+import pytest
+import torch
+from mmcv.ops import ModulatedDeformConv2dPack
+from shrunk_configs import SHRUNK, build_shrunk
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bevformer_plugin.models import BEVFormer, computes_in_bfloat16, optimize_for_inference
+
+
+def build(name: str) -> BEVFormer:
+    """A shrunk model in eval mode whose batch normalisation does something."""
+    model = build_shrunk(name).eval()
+    generator = torch.Generator().manual_seed(2)
+    for norm in model.modules():
+        if isinstance(norm, _BatchNorm):
+            for values, low in ((norm.running_mean, -0.2), (norm.running_var, 0.7), (norm.weight, 0.8)):
+                values.data.copy_(torch.rand(values.shape, generator=generator) * 0.4 + low)
+    return model
+
+
+def stream(model: BEVFormer, make_sample) -> list[dict[str, torch.Tensor]]:
+    """Raw outputs of three frames, one after the other."""
+    outputs, states = [], [None]
+    with torch.no_grad():
+        for frame in range(3):
+            imgs, sample = make_sample(range(frame, frame + 1))
+            raw, states = model.stream_step(imgs, [sample.metainfo], states)
+            assert states[0].bev_embed.dtype == torch.float32
+            outputs.append({**raw, 'bev': states[0].bev_embed})
+    return outputs
+
+
+@pytest.mark.parametrize('name', [name for name in SHRUNK if name != 'bevformer_nano'])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_outputs_stay(make_sample, name, dtype, tolerance):
+    model = build(name)
+    expected = stream(model, make_sample)
+    found = stream(optimize_for_inference(model, dtype), make_sample)
+    for frame, (ours, exact) in enumerate(zip(found, expected, strict=True)):
+        for key in ('bev', 'all_cls_scores', 'all_bbox_preds'):
+            assert ours[key].dtype == torch.float32
+            spread = exact[key].std()
+            assert (ours[key] - exact[key]).abs().mean() < tolerance * spread, (frame, key)
+            assert not torch.equal(ours[key], exact[key])
+
+
+def test_proposed_boxes_stay(make_sample):
+    """Of nano, whose queries are ordered by score."""
+    model = build('bevformer_nano')
+    expected, found = stream(model, make_sample), stream(optimize_for_inference(model, torch.float32), make_sample)
+    for ours, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours['bev'], exact['bev'], atol=1e-4, rtol=0)
+        distances = torch.cdist(exact['all_bbox_preds'][-1, 0], ours['all_bbox_preds'][-1, 0])
+        assert distances.min(-1).values.max() < 1e-2
+
+
+def test_normalisation_is_folded_and_weights_are_laid_out():
+    model = build('bevformer_small')
+    folded = optimize_for_inference(deepcopy(model), torch.bfloat16)
+    deformable = sum(isinstance(module, ModulatedDeformConv2dPack) for module in model.modules())
+    norms = [sum(isinstance(module, _BatchNorm) for module in m.img_backbone.modules()) for m in (model, folded)]
+    assert norms[0] > norms[1] == deformable > 0  # those of deformable convolutions stay
+    assert {parameter.dtype for parameter in folded.img_backbone.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in folded.pts_bbox_head.parameters()} == {torch.float32}
+    assert folded.img_backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_type_is_that_of_the_device():
+    model = optimize_for_inference(build('bevformer_tiny'))
+    expected = torch.bfloat16 if computes_in_bfloat16(torch.device('cpu')) else torch.float32
+    assert model.img_backbone.conv1.weight.dtype == expected
+    assert not computes_in_bfloat16(torch.device('meta'))
+
+
+def test_other_types_are_refused():
+    with pytest.raises(ValueError, match='not torch.float16'):
+        optimize_for_inference(build('bevformer_tiny'), torch.float16)
