@@ -32,6 +32,10 @@ def parse_args():
     speed.add_argument('--rounds', type=int, default=5)
     speed.add_argument('--no-training', action='store_true', help='leave out the training step')
     speed.set_defaults(run=run_speed)
+    operator = commands.add_parser('operator', help='deformable attention, backend by backend')
+    operator.add_argument('--out', help='JSON file for the figures')
+    operator.add_argument('--rounds', type=int, default=3)
+    operator.set_defaults(run=run_operator)
     memory = commands.add_parser('memory', parents=[common],
                                  help='peak memory of a training step, with each option that saves some')
     memory.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
@@ -39,24 +43,35 @@ def parse_args():
     return parser.parse_args()
 
 
-def run_data(cfg, args):
+def _config(args):
+    return load_config(args.config, args.cfg_options)
+
+
+def run_data(args):
     from bevformer_plugin.benchmark.data import benchmark_data, data_table
 
-    report = benchmark_data(cfg, args.data_root, args.samples, args.rounds, args.workers)
+    report = benchmark_data(_config(args), args.data_root, args.samples, args.rounds, args.workers)
     return report, data_table(report)
 
 
-def run_speed(cfg, args):
+def run_speed(args):
     from bevformer_plugin.benchmark.speed import benchmark_speed, speed_table
 
-    report = benchmark_speed(cfg, args.checkpoint, args.data_root, args.rounds, not args.no_training)
+    report = benchmark_speed(_config(args), args.checkpoint, args.data_root, args.rounds, not args.no_training)
     return report, speed_table(report)
 
 
-def run_memory(cfg, args):
+def run_operator(args):
+    from bevformer_plugin.benchmark.operator import benchmark_operator, operator_table
+
+    report = benchmark_operator(rounds=args.rounds)
+    return report, operator_table(report)
+
+
+def run_memory(args):
     from bevformer_plugin.benchmark.memory import benchmark_memory, memory_table
 
-    report = benchmark_memory(cfg, args.data_root)
+    report = benchmark_memory(_config(args), args.data_root)
     return report, memory_table(report)
 
 
@@ -64,12 +79,12 @@ def main():
     args = parse_args()
     quiet_logs()
     try:
-        report, table = args.run(load_config(args.config, args.cfg_options), args)
+        report, table = args.run(args)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f'error: {error}')
     print(table)
     if args.out:
-        Path(args.out).write_text(json.dumps({'config': args.config, **report}, indent=2))
+        Path(args.out).write_text(json.dumps({'command': sys.argv[1:], **report}, indent=2))
 
 
 if __name__ == '__main__':

@@ -76,5 +76,5 @@ def test_the_type_is_that_of_the_device():
 
 
 def test_other_types_are_refused():
-    with pytest.raises(ValueError, match='not torch.float16'):
+    with pytest.raises(ValueError, match=r'not torch\.float16'):
         optimize_for_inference(build('bevformer_tiny'), torch.float16)

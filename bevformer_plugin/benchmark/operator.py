@@ -1,0 +1,135 @@
+"""Multi-scale deformable attention, backend by backend, at the released configs' shapes."""
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bevformer_plugin.ops import BACKENDS, multi_scale_deformable_attention, set_attention_backend
+
+from .machine import describe_machine
+from .plain_formulation import sample_by_grid
+
+PLAIN = 'plain'
+HEADS, CHANNELS = 8, 32
+BASE_LEVELS = ((116, 200), (58, 100), (29, 50), (15, 25))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a call: ``maps`` lists of ``queries`` over ``levels`` (h, w), ``points`` for each level and head."""
+
+    maps: int
+    queries: int
+    levels: tuple[tuple[int, int], ...]
+    points: int
+
+
+# SCA's lists are as long as the longest of a nuScenes rig.
+SHAPES = {
+    'tiny TSA': Shape(2, 2500, ((50, 50),), 4),
+    'tiny SCA': Shape(6, 660, ((15, 25),), 8),
+    'tiny decoder': Shape(1, 900, ((50, 50),), 4),
+    'small TSA': Shape(2, 22500, ((150, 150),), 4),
+    'small SCA': Shape(6, 6000, ((23, 40),), 8),
+    'small decoder': Shape(1, 900, ((150, 150),), 4),
+    'base TSA': Shape(2, 40000, ((200, 200),), 4),
+    'base SCA': Shape(6, 9800, BASE_LEVELS, 8),
+    'base decoder': Shape(1, 900, ((200, 200),), 4),
+}
+
+
+def benchmark_operator(shapes: dict[str, Shape] | None = None, rounds: int = 3) -> dict:
+    """Time every backend that this device has, in float32, beside ``grid_sample`` as first written.
+
+    Locations are spread evenly over the maps and a little beyond. In every round one backend after another runs once.
+
+    Args:
+        shapes: by name; the released configs' by default.
+        rounds: that count, after one to warm up.
+
+    Returns:
+        ``settings`` and ``shapes``: per shape and backend ``forward`` and ``forward_backward`` with ``seconds`` (a
+        value per round) and ``ratio`` (median over the rounds of the plain time over its own).
+
+    Raises:
+        ValueError: for no rounds.
+    """
+    if rounds < 1:
+        raise ValueError(f'rounds must be at least 1, not {rounds}')
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    report = {}
+    for name, shape in (SHAPES if shapes is None else shapes).items():
+        inputs = _inputs(shape, device)
+        backends = [PLAIN, *(backend for backend in BACKENDS
+                             if BACKENDS[backend].supports(device.type, torch.float32))]
+        seconds = {backend: {'forward': [], 'forward_backward': []} for backend in backends}
+        for number in range(rounds + 1):
+            for backend in backends:
+                times = _times(backend, shape, inputs)
+                if number:
+                    for scope, value in times.items():
+                        seconds[backend][scope].append(value)
+        report[name] = {backend: {scope: {'seconds': times, 'ratio': statistics.median(
+            plain / own for plain, own in zip(seconds[PLAIN][scope], times, strict=True))}
+            for scope, times in scopes.items()} for backend, scopes in seconds.items()}
+    return {'settings': describe_machine(), 'shapes': report}
+
+
+def _inputs(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Value, locations and weights that require gradients."""
+    generator = torch.Generator().manual_seed(0)
+    positions = sum(height * width for height, width in shape.levels)
+    sampling = (shape.maps, shape.queries, HEADS, len(shape.levels), shape.points)
+    value = torch.randn(shape.maps, positions, HEADS, CHANNELS, generator=generator)
+    locations = torch.rand(*sampling, 2, generator=generator) * 1.1 - 0.05
+    weights = torch.rand(sampling, generator=generator).flatten(3).softmax(-1).view(sampling)
+    return tuple(tensor.to(device).requires_grad_() for tensor in (value, locations, weights))
+
+
+def _times(backend: str, shape: Shape, inputs: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
+    value, locations, weights = inputs
+    spatial_shapes = torch.tensor(shape.levels)
+
+    def plain() -> Tensor:
+        return sample_by_grid(value, [list(level) for level in shape.levels], locations, weights)
+
+    def ours() -> Tensor:
+        return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
+
+    set_attention_backend(None if backend == PLAIN else backend)
+    try:
+        forward = plain if backend == PLAIN else ours
+        with torch.no_grad():
+            seconds = {'forward': _seconds(forward)}
+        seconds['forward_backward'] = _seconds(lambda: forward().sum().backward())
+    finally:
+        set_attention_backend(None)
+    for tensor in inputs:
+        tensor.grad = None
+    return seconds
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    begin = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - begin
+
+
+def operator_table(report: dict) -> str:
+    """The report of :func:`benchmark_operator` for a terminal."""
+    lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
+             f'{"":<28}{"forward ms":>12}{"ratio":>8}{"with backward ms":>18}{"ratio":>8}']
+    for name, backends in report['shapes'].items():
+        for backend, scopes in backends.items():
+            cells = [f'{1000 * statistics.median(scope["seconds"]):>{width}.1f}{scope["ratio"]:>8.2f}'
+                     for scope, width in zip(scopes.values(), (12, 18), strict=True)]
+            lines.append(f'{name:<16}{backend:<12}{"".join(cells)}')
+    lines.append('medians over the rounds; ratio: of the plain time over its own')
+    return '\n'.join(lines)
