@@ -12,6 +12,7 @@ from bevformer_plugin.layers import (
     BEVFormerEncoder,
     BEVFormerEncoderLayer,
     DeformableAttentionCore,
+    PillarHits,
     SpatialCrossAttention,
     TemporalSelfAttention,
 )
@@ -58,26 +59,29 @@ def _temporal(attention: TemporalSelfAttention, query: Tensor, query_pos: Tensor
 
 
 def _spatial(attention: SpatialCrossAttention, query: Tensor, features: Tensor, shapes: list[list[int]],
-             reference_points_cam: Tensor, visible: Tensor) -> Tensor:
+             hits: PillarHits) -> Tensor:
     """SCA: every camera's queries copied into a list as long as the longest, then copied back."""
-    core, hit = attention.deformable_attention, visible.any(-1)  # BxNxQ
-    batch, cameras, _ = hit.shape
-    seen = [[hit[b, n].nonzero().squeeze(1) for n in range(cameras)] for b in range(batch)]
-    longest = max(1, max(len(index) for sample in seen for index in sample))
+    core, (batch, cameras, length, heights) = attention.deformable_attention, hits.sizes
+    lengths = hits.lengths.tolist()
+    seen = (hits.query_index % length).split(lengths)  # (sample, camera) pairs
+    seen_points = hits.reference_points.split(lengths)
+    longest = max(1, *lengths)
     queries = query.new_zeros(batch, cameras, longest, query.shape[-1])
-    points = reference_points_cam.new_zeros(batch, cameras, longest, *reference_points_cam.shape[-2:])
+    points = hits.reference_points.new_zeros(batch, cameras, longest, heights, 2)
     for b in range(batch):
-        for n, index in enumerate(seen[b]):
+        for n in range(cameras):
+            index = seen[b * cameras + n]
             queries[b, n, :len(index)] = query[b, index]
-            points[b, n, :len(index)] = reference_points_cam[b, n, index]
+            points[b, n, :len(index)] = seen_points[b * cameras + n]
     offsets, weights = (x.squeeze(3) for x in core.predict_sampling(queries.flatten(0, 1)))
     points = points.flatten(0, 1).repeat(1, 1, core.num_points // attention.num_heights, 1)[:, :, None, None]
     sampled = _attend(core, features.flatten(0, 1), shapes, points, offsets, weights).unflatten(0, (batch, cameras))
     output = torch.zeros_like(query)
     for b in range(batch):
-        for n, index in enumerate(seen[b]):
+        for n in range(cameras):
+            index = seen[b * cameras + n]
             output[b, index] += sampled[b, n, :len(index)]
-    output = output / hit.sum(1).clamp(min=1).unsqueeze(-1)
+    output = output / hits.num_cameras_seeing
     return query + attention.dropout(attention.output_proj(output))
 
 
@@ -89,8 +93,8 @@ class PlainEncoder(nn.Module):
         self.layers = encoder.layers
         self.num_points_in_pillar = encoder.num_points_in_pillar
 
-    def forward(self, bev_query: Tensor, bev_pos: Tensor, features: list[Tensor], reference_points_cam: Tensor,
-                visible: Tensor, prev_bev: Tensor | None, has_history: Tensor, shift: Tensor, grid: BEVGrid) -> Tensor:
+    def forward(self, bev_query: Tensor, bev_pos: Tensor, features: list[Tensor], hits: PillarHits,
+                prev_bev: Tensor | None, has_history: Tensor, shift: Tensor, grid: BEVGrid) -> Tensor:
         """(B, Q, C)."""
         shapes = [list(level.shape[-2:]) for level in features]
         flat = torch.cat([level.flatten(3) for level in features], dim=-1).transpose(2, 3)  # BxNxSxC
@@ -103,14 +107,13 @@ class PlainEncoder(nn.Module):
             if prev_bev is not None:
                 values = torch.where(mask[:, None], torch.stack([prev_bev, bev_query], dim=1), values)
             query = self._layer(layer, query, bev_pos, values, reference_points, [grid.bev_h, grid.bev_w], flat,
-                                shapes, reference_points_cam, visible)
+                                shapes, hits)
         return query
 
     @staticmethod
     def _layer(layer: BEVFormerEncoderLayer, query: Tensor, bev_pos: Tensor, values: Tensor, reference_points: Tensor,
-               bev_shape: list[int], features: Tensor, shapes: list[list[int]], reference_points_cam: Tensor,
-               visible: Tensor) -> Tensor:
+               bev_shape: list[int], features: Tensor, shapes: list[list[int]], hits: PillarHits) -> Tensor:
         query = _temporal(layer.temporal_self_attention, query, bev_pos, values, reference_points, bev_shape)
         query = layer.norms[0](query)
-        query = _spatial(layer.spatial_cross_attention, query, features, shapes, reference_points_cam, visible)
+        query = _spatial(layer.spatial_cross_attention, query, features, shapes, hits)
         return layer.norms[2](layer.ffn(layer.norms[1](query)))

@@ -68,16 +68,15 @@ class BEVFormerEncoder(BaseModule):
                                   tsa_num_points, num_points_in_pillar, dropout, offsets_see_history)
             for _ in range(num_layers))
 
-    def forward(self, bev_query: Tensor, bev_pos: Tensor, features: list[Tensor], reference_points_cam: Tensor,
-                visible: Tensor, prev_bev: Tensor | None, has_history: Tensor, shift: Tensor, grid: BEVGrid) -> Tensor:
+    def forward(self, bev_query: Tensor, bev_pos: Tensor, features: list[Tensor], hits: PillarHits,
+                prev_bev: Tensor | None, has_history: Tensor, shift: Tensor, grid: BEVGrid) -> Tensor:
         """Encode one frame.
 
         Args:
             bev_query: (B, Q, C).
             bev_pos: (B, Q, C).
             features: per level (B, N, C, h, w), embeddings already added.
-            reference_points_cam: (B, N, Q, D, 2), from :func:`bevformer_plugin.geometry.project_to_cameras`.
-            visible: (B, N, Q, D) bool.
+            hits: which cameras see which queries.
             prev_bev: (B, Q, C) already rotated, or None when no sample has history.
             has_history: (B,) bool; samples without it ignore their ``prev_bev`` and ``shift``.
             shift: (B, 2) ego motion in fractions of the grid, (x, y).
@@ -87,13 +86,12 @@ class BEVFormerEncoder(BaseModule):
             (B, Q, C).
 
         Raises:
-            ValueError: if features, reference points, queries, previous BEV and grid do not fit each other.
+            ValueError: if features, hits, queries, previous BEV and grid do not fit each other.
         """
-        self._check_shapes(bev_query, features, reference_points_cam, prev_bev, grid)
+        self._check_shapes(bev_query, features, hits, prev_bev, grid)
         device = bev_query.device
         spatial_shapes = torch.tensor([f.shape[-2:] for f in features])  # on the CPU: a device would be waited for
         flat_features = torch.cat([f.flatten(3) for f in features], dim=-1).transpose(2, 3)  # BxNxSxC
-        hits = PillarHits.from_projection(reference_points_cam, visible)
         bev_shape = torch.tensor([[grid.bev_h, grid.bev_w]])
 
         here = bev_reference_points(grid, device).expand(len(bev_query), -1, -1)  # BxQx2
@@ -110,8 +108,8 @@ class BEVFormerEncoder(BaseModule):
             query = layer(query, bev_pos, values, tsa_reference_points, bev_shape, flat_features, spatial_shapes, hits)
         return query
 
-    def _check_shapes(self, bev_query: Tensor, features: list[Tensor], reference_points_cam: Tensor,
-                      prev_bev: Tensor | None, grid: BEVGrid) -> None:
+    def _check_shapes(self, bev_query: Tensor, features: list[Tensor], hits: PillarHits, prev_bev: Tensor | None,
+                      grid: BEVGrid) -> None:
         """Refuse what would fail deep inside, or pair a camera with another camera's calibration."""
         if len(features) != self.num_levels:
             raise ValueError(f'the encoder was built for {self.num_levels} feature levels, got {len(features)}')
@@ -120,6 +118,6 @@ class BEVFormerEncoder(BaseModule):
         if prev_bev is not None and prev_bev.shape != bev_query.shape:
             raise ValueError(f'prev_bev has shape {tuple(prev_bev.shape)}, the BEV queries {tuple(bev_query.shape)}')
         expected = (*features[0].shape[:2], grid.num_queries, self.num_points_in_pillar)
-        if tuple(reference_points_cam.shape[:4]) != expected:
-            raise ValueError(f'reference_points_cam is of {tuple(reference_points_cam.shape[:4])} samples, cameras, '
-                             f'queries, heights; features, grid and encoder are of {expected}')
+        if hits.sizes != expected:
+            raise ValueError(f'the hits are of {hits.sizes} samples, cameras, queries, heights; features, grid and '
+                             f'encoder are of {expected}')

@@ -17,7 +17,7 @@ from .deformable_attention import DeformableAttentionCore
 
 @dataclass(frozen=True)
 class PillarHits:
-    """Which queries each camera sees; depends on the calibration alone, so all layers of a frame share it.
+    """Which queries each camera sees; depends on the calibration alone: all layers share it, and frames of one rig.
 
     Attributes:
         query_index: (K,) ``b * Q + q`` of every hit, ordered by sample, then camera.
@@ -30,6 +30,12 @@ class PillarHits:
     reference_points: Tensor
     lengths: Tensor
     num_cameras_seeing: Tensor
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Samples B, cameras N, queries Q and heights D."""
+        samples, queries = self.num_cameras_seeing.shape[:2]
+        return samples, len(self.lengths) // samples, queries, self.reference_points.shape[1]
 
     @classmethod
     def from_projection(cls, reference_points_cam: Tensor, visible: Tensor) -> 'PillarHits':

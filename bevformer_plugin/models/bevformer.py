@@ -9,6 +9,7 @@ from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.ops import configure_attention_backend
 
 from .activation_checkpointing import checkpoint_activations
 from .bev_history import BEVHistory
@@ -36,20 +37,23 @@ class BEVFormer(Base3DDetector):
         use_history: False treats every frame alone (BEVFormer-S).
         perspective_supervision: config of :class:`PerspectiveSupervision`, a training aid; None trains without, as v1.
         max_time_gap: seconds after which a previous frame is too old to count.
+        attention_backend: of :data:`bevformer_plugin.ops.BACKENDS`, for all deformable attentions of this process;
+            None chooses by device and type.
         activation_checkpointing: of 'img_backbone' and 'encoder' those whose stages or layers are computed again in
             the backward pass instead of being kept in memory.
 
     Raises:
         ValueError: if neck and head have different widths, the head sets what the detector hands down, grid or range
-            are not usable, or activation_checkpointing names another part.
+            are not usable, there is no such attention_backend, or activation_checkpointing names another part.
     """
 
     def __init__(self, img_backbone: dict, img_neck: dict, pts_bbox_head: dict, bev_grid: tuple[int, int],
                  point_cloud_range: tuple[float, ...], num_cameras: int, data_preprocessor: dict | None = None,
                  grid_mask: dict | None = None, ego_motion: dict | None = None, use_history: bool = True,
                  max_time_gap: float = 2.0, perspective_supervision: dict | None = None,
-                 activation_checkpointing: tuple[str, ...] = ()) -> None:
+                 attention_backend: str | None = None, activation_checkpointing: tuple[str, ...] = ()) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
+        configure_attention_backend(attention_backend)
         handed_down = {'grid': BEVGrid(*bev_grid, tuple(point_cloud_range)), 'num_cameras': num_cameras,
                        'num_levels': img_neck['num_outs'], 'ego_motion': ego_motion}
         repeated = sorted(set(handed_down) & set(pts_bbox_head))

@@ -5,7 +5,7 @@ from mmengine.model import BaseModule, xavier_init
 from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
-from bevformer_plugin.layers import DeformableAttentionCore, Float32Linear
+from bevformer_plugin.layers import DeformableAttentionCore, Float32Linear, PillarHits
 
 from .ego_alignment import EgoAlignment
 
@@ -52,6 +52,8 @@ class BEVFormerTransformer(BaseModule):
         self.can_bus_mlp = nn.Sequential(
             nn.Linear(CAN_BUS_CHANNELS, embed_dims // 2), nn.ReLU(), nn.Linear(embed_dims // 2, embed_dims), nn.ReLU(),
             nn.LayerNorm(embed_dims))
+        self._last_rig: tuple[Tensor, tuple[int, int], BEVGrid] | None = None
+        self._last_hits: PillarHits | None = None
 
     def init_weights(self) -> None:
         """Xavier for every matrix, a standard normal for the embeddings; deformable attention initialises itself."""
@@ -87,8 +89,6 @@ class BEVFormerTransformer(BaseModule):
         batch_size = len(can_bus)
         features = [level + self.cams_embeds[:, :, None, None] + self.level_embeds[index][:, None, None]
                     for index, level in enumerate(features)]
-        points = pillar_points(grid, self.encoder.num_points_in_pillar, bev_query.device)
-        reference_points_cam, visible = project_to_cameras(points, lidar2img, image_hw)
 
         shift = torch.zeros(batch_size, 2, device=bev_query.device)
         if prev_bev is not None:
@@ -96,8 +96,23 @@ class BEVFormerTransformer(BaseModule):
         motion = self.ego_alignment.visible_channels(can_bus).to(bev_query)
         bev_query = bev_query + self.can_bus_mlp(motion)[:, None]  # QxC, Bx1xC -> BxQxC
         bev_pos = bev_pos.expand(batch_size, -1, -1)
-        return self.encoder(bev_query, bev_pos, features, reference_points_cam, visible, prev_bev, has_history, shift,
-                            grid)
+        hits = self._hits(lidar2img, image_hw, grid)
+        return self.encoder(bev_query, bev_pos, features, hits, prev_bev, has_history, shift, grid)
+
+    def _hits(self, lidar2img: Tensor, image_hw: tuple[int, int], grid: BEVGrid) -> PillarHits:
+        """Which cameras see which pillars; those of the last frame while the rig is unchanged."""
+        if self._last_hits is None or not self._is_last_rig(lidar2img, image_hw, grid):
+            points = pillar_points(grid, self.encoder.num_points_in_pillar, lidar2img.device)
+            self._last_hits = PillarHits.from_projection(*project_to_cameras(points, lidar2img, image_hw))
+            self._last_rig = lidar2img.clone(), image_hw, grid
+        return self._last_hits
+
+    def _is_last_rig(self, lidar2img: Tensor, image_hw: tuple[int, int], grid: BEVGrid) -> bool:
+        last, *rest = self._last_rig
+        # What inference mode has made cannot be kept for a backward pass.
+        usable = torch.is_inference_mode_enabled() or not self._last_hits.query_index.is_inference()
+        return (usable and rest == [image_hw, grid] and last.device == lidar2img.device
+                and torch.equal(last, lidar2img))
 
     def decode(self, bev_embed: Tensor, query: Tensor, query_pos: Tensor, reference_points: Tensor | None,
                grid: BEVGrid, reg_branches: nn.ModuleList | None) -> tuple[Tensor, Tensor]:

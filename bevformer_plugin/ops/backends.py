@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from . import native, reference
+from . import mmcv_operator, native, reference, triton
 
 VARIABLE = 'BEVFORMER_ATTENTION_BACKEND'
 
@@ -31,21 +31,34 @@ class Backend:
 # The first that supports a value computes it.
 BACKENDS = {
     'native': Backend(native.supports, native.forward, native.backward),
+    'triton': Backend(triton.supports, triton.forward, triton.backward),
+    'mmcv': Backend(mmcv_operator.supports, mmcv_operator.forward, mmcv_operator.backward),
     'reference': Backend(lambda device, dtype: True, reference.forward, reference.backward),
 }
 
+_chosen: str | None = None
+
 
 def set_attention_backend(name: str | None) -> None:
-    """Compute with one backend only; None chooses for each device and type.
+    """Compute with one backend only; None leaves it to the environment variable, and then to device and type.
 
     Raises:
         ValueError: if there is no backend of that name.
     """
-    if name is None:
-        os.environ.pop(VARIABLE, None)
-        return
-    _check_name(name)
-    os.environ[VARIABLE] = name
+    global _chosen
+    if name is not None:
+        _check_name(name)
+    _chosen = name
+
+
+def configure_attention_backend(name: str | None) -> None:
+    """As a config says; the environment variable has the last word.
+
+    Raises:
+        ValueError: if there is no backend of that name.
+    """
+    if name is not None and not os.environ.get(VARIABLE):
+        set_attention_backend(name)
 
 
 def _check_name(name: str) -> None:
@@ -59,12 +72,12 @@ def backend_name(value: Tensor) -> str:
     Raises:
         ValueError: if the one asked for does not exist, or cannot on this device, type or machine.
     """
-    device, dtype, wanted = value.device.type, value.dtype, os.environ.get(VARIABLE)
+    device, dtype, wanted = value.device.type, value.dtype, _chosen or os.environ.get(VARIABLE)
     if wanted:
         _check_name(wanted)
         if not BACKENDS[wanted].supports(device, dtype):
-            raise ValueError(f'attention backend {wanted!r} cannot compute {dtype} on {device} here; unset {VARIABLE} '
-                             'or choose another')
+            raise ValueError(f'attention backend {wanted!r} cannot compute {dtype} on {device} here; unset '
+                             f'{VARIABLE}, or attention_backend in the config, or choose another')
         name = wanted
     else:
         name = next(name for name, backend in BACKENDS.items() if backend.supports(device, dtype))

@@ -13,10 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .mmcv_operator import NAME
 from .modulated_deform_conv import modulated_deform_conv2d
 from .multi_scale_deformable_attention import multi_scale_deformable_attention
-
-NAME = 'mmcv._ext'
 
 
 def install_stand_in() -> str:

@@ -166,6 +166,17 @@ class DetectorModule(L.LightningModule):
                        f'({len(names)} parameters)', path)
         self.tokens.clear()
 
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
+                                    gradient_clip_algorithm: str | None = None) -> None:
+        """Clip as ``optim_wrapper.clip_grad`` says, the arguments of :func:`torch.nn.utils.clip_grad_norm_`.
+
+        Lightning's own clipping refuses fused optimizers under any mixed precision, though only a gradient scaler is
+        in their way.
+        """
+        clip_grad = self.cfg.optim_wrapper.get('clip_grad')
+        if clip_grad:
+            torch.nn.utils.clip_grad_norm_(self.detector.parameters(), **clip_grad)
+
     def _save_for_inspection(self) -> Path | None:
         """Write weights and optimizer as they were before this step, and its samples.
 

@@ -58,6 +58,19 @@ class Hardware:
         return 'auto'
 
 
+def check_precision(cfg: Config, precision: str) -> None:
+    """Refuse what a precision cannot do.
+
+    Raises:
+        ValueError: for gradients that are clipped before a fused optimizer takes their scale of half precision away.
+    """
+    wrapper = cfg.optim_wrapper
+    if precision == '16-mixed' and wrapper.optimizer.get('fused') and wrapper.get('clip_grad'):
+        raise ValueError('precision 16-mixed scales gradients, and a fused optimizer unscales them only after they '
+                         'were clipped: use bf16-mixed, optim_wrapper.optimizer.fused=False, or '
+                         'optim_wrapper.clip_grad=None')
+
+
 def configured_precision(cfg: Config) -> str:
     """Lightning's precision for the config's ``optim_wrapper``: MMEngine's ``AmpOptimWrapper`` and its ``dtype``.
 

@@ -26,7 +26,7 @@ from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
 from .config import check_evaluation
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
-from .hardware import Hardware, configured_precision
+from .hardware import Hardware, check_precision, configured_precision
 from .learning_rate import count_accumulated
 from .sharding import ShardedDetectorModule
 
@@ -37,6 +37,7 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, hardware: Hardw
 
     ``resume`` is a checkpoint of such a run, or 'newest'.
     """
+    check_precision(cfg, hardware.precision or configured_precision(cfg))
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
     check_evaluation(cfg.val_evaluator, data.datasets['val'])
@@ -90,7 +91,6 @@ def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> 
         return L.Trainer(
             **hardware.trainer_arguments(), precision=hardware.precision or configured_precision(cfg),
             max_epochs=cfg.train_cfg.max_epochs, num_sanity_val_steps=0,
-            gradient_clip_val=(cfg.optim_wrapper.get('clip_grad') or {}).get('max_norm'),
             accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
             use_distributed_sampler=False, default_root_dir=work_dir,
             log_every_n_steps=(hooks.get('logger') or {}).get('interval', 10),

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
+from bevformer_plugin.layers import PillarHits
 
 
 @pytest.fixture
@@ -67,9 +68,8 @@ class Scene:
 
     def encode(self, encoder: torch.nn.Module, **changes: object) -> torch.Tensor:
         """Run the encoder on these inputs, some of them changed."""
-        reference_points_cam, visible = self.project()
         inputs = dict(bev_query=self.bev_query, bev_pos=self.bev_pos, features=self.features,
-                      reference_points_cam=reference_points_cam, visible=visible, prev_bev=self.prev_bev,
+                      hits=PillarHits.from_projection(*self.project()), prev_bev=self.prev_bev,
                       has_history=self.has_history, shift=self.shift, grid=self.grid)
         return encoder(**{**inputs, **changes})
 

@@ -69,9 +69,9 @@ def test_places_and_boxes_are_never_rounded_to_bf16(make_sample, monkeypatch, na
     for function in ('multi_scale_deformable_attention', 'ragged_deformable_attention'):
         monkeypatch.setattr(deformable_attention, function, keep(getattr(deformable_attention, function)))
     monkeypatch.setattr(transformer, 'project_to_cameras', keep_projected)
-    model = build_shrunk(name).eval()
     imgs, sample = make_sample(range(1))
     for mixed in (False, True):
+        model = build_shrunk(name).eval()
         with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16, enabled=mixed):
             outputs = model.stream_step(imgs, [sample.metainfo], [None])[0]
     assert kinds == {torch.float32}

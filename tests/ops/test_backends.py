@@ -1,5 +1,6 @@
 """Every backend of multi-scale deformable attention against the definition in float64, and the operator to torch."""
 import os
+import random
 import subprocess
 import sys
 
@@ -7,7 +8,14 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from bevformer_plugin.ops import backend_name, multi_scale_deformable_attention, set_attention_backend
+from bevformer_plugin.ops import (
+    MMCV_EXT,
+    backend_name,
+    configure_attention_backend,
+    mmcv_operator,
+    multi_scale_deformable_attention,
+    set_attention_backend,
+)
 from bevformer_plugin.ops.backends import BACKENDS
 from bevformer_plugin.ops.multi_scale_deformable_attention import ragged_deformable_attention
 
@@ -19,6 +27,16 @@ CASES = {
     'a map one cell high': ([1], 8, 8, [(1, 7)], 2),
     'nothing to look at': ([0, 0], 2, 4, [(3, 3)], 2),
 }
+
+
+def random_case(seed: int) -> tuple[list[int], int, int, list[tuple[int, int]], int]:
+    numbers = random.Random(seed)
+    levels = [(numbers.randint(1, 9), numbers.randint(1, 9)) for _ in range(numbers.randint(1, 4))]
+    lengths = [numbers.randint(0, 20) for _ in range(numbers.randint(1, 5))]
+    return lengths, numbers.randint(1, 5), numbers.randint(1, 40), levels, numbers.randint(1, 9)
+
+
+CASES.update({f'random {seed}': random_case(seed) for seed in range(5)})
 
 
 def make_case(lengths: list[int], heads: int, channels: int, levels: list[tuple[int, int]], points: int,
@@ -62,7 +80,7 @@ def test_values_and_gradients_equal_the_definition_in_float64(backend, name):
         torch.testing.assert_close(single, double.float(), atol=2e-4, rtol=1e-4, check_dtype=False)
 
 
-@pytest.mark.parametrize('backend', ['native'], indirect=True)
+@pytest.mark.parametrize('backend', ['native', 'triton'], indirect=True)
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision_is_summed_in_float32(backend, dtype):
     halved = [tensor.to(dtype) if tensor.is_floating_point() else tensor
@@ -72,6 +90,22 @@ def test_half_precision_is_summed_in_float32(backend, dtype):
     output = ragged_deformable_attention(*halved)
     set_attention_backend('reference')
     torch.testing.assert_close(output, ragged_deformable_attention(*rounded).to(dtype))
+
+
+@pytest.mark.skipif(MMCV_EXT == 'compiled', reason='the compiled operator runs on a GPU only')
+@pytest.mark.parametrize('name', CASES)
+def test_mmcv_is_called_as_its_operator_wants_it(name):
+    """The stand-in has the calling convention of the compiled operator."""
+    value, shapes, locations, weights, lengths = make_case(*CASES[name])
+    inputs = value, shapes.tolist(), locations, weights, lengths
+    set_attention_backend('reference')
+    try:
+        expected = gradients((value, shapes, locations, weights, lengths))
+        grad = torch.randn(expected[0].shape, generator=torch.Generator().manual_seed(1))
+        ours = [mmcv_operator.forward(*inputs), *mmcv_operator.backward(grad, *inputs)]
+    finally:
+        set_attention_backend(None)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_lists_of_a_batch_are_lists_of_each_map():
@@ -128,9 +162,23 @@ def test_exports():
     torch.testing.assert_close(program.module()(*case), Attention()(*case))
 
 
-def test_names_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match="no attention backend 'cuda': choose from native"):
-        set_attention_backend('cuda')
+@pytest.mark.parametrize('choose', [set_attention_backend, configure_attention_backend])
+def test_names_that_do_not_exist_are_refused(choose):
+    with pytest.raises(ValueError, match="no attention backend 'cuda': choose from native, triton, mmcv, reference"):
+        choose('cuda')
+
+
+def test_the_environment_has_the_last_word_over_a_config(monkeypatch):
+    monkeypatch.setenv('BEVFORMER_ATTENTION_BACKEND', 'reference')
+    configure_attention_backend('mmcv')
+    assert backend_name(torch.ones(1)) == 'reference'
+    monkeypatch.delenv('BEVFORMER_ATTENTION_BACKEND')
+    configure_attention_backend('reference')
+    try:
+        configure_attention_backend(None)  # says nothing
+        assert backend_name(torch.ones(1)) == 'reference'
+    finally:
+        set_attention_backend(None)
 
 
 def test_a_backend_that_cannot_is_refused(monkeypatch):

@@ -13,7 +13,7 @@ from bevformer_plugin.geometry import (
     pillar_points,
     project_to_cameras,
 )
-from bevformer_plugin.layers import BEVFormerEncoder, TemporalSelfAttention
+from bevformer_plugin.layers import BEVFormerEncoder, PillarHits, TemporalSelfAttention
 from bevformer_plugin.models import BEVFormerTransformer, HungarianAssigner3D, NMSFreeCoder
 from bevformer_plugin.ops import multi_scale_deformable_attention
 
@@ -85,7 +85,8 @@ def test_encoder(modules, grid, with_history):
         pillar_points(grid, 4), modules['encoder/lidar2img'][None], tuple(modules['encoder/img_shape'].tolist()))
     output = encoder(
         modules['encoder/bev_query'].transpose(0, 1), modules['encoder/bev_pos'].transpose(0, 1),
-        [level.unflatten(-1, hw) for level, hw in zip(levels, shapes, strict=True)], reference_points_cam, visible,
+        [level.unflatten(-1, hw) for level, hw in zip(levels, shapes, strict=True)],
+        PillarHits.from_projection(reference_points_cam, visible),
         modules['encoder/prev_bev'].transpose(0, 1) if with_history else None, torch.tensor([with_history]),
         modules['encoder/shift_xy'], grid)
     expected = modules['encoder/output_with_prev' if with_history else 'encoder/output_first_frame']

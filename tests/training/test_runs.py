@@ -43,6 +43,16 @@ def test_the_learning_rate_follows_mmengines(lightning_run, mmengine_run):
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
 
 
+def test_bfloat16_trains_with_a_fused_optimizer_and_clipped_gradients(lightning_run, small_options, tmp_path):
+    done = run_tool('train', NANO, '--work-dir', tmp_path / 'run', '--precision', 'bf16-mixed', '--cfg-options',
+                    *small_options, 'train_cfg.val_begin=2')
+    assert done.returncode == 0, done.output
+    exact, mixed = (lightning_steps(run) for run in (lightning_run, tmp_path / 'run'))
+    assert mixed[0]['loss'] == pytest.approx(exact[0]['loss'], rel=0.03) and mixed[0]['loss'] != exact[0]['loss']
+    assert mixed[0]['grad_norm'] > 10  # the config clips there
+    assert mixed[-1]['loss'] == pytest.approx(exact[-1]['loss'], rel=0.1)
+
+
 def test_a_run_leaves_checkpoints_logs_and_its_config(lightning_run):
     files = {path.name for path in lightning_run.iterdir()}
     assert {'last.ckpt', 'best_NDS.ckpt', 'config.py', 'train.log', 'csv', 'tensorboard'} <= files
@@ -96,6 +106,7 @@ def test_validation_is_due_as_under_mmengine(interval, begin, due):
     ([NANO, 'val_evaluator.version=v1.0-trainval'], 'nuScenes tables at'),
     ([NANO, 'val_evaluator.split=mini_train'], 'split mini_val, not mini_train'),
     ([NANO, 'val_dataloader.dataset.test_mode=False'], 'test_mode=True'),
+    ([NANO, 'optim_wrapper.type=AmpOptimWrapper'], 'use bf16-mixed, optim_wrapper.optimizer.fused=False'),
     ([NANO, 'val_dataloader.dataset.ann_file={mini_train}'], '12 and 0 are in both'),
 ])
 def test_what_cannot_run_is_refused_at_the_door(small_options, info_files, tmp_path, arguments, message):
