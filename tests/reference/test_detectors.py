@@ -149,7 +149,7 @@ def test_training_step(path, build_published):
     norms = json.loads(path.with_name(re.sub(r'\.npz$', '_grad_norms.json', path.name)).read_text())
     ours = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
     theirs = {our_name(key): norm for key, norm in norms.items()}
-    # An input of a ReLU within round-off of 0 falls on one side on one processor and on the other on the next: one such
-    # in the last layer's branches moves a few norms near it by 1.4e-3. The bulk does not feel it.
+    # An input of a ReLU within round-off of 0 falls on one side on one processor and on the other on the next: one
+    # such in the last layer's branches moves a few norms near it by 1.4e-3. The bulk does not feel it.
     assert ours == pytest.approx(theirs, rel=5e-3, abs=1e-4)
     assert np.median([abs(ours[name] - norm) / max(norm, 1e-4) for name, norm in theirs.items()]) < 1e-4
