@@ -1,9 +1,10 @@
 """Activations that are computed again in the backward pass instead of being kept."""
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils.checkpoint import checkpoint
 
@@ -11,9 +12,17 @@ from torch.utils.checkpoint import checkpoint
 def checkpoint_activations(stage: nn.Module) -> None:
     """Keep of a module's forward pass its inputs alone (Chen et al., arXiv 1604.06174; non-reentrant).
 
-    Gradients, random numbers and the statistics of batch normalisation are the same as without.
+    Gradients, random numbers and the statistics of batch normalisation are the same as without. Where there will be no
+    backward pass, nothing changes.
     """
-    stage.forward = partial(checkpoint, stage.forward, use_reentrant=False, context_fn=partial(_contexts, stage))
+    stage.forward = partial(_forward, stage, stage.forward)
+
+
+def _forward(stage: nn.Module, forward: Callable[..., Tensor], *inputs: object) -> Tensor:
+    """The stage's own ``forward`` on its inputs."""
+    if not torch.is_grad_enabled():
+        return forward(*inputs)
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, stage))
 
 
 def _contexts(stage: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:

@@ -95,18 +95,22 @@ class BEVFormer(Base3DDetector):
         self.streams = {}
 
     def extract_feat(self, imgs: Tensor) -> list[Tensor]:
-        """Camera features: (B, N, 3, H, W) to a list over levels of (B, N, C, h, w).
+        """Camera features: (B, N, 3, H, W) to a list over levels of (B, N, C, h, w)."""
+        if self.grid_mask is not None:
+            imgs = self.grid_mask(imgs)
+        return [level.unflatten(0, imgs.shape[:2]) for level in self.image_features(imgs.flatten(0, 1))]
+
+    def image_features(self, imgs: Tensor) -> list[Tensor]:
+        """Backbone and neck: (I, 3, H, W) images to a list over levels of (I, C, h, w).
 
         Raises:
             ValueError: if the backbone's outputs are not what the neck was built for.
         """
-        if self.grid_mask is not None:
-            imgs = self.grid_mask(imgs)
-        stages = self.img_backbone(imgs.flatten(0, 1))
+        stages = self.img_backbone(imgs)
         given, expected = [stage.shape[1] for stage in stages], list(self.img_neck.in_channels)
         if given != expected:
             raise ValueError(f'img_backbone gives stages with {given} channels, img_neck.in_channels is {expected}')
-        return [level.unflatten(0, imgs.shape[:2]) for level in self.img_neck(stages)]
+        return self.img_neck(stages)
 
     def encode_frame(self, features: list[Tensor], image_hw: tuple[int, int], metas: list[dict],
                      histories: list[BEVHistory | None]) -> Tensor:

@@ -4,7 +4,10 @@ from functools import partial
 
 import torch
 from mmcv.cnn import fuse_conv_bn
+from mmcv.ops import ModulatedDeformConv2d
 from torch import Tensor
+
+from bevformer_plugin.ops import native
 
 from .bevformer import BEVFormer
 
@@ -13,7 +16,9 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
     """Change a detector, in place, to detect faster; it cannot be trained or saved afterwards.
 
     Batch normalisation goes into the convolutions before it, weights and images are laid out with their channels
-    last. With bfloat16, backbone and neck compute in it throughout, the rest under autocast, which keeps projection,
+    last. On a CPU with a C++ compiler, backbone and neck are compiled into one graph when they see the first images of a
+    size, which takes some seconds; not those with deformable convolutions, each of which would break the graph: that
+    takes minutes and gains nothing. With bfloat16, backbone and neck compute in it throughout, the rest under autocast, which keeps projection,
     sampling locations and boxes in float32; the BEV that goes from frame to frame is float32 as well.
 
     Args:
@@ -35,7 +40,7 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
     detector.img_neck = fuse_conv_bn(detector.img_neck)
     for part in (detector.img_backbone, detector.img_neck):
         part.to(dtype=dtype, memory_format=torch.channels_last)
-    detector.extract_feat = partial(_extract, detector.extract_feat, dtype)
+    detector.image_features = partial(_image_features, _compiled(detector), dtype)
     if dtype == torch.bfloat16:
         head, device = detector.pts_bbox_head, detector.data_preprocessor.mean.device.type
         head.encode, head.decode = (partial(_autocast, step, device, dtype) for step in (head.encode, head.decode))
@@ -50,9 +55,19 @@ def computes_in_bfloat16(device: torch.device) -> bool:
     return device.type == 'cpu' and any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16'))
 
 
-def _extract(extract_feat: Callable, dtype: torch.dtype, imgs: Tensor) -> list[Tensor]:
-    """Camera features of images in any type."""
-    return extract_feat(imgs.to(dtype))
+def _compiled(detector: BEVFormer) -> Callable[[Tensor], list[Tensor]]:
+    """The detector's ``image_features``, compiled where it pays; weights become constants."""
+    on_cpu = detector.data_preprocessor.mean.device.type == 'cpu'
+    whole = not any(isinstance(module, ModulatedDeformConv2d) for module in detector.img_backbone.modules())
+    if not (on_cpu and whole and native.load_library()):
+        return detector.image_features
+    return torch.compile(detector.image_features, dynamic=False, options={'freezing': True})
+
+
+@torch.no_grad()
+def _image_features(image_features: Callable, dtype: torch.dtype, imgs: Tensor) -> list[Tensor]:
+    """Camera features of images in any type; their layout is the convolutions'."""
+    return image_features(imgs.to(dtype=dtype, memory_format=torch.channels_last))
 
 
 def _autocast(step: Callable, device: str, dtype: torch.dtype, *inputs: object) -> Tensor | dict[str, Tensor]:

@@ -8,6 +8,7 @@ from shrunk_configs import SHRUNK, build_shrunk
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bevformer_plugin.models import BEVFormer, computes_in_bfloat16, optimize_for_inference
+from bevformer_plugin.ops import native
 
 
 def build(name: str) -> BEVFormer:
@@ -66,6 +67,16 @@ def test_normalisation_is_folded_and_weights_are_laid_out():
     assert {parameter.dtype for parameter in folded.img_backbone.parameters()} == {torch.bfloat16}
     assert {parameter.dtype for parameter in folded.pts_bbox_head.parameters()} == {torch.float32}
     assert folded.img_backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.skipif(native.load_library() is None, reason='no C++ compiler')
+def test_only_backbones_without_deformable_convolutions_are_compiled(make_sample):
+    for name, graphs in (('bevformer_tiny', 1), ('bevformer_small', 0)):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        stream(optimize_for_inference(build(name), torch.float32), make_sample)  # images of one size
+        assert torch._dynamo.utils.counters['stats'].get('unique_graphs', 0) == graphs, name
+        assert not torch._dynamo.utils.counters['graph_break']
 
 
 def test_the_type_is_that_of_the_device():
