@@ -18,9 +18,9 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
     Batch normalisation goes into the convolutions before it, weights and images are laid out with their channels
     last. On a CPU with a C++ compiler, backbone and neck are compiled into one graph when they see the first images of
     a size, which takes some seconds; not those with deformable convolutions, each of which would break the graph: that
-    takes minutes and gains nothing. With bfloat16, backbone and neck compute in it throughout, the rest under autocast,
-    which keeps projection, sampling locations and boxes in float32; the BEV that goes from frame to frame is float32
-    as well.
+    takes minutes and gains nothing. With bfloat16, backbone and neck compute in it throughout, the rest under
+    autocast, which keeps projection, sampling locations and boxes in float32; the BEV that goes from frame to frame is
+    float32 as well.
 
     Args:
         detector: on the device it will run on, with its weights loaded.
