@@ -1,0 +1,62 @@
+"""The guides: their examples print what they say, their links lead to the code they name."""
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / 'docs'
+GUIDES = ('attention.md', 'attention_zh-CN.md')
+EXAMPLE = re.compile(r'```python\n(.*?)```\s*```text\n(.*?)```', re.DOTALL)
+CODE_LINK = re.compile(r'\]\((\S+\.py)#L(\d+) "([^"]+)"\)')
+LINK = re.compile(r'\]\(([^()\s#]+)(?:#[^()\s]*)?(?: "[^"]*")?\)')
+
+
+def read(name: str) -> str:
+    return (DOCS / name).read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('name', GUIDES)
+def test_examples_print_what_is_shown(name):
+    namespace = {}
+    examples = EXAMPLE.findall(read(name))
+    assert len(examples) == read(name).count('```python') >= 6
+    for code, shown in examples:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(code, namespace)
+        assert printed.getvalue() == shown, code
+
+
+@pytest.mark.parametrize('name', GUIDES)
+def test_every_formula_leads_to_its_line(name):
+    links = CODE_LINK.findall(read(name))
+    assert len(links) >= 40
+    for path, number, code in links:
+        lines = (DOCS / path).read_text().splitlines()
+        now = [index + 1 for index, line in enumerate(lines) if code in line]
+        assert int(number) in now, f'{path}#L{number} is not {code!r}, which is in lines {now}'
+
+
+@pytest.mark.parametrize('name', sorted(path.name for path in DOCS.glob('*.md')) + ['../README.md', '../README_zh-CN.md'])
+def test_linked_files_exist(name):
+    targets = [target for target in LINK.findall(read(name)) if not target.startswith('http')]
+    assert targets
+    missing = [target for target in targets if not (DOCS / name).parent.joinpath(target).exists()]
+    assert not missing
+
+
+def test_both_languages_say_the_same():
+    """Code but for its comments, output, links to code and pictures, in the same order."""
+    english, chinese = (read(name) for name in GUIDES)
+    for pattern in (CODE_LINK, re.compile(r'\]\((images/\S+)\)'), re.compile(r'```text\n(.*?)```', re.DOTALL)):
+        assert pattern.findall(english) == pattern.findall(chinese)
+    code = [re.sub(r'\s*#.*', '', '\n'.join(code for code, _ in EXAMPLE.findall(text))) for text in (english, chinese)]
+    assert code[0] == code[1]
+    assert english.count('\n## ') == chinese.count('\n## ')
+
+
+def test_the_worked_example_is_there():
+    for name in GUIDES:
+        assert '[0.88, 0.35]' in read(name)
