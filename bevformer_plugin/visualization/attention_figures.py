@@ -81,8 +81,8 @@ def draw_masks() -> Figure:
         weights = attention_weights(points, points, mask)
         axes.imshow(weights, cmap='Blues', vmin=0, vmax=1)
         for (row, column), weight in np.ndenumerate(weights.numpy()):
-            axes.text(column, row, f'{weight:.2f}'.lstrip('0') if weight else '0', ha='center', va='center', fontsize=8,
-                      color='white' if weight > 0.6 else 'black')
+            axes.text(column, row, f'{weight:.2f}'.lstrip('0') if weight else '0', ha='center', va='center',
+                      fontsize=8, color='white' if weight > 0.6 else 'black')
         axes.set(title=title, xlabel='key', ylabel='query', xticks=range(6), yticks=range(6))
     return figure
 

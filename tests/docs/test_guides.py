@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).resolve().parents[2] / 'docs'
+REPO = Path(__file__).resolve().parents[2]
+DOCS = REPO / 'docs'
+PAGES = sorted(str(path.relative_to(REPO)) for pattern in ('README*.md', 'docs/*.md', 'projects/*/README.md')
+               for path in REPO.glob(pattern))
 GUIDES = ('attention.md', 'attention_zh-CN.md')
 EXAMPLE = re.compile(r'```python\n(.*?)```\s*```text\n(.*?)```', re.DOTALL)
 CODE_LINK = re.compile(r'\]\((\S+\.py)#L(\d+) "([^"]+)"\)')
@@ -39,12 +42,11 @@ def test_every_formula_leads_to_its_line(name):
         assert int(number) in now, f'{path}#L{number} is not {code!r}, which is in lines {now}'
 
 
-@pytest.mark.parametrize('name', sorted(path.name for path in DOCS.glob('*.md')) + ['../README.md', '../README_zh-CN.md'])
-def test_linked_files_exist(name):
-    targets = [target for target in LINK.findall(read(name)) if not target.startswith('http')]
-    assert targets
-    missing = [target for target in targets if not (DOCS / name).parent.joinpath(target).exists()]
-    assert not missing
+@pytest.mark.parametrize('page', PAGES)
+def test_linked_files_exist(page):
+    targets = LINK.findall((REPO / page).read_text(encoding='utf-8'))
+    assert not [target for target in targets
+                if not target.startswith('http') and not (REPO / page).parent.joinpath(target).exists()]
 
 
 def test_both_languages_say_the_same():
