@@ -99,7 +99,7 @@ class PlainEncoder(nn.Module):
         shapes = [list(level.shape[-2:]) for level in features]
         flat = torch.cat([level.flatten(3) for level in features], dim=-1).transpose(2, 3)  # BxNxSxC
         here = bev_reference_points(grid, bev_query.device).expand(len(bev_query), -1, -1)
-        mask = has_history.view(-1, 1, 1)
+        mask = has_history.view(-1, 1, 1).to(bev_query.device)
         reference_points = torch.stack([here + torch.where(mask, shift[:, None], 0.0), here], dim=1)
         query = bev_query
         for layer in self.layers:

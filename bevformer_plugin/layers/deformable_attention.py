@@ -121,5 +121,5 @@ class DeformableAttentionCore(nn.Module):
 
 def _locations(spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor) -> Tensor:
     """Reference points moved by offsets in cells, in fractions of each level."""
-    cells = spatial_shapes.flip(-1)[:, None, :].to(offsets.device)  # Lx1x2 in (w, h)
-    return reference_points + offsets / cells
+    cells = spatial_shapes.flip(-1)[:, None, :].to(offsets)  # Lx1x2 in (w, h)
+    return torch.addcdiv(reference_points, offsets, cells)

@@ -78,7 +78,7 @@ class BEVFormerEncoder(BaseModule):
             features: per level (B, N, C, h, w), embeddings already added.
             hits: which cameras see which queries.
             prev_bev: (B, Q, C) already rotated, or None when no sample has history.
-            has_history: (B,) bool; samples without it ignore their ``prev_bev`` and ``shift``.
+            has_history: (B,) bool, on the CPU; samples without it ignore their ``prev_bev`` and ``shift``.
             shift: (B, 2) ego motion in fractions of the grid, (x, y).
             grid: the BEV grid.
 
@@ -95,18 +95,25 @@ class BEVFormerEncoder(BaseModule):
         bev_shape = torch.tensor([[grid.bev_h, grid.bev_w]])
 
         here = bev_reference_points(grid, device).expand(len(bev_query), -1, -1)  # BxQx2
-        mask = has_history.view(-1, 1, 1)
-        there = here + torch.where(mask, shift[:, None], 0.0)
+        there = here + torch.where(has_history.view(-1, 1, 1).to(device), shift[:, None], 0.0)
         tsa_reference_points = torch.stack([there, here], dim=1)  # Bx2xQx2
 
         with_history = None if prev_bev is None else torch.stack([prev_bev, bev_query], dim=1)  # Bx2xQxC
         query = bev_query
         for layer in self.layers:
-            values = query[:, None].expand(-1, 2, -1, -1)  # without history both slots hold the layer's input
-            if with_history is not None:
-                values = torch.where(mask[:, None], with_history, values)
+            values = self._slots(query, with_history, has_history)
             query = layer(query, bev_pos, values, tsa_reference_points, bev_shape, flat_features, spatial_shapes, hits)
         return query
+
+    @staticmethod
+    def _slots(query: Tensor, with_history: Tensor | None, has_history: Tensor) -> Tensor:
+        """(B, 2, Q, C) previous and current BEV; of a sample without history the layer's input twice."""
+        values = query[:, None].expand(-1, 2, -1, -1)
+        if with_history is None or not has_history.any():
+            return values
+        if has_history.all():
+            return with_history
+        return torch.where(has_history.view(-1, 1, 1, 1).to(query.device), with_history, values)
 
     def _check_shapes(self, bev_query: Tensor, features: list[Tensor], hits: PillarHits, prev_bev: Tensor | None,
                       grid: BEVGrid) -> None:

@@ -10,6 +10,7 @@ from mmdet.models.layers import SinePositionalEncoding
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .attention_pooling import MultiHeadAttentionPooling
 from .deformable_attention import DeformableAttentionCore
@@ -24,12 +25,16 @@ class PillarHits:
         reference_points: (K, D, 2) the pillar's projected points, fractions of the padded image.
         lengths: (B * N,) int64, hits of each (sample, camera) pair; they sum to K.
         num_cameras_seeing: (B, Q, 1) float, at least 1.
+        by_query: (K,) the hits of the first query, then of the second, and so on.
+        first_of_query: (B * Q,) where in ``by_query`` each query's hits begin.
     """
 
     query_index: Tensor
     reference_points: Tensor
     lengths: Tensor
     num_cameras_seeing: Tensor
+    by_query: Tensor
+    first_of_query: Tensor
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -49,11 +54,22 @@ class PillarHits:
         """
         hit = visible.any(-1)  # BxNxQ
         sample, camera, query = hit.nonzero(as_tuple=True)
+        query_index = sample * hit.shape[2] + query
+        num_cameras = hit.sum(1)  # BxQ
         return cls(
-            query_index=sample * hit.shape[2] + query,
+            query_index=query_index,
             reference_points=reference_points_cam[sample, camera, query],
             lengths=hit.sum(-1).flatten(),
-            num_cameras_seeing=hit.sum(1).clamp(min=1).unsqueeze(-1).to(reference_points_cam.dtype))
+            num_cameras_seeing=num_cameras.clamp(min=1).unsqueeze(-1).to(reference_points_cam.dtype),
+            by_query=query_index.argsort(stable=True),
+            first_of_query=num_cameras.flatten().cumsum(0) - num_cameras.flatten())
+
+    def mean_over_cameras(self, seen: Tensor) -> Tensor:
+        """(K, C) of every hit to (B, Q, C), the mean over the cameras that see a query; zeros where none does."""
+        shares = (1 / self.num_cameras_seeing).flatten()[self.query_index][self.by_query].to(seen.dtype)
+        # A sum over lists of any length; adding hit by hit to the queries takes several times as long.
+        means = F.embedding_bag(self.by_query, seen, self.first_of_query, mode='sum', per_sample_weights=shares)
+        return means.view(*self.num_cameras_seeing.shape[:2], -1)
 
 
 @MODELS.register_module()
@@ -110,10 +126,7 @@ class SpatialCrossAttention(BaseModule):
         reference_points = hits.reference_points.repeat(1, repeats, 1)[:, None, None]  # Kx1x1xPx2
         value = attention.project_value(features).flatten(0, 1)  # BN x S x heads x C/heads
         seen = attention.sample_ragged(value, spatial_shapes, reference_points, offsets, weights, hits.lengths)  # KxC
-        output = torch.zeros_like(query).flatten(0, 1)  # BQ x C
-        output = output.index_add(0, hits.query_index, seen.to(output.dtype))
-        output = output.view_as(query) / hits.num_cameras_seeing
-        return query + self.dropout(self.output_proj(output))
+        return query + self.dropout(self.output_proj(hits.mean_over_cameras(seen)))
 
 
 @MODELS.register_module()

@@ -51,11 +51,9 @@ class TemporalSelfAttention(BaseModule):
         if self.offsets_see_history:
             seen = torch.cat([values[:, 0], seen], dim=-1)  # BxQx2C
         offsets, weights = self.attention.predict_sampling(seen)  # BxQxheadsx2x1xPx2
-        projected = self.attention.project_value(values).flatten(0, 1)  # 2B x Q x heads x C/heads
+        # The slots are sampled as two levels, whose sum comes out; each has weights that sum to one.
+        projected = self.attention.project_value(values).flatten(1, 2)  # B x 2Q x heads x C/heads
         output = self.attention.sample(
-            projected, spatial_shapes,
-            reference_points.flatten(0, 1)[:, :, None, None, None, :],
-            offsets.permute(0, 3, 1, 2, 4, 5, 6).flatten(0, 1),
-            weights.permute(0, 3, 1, 2, 4, 5).flatten(0, 1))  # 2B x Q x C
-        output = output.unflatten(0, (-1, SLOTS)).mean(dim=1)  # 2BxQxC -> BxQxC
+            projected, spatial_shapes.expand(SLOTS, -1), reference_points.transpose(1, 2)[:, :, None, :, None],
+            offsets.squeeze(4), weights.squeeze(4) / SLOTS)  # BxQxC
         return query + self.dropout(self.output_proj(output))

@@ -104,7 +104,7 @@ class BEVFormerHead(BaseModule):
         can_bus = torch.stack([
             self.transformer.ego_alignment.relative(absolute_can_bus(meta), history and history.can_bus)
             for meta, history in zip(metas, histories, strict=True)])
-        has_history = torch.tensor([history is not None for history in histories], device=device)
+        has_history = torch.tensor([history is not None for history in histories])
         prev_bev = None
         if any(history is not None for history in histories):
             blank = torch.zeros_like(self.bev_embedding.weight)

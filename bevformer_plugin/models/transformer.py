@@ -80,7 +80,7 @@ class BEVFormerTransformer(BaseModule):
             image_hw: padded image size in pixels.
             can_bus: (B, 18) float64, relative to each sample's previous frame.
             prev_bev: (B, Q, C) as it was in the previous frame, or None when no sample has history.
-            has_history: (B,) bool.
+            has_history: (B,) bool, on the CPU.
             grid: the BEV grid.
 
         Returns:
