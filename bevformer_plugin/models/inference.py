@@ -1,4 +1,5 @@
 """A detector for inference alone: the same weights, laid out and rounded for speed."""
+import ctypes
 from collections.abc import Callable
 from functools import partial
 
@@ -11,6 +12,8 @@ from bevformer_plugin.ops import native
 
 from .bevformer import BEVFormer
 
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+
 
 def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None) -> BEVFormer:
     """Change a detector, in place, to detect faster; it cannot be trained or saved afterwards.
@@ -21,6 +24,9 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
     takes minutes and gains nothing. With bfloat16, backbone and neck compute in it throughout, the rest under
     autocast, which keeps projection, sampling locations and boxes in float32; the BEV that goes from frame to frame is
     float32 as well.
+
+    On a CPU the C library is told, for the whole process, to keep what large tensors leave: handed back, it comes with
+    pages that the system clears one by one, which takes a fifth of the backbone's time.
 
     Args:
         detector: on the device it will run on, with its weights loaded.
@@ -36,6 +42,8 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
         dtype = torch.bfloat16 if computes_in_bfloat16(detector.data_preprocessor.mean.device) else torch.float32
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f'dtype is torch.float32 or torch.bfloat16, not {dtype}')
+    if detector.data_preprocessor.mean.device.type == 'cpu':
+        _keep_freed_memory()
     detector.eval().requires_grad_(False)
     detector.img_backbone = fuse_conv_bn(detector.img_backbone)
     detector.img_neck = fuse_conv_bn(detector.img_neck)
@@ -54,6 +62,14 @@ def computes_in_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return device.type == 'cpu' and any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16'))
+
+
+def _keep_freed_memory() -> None:
+    """Take large blocks from the heap, as glibc does with small ones, and do not shrink it below 2 GiB."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, 'mallopt'):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
 
 
 def _compiled(detector: BEVFormer) -> Callable[[Tensor], list[Tensor]]:

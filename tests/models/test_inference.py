@@ -1,4 +1,7 @@
 """The optimised detector gives the results of the one it was made from."""
+import platform
+import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -77,6 +80,29 @@ def test_only_backbones_without_deformable_convolutions_are_compiled(make_sample
         stream(optimize_for_inference(build(name), torch.float32), make_sample)  # images of one size
         assert torch._dynamo.utils.counters['stats'].get('unique_graphs', 0) == graphs, name
         assert not torch._dynamo.utils.counters['graph_break']
+
+
+FAULTS = '''
+import resource
+import torch
+from bevformer_plugin.models import inference
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.ones(2 ** 24)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults())
+inference._keep_freed_memory()
+torch.ones(2 ** 24)
+print(faults())
+'''
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not the GNU C library')
+def test_memory_is_kept_instead_of_cleared_anew():
+    done = subprocess.run([sys.executable, '-c', FAULTS], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split()[-2:])
+    assert after < 0.05 * before  # pages that the system had to provide for five tensors of 64 MiB
 
 
 def test_the_type_is_that_of_the_device():
