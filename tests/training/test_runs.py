@@ -48,9 +48,14 @@ def test_bfloat16_trains_with_a_fused_optimizer_and_clipped_gradients(lightning_
                     *small_options, 'train_cfg.val_begin=2')
     assert done.returncode == 0, done.output
     exact, mixed = (lightning_steps(run) for run in (lightning_run, tmp_path / 'run'))
-    assert mixed[0]['loss'] == pytest.approx(exact[0]['loss'], rel=0.03) and mixed[0]['loss'] != exact[0]['loss']
+    assert mixed[0]['loss'] != exact[0]['loss']
+    # Which untrained peaks become queries is for rounding to decide, and the decoder's losses with it; these are dense.
+    dense = [name for name in exact[0] if name.startswith(('perspective.', 'proposal.'))]
+    assert len(dense) == 4
+    for step, tolerance in ((0, 0.005), (-1, 0.02)):
+        for name in dense:
+            assert mixed[step][name] == pytest.approx(exact[step][name], rel=tolerance), (step, name)
     assert mixed[0]['grad_norm'] > 10  # the config clips there
-    assert mixed[-1]['loss'] == pytest.approx(exact[-1]['loss'], rel=0.1)
 
 
 def test_a_run_leaves_checkpoints_logs_and_its_config(lightning_run):
