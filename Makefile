@@ -1,4 +1,4 @@
-# make demo: install, make data, train, evaluate, draw.   make test: install, run the tests and nothing else.
+# make demo: install, make data, train, evaluate, draw.   make test: install, run the tests but for the slow ones.
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
@@ -12,7 +12,7 @@ VAL    := $(DATA)/nuscenes_infos_temporal_val.pkl
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: setup demo clean-demo test lint
+.PHONY: setup demo clean-demo test test-slow lint
 
 setup: $(READY)
 
@@ -49,7 +49,10 @@ clean-demo:
 	rm -rf $(WORK) $(DATA)
 
 test: setup
-	$(PY) -m pytest
+	$(PY) -m pytest -m "not slow"
+
+test-slow: setup
+	$(PY) -m pytest -m slow
 
 lint: setup
 	$(PY) -m ruff check .

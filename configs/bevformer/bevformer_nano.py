@@ -14,6 +14,12 @@ point_cloud_range = [-51.2, -51.2, -3.0, 51.2, 51.2, 1.0]  # low: the four heigh
 embed_dims = 64
 base_channels = 16
 max_epochs = 3
+pipeline = [  # colours stay as they are: distortion pays in longer runs only
+    dict(type='LoadMultiViewImages'),
+    dict(type='ResizeMultiView'),
+    dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
+    dict(type='PackTemporalInputs'),
+]
 
 loss_heatmap = dict(type='mmdet.GaussianFocalLoss', loss_weight=1.0)
 model = dict(
@@ -63,7 +69,7 @@ model = dict(
 
 train_dataloader = dict(
     batch_size=1, num_workers=1, pin_memory=False,
-    dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size, queue_length=2))
+    dataset=dict(data_root=data_root, pipeline=pipeline, cameras=cameras, image_size=image_size, queue_length=2))
 val_dataloader = dict(
     num_workers=1, pin_memory=False, dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size))
 test_dataloader = val_dataloader
@@ -71,7 +77,7 @@ val_evaluator = dict(data_root=data_root)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(
-    optimizer=dict(lr=1.5e-3, fused=True), paramwise_cfg=None, clip_grad=dict(max_norm=10))
+    optimizer=dict(lr=2e-3, betas=(0.9, 0.99), fused=True), paramwise_cfg=None, clip_grad=dict(max_norm=10))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
     dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0,

@@ -4,12 +4,6 @@ _base_ = '../../configs/bevformer/bevformer_nano.py'
 data_root = 'data/real_keyframes'
 repeats = 300  # an epoch is this many rounds over the keyframes
 max_epochs = 1
-pipeline = [
-    dict(type='LoadMultiViewImages'),
-    dict(type='ResizeMultiView'),
-    dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
-    dict(type='PackTemporalInputs'),
-]
 
 train_dataloader = dict(
     dataset=dict(
@@ -20,7 +14,7 @@ train_dataloader = dict(
             type='NuScenesTemporalDataset',
             data_root=data_root,
             ann_file='nuscenes_infos_temporal_val.pkl',
-            pipeline=pipeline,
+            pipeline=_base_.pipeline,
             metainfo=dict(classes=_base_.class_names),
             point_cloud_range=_base_.point_cloud_range,
             cameras=_base_.cameras,

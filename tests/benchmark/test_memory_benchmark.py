@@ -38,6 +38,7 @@ def cfg(info_files, synthetic_root):
         'train_dataloader.dataset.image_size': (640, 360)})
 
 
+@pytest.mark.slow
 def test_checkpointing_saves_memory(cfg, monkeypatch):
     chosen = {name: OPTIONS[name] for name in ('as configured', 'both checkpointed')}
     monkeypatch.setattr('bevformer_plugin.benchmark.memory.OPTIONS', chosen)

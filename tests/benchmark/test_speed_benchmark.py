@@ -21,6 +21,7 @@ def cfg(info_files):
         'train_dataloader.dataset.image_size': (200, 112)})
 
 
+@pytest.mark.slow
 def test_versions_agree_and_are_timed(cfg, synthetic_root):
     report = benchmark_speed(cfg, str(WEIGHTS), str(synthetic_root), rounds=2)
     versions = report['versions']

@@ -28,7 +28,7 @@ def test_both_engines_use_the_same_and_say_so(small_options, tmp_path):
     options = ['--cfg-options', *small_options, 'train_dataloader.batch_size=2', 'optim_wrapper.accumulative_counts=3',
                'auto_scale_lr.base_batch_size=4', 'train_cfg.val_begin=2', 'param_scheduler.0.start_factor=1.0',
                'param_scheduler.1.eta_min_ratio=1.0']
-    says = {'lightning': 'learning rate 0.00225 = configured 0.0015 x 1.5 (linear rule, base batch of 4 samples); '
+    says = {'lightning': 'learning rate 0.003 = configured 0.002 x 1.5 (linear rule, base batch of 4 samples); '
                          '6 samples a step = batch of 2 x 1 processes x 3 accumulated',
             'mmengine': 'Scaling the original LR by 1.5'}
     used = {}
@@ -37,5 +37,5 @@ def test_both_engines_use_the_same_and_say_so(small_options, tmp_path):
         assert done.returncode == 0, done.output
         used[engine] = steps(tmp_path / engine)[0]['lr']
         assert says[engine] in done.output
-    assert used['lightning'] == pytest.approx(used['mmengine']) == pytest.approx(0.00225)
-    assert 'learning rate 0.00225' in (tmp_path / 'lightning' / 'train.log').read_text()
+    assert used['lightning'] == pytest.approx(used['mmengine']) == pytest.approx(0.003)
+    assert 'learning rate 0.003' in (tmp_path / 'lightning' / 'train.log').read_text()

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from plants import KillInWrite, Sigterm
-from processes import NANO, run_tool
+from processes import LONG, run_tool
 
 from bevformer_plugin.checkpoint import read_checkpoint
 
@@ -22,7 +22,7 @@ def options(small_options):
 
 
 def train(work_dir, options, *changes, expect=0, **how) -> str:
-    done = run_tool('train', NANO, '--work-dir', work_dir, *options, *changes, **how)
+    done = run_tool('train', LONG, '--work-dir', work_dir, *options, *changes, **how)
     assert done.returncode == expect, done.output
     return done.output
 

@@ -49,7 +49,7 @@ def test_bfloat16_trains_with_a_fused_optimizer_and_clipped_gradients(lightning_
     assert done.returncode == 0, done.output
     exact, mixed = (lightning_steps(run) for run in (lightning_run, tmp_path / 'run'))
     assert mixed[0]['loss'] != exact[0]['loss']
-    # Which untrained peaks become queries is for rounding to decide, and the decoder's losses with it; these are dense.
+    # Rounding decides which untrained peaks become queries, and so the losses of the decoder; these are dense.
     dense = [name for name in exact[0] if name.startswith(('perspective.', 'proposal.'))]
     assert len(dense) == 4
     for step, tolerance in ((0, 0.005), (-1, 0.02)):

@@ -50,6 +50,7 @@ def test_one_file_holds_all_and_one_process_loads_it(runs, options, tmp_path):
     assert summary(tmp_path / 'fsdp')['nd_score'] == pytest.approx(summary(tmp_path / 'ddp')['nd_score'], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_each_strategy_goes_on_with_the_others_checkpoint(small_options, tmp_path):
     adam = ['--cfg-options', *small_options, 'param_scheduler.1.end=2', 'train_cfg.val_begin=3']
     losses = {}
