@@ -19,7 +19,14 @@ from torch import Tensor
 
 from bevformer_plugin.checkpoint import load_weights
 from bevformer_plugin.datasets.training_sampler import seeded_generators
-from bevformer_plugin.models import BEVFormer, BEVHistory, computes_in_bfloat16, optimize_for_inference
+from bevformer_plugin.models import (
+    BEVFormer,
+    BEVHistory,
+    computes_in_bfloat16,
+    keep_freed_memory,
+    optimize_for_inference,
+    return_freed_memory,
+)
 from bevformer_plugin.ops import backend_name, set_attention_backend
 
 from .machine import describe_machine
@@ -55,7 +62,8 @@ def benchmark_speed(cfg: Config, checkpoint: str | None = None, data_root: str |
     """Run a config's detector in several versions over the same frame, which has history, in one process.
 
     Versions: the plain formulation of encoder and decoder (``grid_sample``, loops over samples and cameras, padding
-    to the longest list; images and weights with their channels first); the detector as Lightning tests it; after
+    to the longest list; images and weights with their channels first; the C library's own handling of memory); the
+    detector as ``tools/test.py`` runs it, and trained as ``tools/train.py`` does; after
     :func:`bevformer_plugin.models.optimize_for_inference` in float32, and where the device computes with it, in
     bfloat16. In every round one version after another runs each scope once.
 
@@ -151,12 +159,18 @@ def build_version(cfg: Config, checkpoint: str | None, name: str, device: torch.
 
 
 @contextmanager
-def _backend(name: str) -> Iterator[None]:
-    """The plain version samples with ``grid_sample`` in the decoder too."""
+def _conditions(name: str, training: bool = False) -> Iterator[None]:
+    """What a version finds in a process of its own.
+
+    The plain one samples with ``grid_sample`` in the decoder too, and hands freed memory back, as training does.
+    """
     set_attention_backend('reference' if name == PLAIN else None)
+    if name != PLAIN and not training:
+        keep_freed_memory()
     try:
         yield
     finally:
+        return_freed_memory()
         set_attention_backend(None)
 
 
@@ -166,9 +180,10 @@ def _seconds(versions: dict[str, BEVFormer], frames: Frames, rounds: int, traini
     seconds = {name: {scope: [] for scope in FORWARD} for name in versions}
     for number in range(rounds + 1):
         for name, detector in versions.items():
-            with _backend(name):
+            with _conditions(name):
                 times = _forward_times(detector, frames)
-                if training and name in (PLAIN, OURS):
+            if training and name in (PLAIN, OURS):
+                with _conditions(name, training=True):
                     times[TRAINING] = _training_time(detector, frames)
             if number:
                 for scope, value in times.items():
@@ -233,7 +248,7 @@ def _wait() -> None:
 @torch.no_grad()
 def _boxes(name: str, detector: BEVFormer, frames: Frames) -> InstanceData:
     """What is detected in the second frame."""
-    with _backend(name):
+    with _conditions(name):
         outputs, _ = detector.stream_step(frames.imgs[:, 1], [frames.sample.metainfo], [history_of(detector, frames)])
     return detector.pts_bbox_head.predict(outputs)[0].to('cpu')
 

@@ -1,5 +1,4 @@
 """A detector for inference alone: the same weights, laid out and rounded for speed."""
-import ctypes
 from collections.abc import Callable
 from functools import partial
 
@@ -11,8 +10,7 @@ from torch import Tensor
 from bevformer_plugin.ops import native
 
 from .bevformer import BEVFormer
-
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+from .freed_memory import keep_freed_memory
 
 
 def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None) -> BEVFormer:
@@ -25,8 +23,7 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
     autocast, which keeps projection, sampling locations and boxes in float32; the BEV that goes from frame to frame is
     float32 as well.
 
-    On a CPU the C library is told, for the whole process, to keep what large tensors leave: handed back, it comes with
-    pages that the system clears one by one, which takes a fifth of the backbone's time.
+    On a CPU the whole process keeps freed memory, see :func:`keep_freed_memory`.
 
     Args:
         detector: on the device it will run on, with its weights loaded.
@@ -43,7 +40,7 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
     if dtype not in (torch.float32, torch.bfloat16):
         raise ValueError(f'dtype is torch.float32 or torch.bfloat16, not {dtype}')
     if detector.data_preprocessor.mean.device.type == 'cpu':
-        _keep_freed_memory()
+        keep_freed_memory()
     detector.eval().requires_grad_(False)
     detector.img_backbone = fuse_conv_bn(detector.img_backbone)
     detector.img_neck = fuse_conv_bn(detector.img_neck)
@@ -62,14 +59,6 @@ def computes_in_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return device.type == 'cpu' and any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16'))
-
-
-def _keep_freed_memory() -> None:
-    """Take large blocks from the heap, as glibc does with small ones, and do not shrink it below 2 GiB."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, 'mallopt'):
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
 
 
 def _compiled(detector: BEVFormer) -> Callable[[Tensor], list[Tensor]]:

@@ -20,6 +20,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from bevformer_plugin.checkpoint import SAFE_GLOBALS, initialize, load_weights
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
+from bevformer_plugin.models import keep_freed_memory
 
 from .callbacks import EpochReport, LastCheckpoint, ValidationPlan
 from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
@@ -138,6 +139,8 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
         trainer = L.Trainer(**hardware.trainer_arguments(), logger=False, enable_checkpointing=False,
                             use_distributed_sampler=False, enable_model_summary=False, callbacks=progress_bar(),
                             enable_progress_bar=sys.stderr.isatty())
+    if trainer.strategy.root_device.type == 'cpu':
+        keep_freed_memory()
     trainer.test(module, datamodule=data, verbose=False)
 
 
