@@ -24,10 +24,11 @@ class PeakMemory:
 
 def peak_memory(work: Callable, *arguments: object) -> PeakMemory:
     """Run ``work(*arguments)`` in a fresh process; arguments and errors as of :func:`.in_fresh_process`."""
-    return in_fresh_process(_measure, work, *arguments)
+    return in_fresh_process(measure_peak, work, *arguments)
 
 
-def _measure(work: Callable, *arguments: object) -> PeakMemory:
+def measure_peak(work: Callable, *arguments: object) -> PeakMemory:
+    """Run ``work(*arguments)`` here, in a process that has not held more yet."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         work(*arguments)

@@ -2,8 +2,8 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,12 @@ from bevformer_plugin.models import (
     computes_in_bfloat16,
     keep_freed_memory,
     optimize_for_inference,
-    return_freed_memory,
 )
 from bevformer_plugin.ops import backend_name, set_attention_backend
 
+from .fresh_process import FreshProcess
 from .machine import describe_machine
-from .peak_memory import peak_memory
+from .peak_memory import measure_peak
 from .plain_formulation import PlainEncoder
 from .worlds import make_world
 
@@ -59,13 +59,14 @@ class Frames:
 
 def benchmark_speed(cfg: Config, checkpoint: str | None = None, data_root: str | None = None, rounds: int = 5,
                     training: bool = True) -> dict:
-    """Run a config's detector in several versions over the same frame, which has history, in one process.
+    """Run a config's detector in several versions over the same frame, which has history.
 
     Versions: the plain formulation of encoder and decoder (``grid_sample``, loops over samples and cameras, padding
-    to the longest list; images and weights with their channels first; the C library's own handling of memory); the
-    detector as ``tools/test.py`` runs it, and trained as ``tools/train.py`` does; after
-    :func:`bevformer_plugin.models.optimize_for_inference` in float32, and where the device computes with it, in
-    bfloat16. In every round one version after another runs each scope once.
+    to the longest list; images and weights with their channels first); the detector as ``tools/test.py`` runs it, and
+    trained as ``tools/train.py`` does; after :func:`bevformer_plugin.models.optimize_for_inference` in float32, and
+    where the device computes with it, in bfloat16. Each lives in a process of its own, because what a C library does
+    with freed memory, on which a frame's time depends, is set for a whole process and shaped by what ran before. In
+    every round one version after another runs each scope once, the others waiting.
 
     Scopes: ``backbone`` images to camera features; ``BEV`` those and the previous BEV to the BEV; ``head`` the BEV to
     raw outputs; ``decode`` those to boxes; ``frame`` all of it, from normalised images; ``training step`` losses and
@@ -90,15 +91,16 @@ def benchmark_speed(cfg: Config, checkpoint: str | None = None, data_root: str |
     """
     if rounds < 1:
         raise ValueError(f'rounds must be at least 1, not {rounds}')
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    with tempfile.TemporaryDirectory() as folder:
+    device = _device()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         root = data_root or make_world(Path(folder, 'world'))
         frames = load_frames(cfg, root, device)
-        versions = {name: build_version(cfg, checkpoint, name, device) for name in _names(device)}
-        # Boxes first: a training step changes the statistics of batch normalisation.
-        boxes = {name: _boxes(name, version, frames) for name, version in versions.items()}
-        seconds = _seconds(versions, frames, rounds, training)
-        memory = {name: peak_memory(_run_frame, cfg, checkpoint, root, name) for name in versions}
+        start = lambda name, training: _start(processes, cfg, checkpoint, root, name, training)  # noqa: E731
+        versions = {name: start(name, training=False) for name in _names(device)}
+        trained = {name: start(name, training=True) for name in (PLAIN, OURS) if training}
+        memory = {name: process.run(measure_peak, _detect) for name, process in versions.items()}
+        boxes = {name: process.run(_detected) for name, process in versions.items()}
+        seconds = _seconds(versions, trained, rounds)
     report = {name: {
         'seconds': seconds[name],
         'ratio': {scope: statistics.median(plain / own for plain, own in
@@ -108,6 +110,10 @@ def benchmark_speed(cfg: Config, checkpoint: str | None = None, data_root: str |
         'deviation': _deviation(boxes[name], boxes[OURS])} for name in versions}
     settings = {**describe_machine(), 'attention backend': backend_name(frames.imgs), 'padded image': frames.image_hw}
     return {'settings': settings, 'versions': report}
+
+
+def _device() -> torch.device:
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def _names(device: torch.device) -> list[str]:
@@ -146,6 +152,7 @@ def build_detector(cfg: Config, checkpoint: str | None, device: torch.device) ->
 
 
 def build_version(cfg: Config, checkpoint: str | None, name: str, device: torch.device) -> BEVFormer:
+    """The config's detector as one of the versions."""
     detector = build_detector(cfg, checkpoint, device)
     if name == PLAIN:
         transformer = detector.pts_bbox_head.transformer
@@ -158,42 +165,72 @@ def build_version(cfg: Config, checkpoint: str | None, name: str, device: torch.
     return detector
 
 
-@contextmanager
-def _conditions(name: str, training: bool = False) -> Iterator[None]:
-    """What a version finds in a process of its own.
+@dataclass
+class Version:
+    """What a version's process holds.
 
-    The plain one samples with ``grid_sample`` in the decoder too, and hands freed memory back, as training does.
+    Attributes:
+        detector: the version.
+        frames: what it runs on.
+        boxes: what it has detected in the second frame.
     """
-    set_attention_backend('reference' if name == PLAIN else None)
-    if name != PLAIN and not training:
+
+    detector: BEVFormer
+    frames: Frames
+    boxes: InstanceData | None = None
+
+
+_version: Version | None = None  # of a version's process
+
+
+def _start(processes: ExitStack, cfg: Config, checkpoint: str | None, data_root: str, name: str,
+           training: bool) -> FreshProcess:
+    """A process with a version in it."""
+    process = processes.enter_context(FreshProcess())
+    process.run(_build_here, cfg, checkpoint, data_root, name, training)
+    return process
+
+
+def _build_here(cfg: Config, checkpoint: str | None, data_root: str, name: str, training: bool) -> None:
+    """Set this process up for a version: attention backend, memory, detector and frames."""
+    global _version
+    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    if name == PLAIN:
+        set_attention_backend('reference')  # ``grid_sample`` in the decoder too
+    elif _device().type == 'cpu' and not training:
         keep_freed_memory()
-    try:
-        yield
-    finally:
-        return_freed_memory()
-        set_attention_backend(None)
+    _version = Version(build_version(cfg, checkpoint, name, _device()), load_frames(cfg, data_root, _device()))
 
 
-def _seconds(versions: dict[str, BEVFormer], frames: Frames, rounds: int, training: bool
+@torch.no_grad()
+def _detect() -> None:
+    """Detect in the second frame."""
+    detector, frames = _version.detector, _version.frames
+    outputs, _ = detector.stream_step(frames.imgs[:, 1], [frames.sample.metainfo], [history_of(detector, frames)])
+    _version.boxes = detector.pts_bbox_head.predict(outputs)[0].to('cpu')
+
+
+def _detected() -> InstanceData:
+    return _version.boxes
+
+
+def _seconds(versions: dict[str, FreshProcess], trained: dict[str, FreshProcess], rounds: int
              ) -> dict[str, dict[str, list[float]]]:
     """Per version and scope a value per round; versions take turns, so that all meet the same disturbances."""
-    seconds = {name: {scope: [] for scope in FORWARD} for name in versions}
+    seconds = {name: {} for name in versions}
     for number in range(rounds + 1):
-        for name, detector in versions.items():
-            with _conditions(name):
-                times = _forward_times(detector, frames)
-            if training and name in (PLAIN, OURS):
-                with _conditions(name, training=True):
-                    times[TRAINING] = _training_time(detector, frames)
-            if number:
-                for scope, value in times.items():
+        for processes, work in ((versions, _forward_times), (trained, _training_time)):
+            for name, process in processes.items():
+                times = process.run(work)
+                for scope, value in times.items() if number else ():
                     seconds[name].setdefault(scope, []).append(value)
     return seconds
 
 
 @torch.no_grad()
-def _forward_times(detector: BEVFormer, frames: Frames) -> dict[str, float]:
+def _forward_times() -> dict[str, float]:
     """Seconds of each scope of the second frame."""
+    detector, frames = _version.detector, _version.frames
     head, imgs, meta = detector.pts_bbox_head, frames.imgs[:, 1], frames.sample.metainfo
     history, times = history_of(detector, frames), {}
     times['backbone'], features = _timed(lambda: detector.extract_feat(imgs))
@@ -217,8 +254,9 @@ def history_of(detector: BEVFormer, frames: Frames) -> BEVHistory:
     return detector.stream_step(frames.imgs[:, 0], [frames.sample.metainfo['history'][0]], [None])[1][0]
 
 
-def _training_time(detector: BEVFormer, frames: Frames) -> float:
+def _training_time() -> dict[str, float]:
     """Seconds of losses and gradients."""
+    detector, frames = _version.detector, _version.frames
     detector.train()
 
     def step() -> None:
@@ -227,8 +265,7 @@ def _training_time(detector: BEVFormer, frames: Frames) -> float:
 
     seconds, _ = _timed(step)
     detector.zero_grad()
-    detector.eval()
-    return seconds
+    return {TRAINING: seconds}
 
 
 def _timed(work: Callable) -> tuple[float, object]:
@@ -245,26 +282,11 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-@torch.no_grad()
-def _boxes(name: str, detector: BEVFormer, frames: Frames) -> InstanceData:
-    """What is detected in the second frame."""
-    with _conditions(name):
-        outputs, _ = detector.stream_step(frames.imgs[:, 1], [frames.sample.metainfo], [history_of(detector, frames)])
-    return detector.pts_bbox_head.predict(outputs)[0].to('cpu')
-
-
 def _deviation(boxes: InstanceData, expected: InstanceData) -> float:
     """Queries have no order where the BEV proposes them, so each expected box looks for the nearest of its class."""
     distances = torch.cdist(expected.bboxes_3d.gravity_center.double(), boxes.bboxes_3d.gravity_center.double())
     distances[expected.labels_3d[:, None] != boxes.labels_3d] = torch.inf
     return distances.min(-1).values.median().item()
-
-
-def _run_frame(cfg: Config, checkpoint: str | None, data_root: str, name: str) -> None:
-    """One frame with history, in a process that does nothing else."""
-    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    _boxes(name, build_version(cfg, checkpoint, name, device), load_frames(cfg, data_root, device))
 
 
 def speed_table(report: dict) -> str:

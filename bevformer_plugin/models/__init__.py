@@ -6,7 +6,7 @@ from .bevformer_head import BEVFormerHead
 from .box_coder import NMSFreeCoder
 from .data_preprocessor import BEVFormerDataPreprocessor
 from .ego_alignment import EgoAlignment
-from .freed_memory import keep_freed_memory, return_freed_memory
+from .freed_memory import keep_freed_memory
 from .grid_mask import GridMask
 from .hungarian_assigner_3d import HungarianAssigner3D
 from .inference import computes_in_bfloat16, optimize_for_inference
@@ -17,5 +17,5 @@ from .transformer import BEVFormerTransformer
 __all__ = [
     'BEVFormer', 'BEVFormerDataPreprocessor', 'BEVFormerHead', 'BEVFormerTransformer', 'BEVHistory', 'BEVProposals',
     'EgoAlignment', 'GridMask', 'HungarianAssigner3D', 'NMSFreeCoder', 'PerspectiveSupervision', 'SetCriterion3D',
-    'computes_in_bfloat16', 'keep_freed_memory', 'optimize_for_inference', 'return_freed_memory',
+    'computes_in_bfloat16', 'keep_freed_memory', 'optimize_for_inference',
 ]

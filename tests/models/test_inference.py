@@ -85,7 +85,7 @@ def test_only_backbones_without_deformable_convolutions_are_compiled(make_sample
 FAULTS = '''
 import resource
 import torch
-from bevformer_plugin.models import keep_freed_memory, return_freed_memory
+from bevformer_plugin.models import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):
@@ -95,17 +95,15 @@ print(faults())
 keep_freed_memory()
 torch.ones(2 ** 24)
 print(faults())
-return_freed_memory()
-print(faults())
 '''
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not the GNU C library')
-def test_memory_is_kept_instead_of_cleared_anew_and_returned_again():
+def test_memory_is_kept_instead_of_cleared_anew():
     done = subprocess.run([sys.executable, '-c', FAULTS], capture_output=True, text=True, check=True)
-    before, kept, after = map(int, done.stdout.split()[-3:])
+    before, kept = map(int, done.stdout.split()[-2:])
     # Pages that the system had to provide for five tensors of 64 MiB.
-    assert kept < before / 4 and after > before / 2, (before, kept, after)
+    assert kept < before / 4, (before, kept)
 
 
 def test_the_type_is_that_of_the_device():
