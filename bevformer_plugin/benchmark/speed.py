@@ -35,7 +35,6 @@ from .plain_formulation import PlainEncoder
 from .worlds import make_world
 
 PLAIN, OURS, OPTIMIZED_FLOAT32, OPTIMIZED = 'plain', 'ours', 'optimised, float32', 'optimised, bfloat16'
-FORWARD = ('backbone', 'BEV', 'head', 'decode', 'frame')
 TRAINING = 'training step'
 
 
