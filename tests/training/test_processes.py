@@ -13,8 +13,9 @@ from processes import NANO, REPO, run_tool
 from bevformer_plugin.checkpoint import read_checkpoint
 
 # Adam would magnify differences of rounding in gradients near 0.
-SGD = ['optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.01', 'optim_wrapper.optimizer.fused=False',
-       'param_scheduler.0.start_factor=1.0', 'auto_scale_lr.base_batch_size=2']
+SGD = ['optim_wrapper.optimizer._delete_=True', 'optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.01',
+       'optim_wrapper.optimizer.weight_decay=0.01', 'param_scheduler.0.start_factor=1.0',
+       'auto_scale_lr.base_batch_size=2']
 
 
 def summary(folder) -> dict:
