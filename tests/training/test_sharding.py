@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 import torch
-from processes import NANO, run_tool
+from processes import LONG, run_tool
 from test_processes import SGD, summary
 from test_runs import lightning_steps
 
@@ -23,7 +23,7 @@ def runs(options, tmp_path_factory):
     folders = {}
     for strategy in ('ddp', 'fsdp'):
         folders[strategy] = tmp_path_factory.mktemp(strategy)
-        done = run_tool('train', NANO, '--strategy', strategy, '--work-dir', folders[strategy], *options, processes=2)
+        done = run_tool('train', LONG, '--strategy', strategy, '--work-dir', folders[strategy], *options, processes=2)
         assert done.returncode == 0, done.output
     return folders
 
@@ -44,7 +44,7 @@ def test_one_file_holds_all_and_one_process_loads_it(runs, options, tmp_path):
     assert type(next(iter(ours['state_dict'].values()))) is torch.Tensor
     torch.testing.assert_close(ours['state_dict'], theirs['state_dict'], rtol=0, atol=1e-5)
     for strategy in runs:
-        done = run_tool('test', NANO, runs[strategy] / 'last.ckpt', '--out', tmp_path / strategy / 'results_nusc.json',
+        done = run_tool('test', LONG, runs[strategy] / 'last.ckpt', '--out', tmp_path / strategy / 'results_nusc.json',
                         *options)
         assert done.returncode == 0, done.output
     assert summary(tmp_path / 'fsdp')['nd_score'] == pytest.approx(summary(tmp_path / 'ddp')['nd_score'], abs=1e-4)
@@ -57,7 +57,7 @@ def test_each_strategy_goes_on_with_the_others_checkpoint(small_options, tmp_pat
     for first, then in (('ddp', 'ddp'), ('ddp', 'fsdp'), ('fsdp', 'fsdp'), ('fsdp', 'ddp')):
         folder = tmp_path / f'{first}_{then}'
         for strategy, epochs, resume in ((first, 1, []), (then, 2, ['--resume'])):
-            done = run_tool('train', NANO, '--strategy', strategy, '--work-dir', folder, *resume, *adam,
+            done = run_tool('train', LONG, '--strategy', strategy, '--work-dir', folder, *resume, *adam,
                             f'train_cfg.max_epochs={epochs}', processes=2)
             assert done.returncode == 0, done.output
         kept = read_checkpoint(str(folder / 'last.ckpt'))
