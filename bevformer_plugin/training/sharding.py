@@ -2,7 +2,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from mmengine.dist import broadcast
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
@@ -66,11 +68,30 @@ class ShardedDetectorModule(DetectorModule):
             # Weights are there already. The default gathers what ran before, which a process without history lacks.
             shard.set_modules_to_backward_prefetch([shard])
 
+    @torch.no_grad()
+    def _broadcast_buffers(self) -> None:
+        """Give all processes the first one's floating-point buffers, as DistributedDataParallel does.
+
+        Every process collects running statistics from its own samples; history frames and validation are normalised by
+        them. Counters are the same everywhere.
+        """
+        buffers = [buffer for buffer in self.detector.buffers() if buffer.is_floating_point()]
+        values = torch.cat([buffer.flatten() for buffer in buffers])  # one message
+        broadcast(values)
+        for buffer, part in zip(buffers, values.split([buffer.numel() for buffer in buffers]), strict=True):
+            buffer.copy_(part.view_as(buffer))
+
     def _shards(self) -> list[FSDPModule]:
         return [module for module in self.detector.modules() if isinstance(module, FSDPModule)]
 
+    def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
+        """Start from the same buffers in all processes."""
+        self._broadcast_buffers()
+        super().on_train_batch_start(batch, batch_idx)
+
     def on_validation_start(self) -> None:
         """Gather in all processes, also those that will have nothing to do."""
+        self._broadcast_buffers()
         for shard in self._shards():
             shard.unshard()
 

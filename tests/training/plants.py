@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from bevformer_plugin.training import DetectorModule
 
@@ -97,6 +98,8 @@ class KeepWeights:
 
     def __call__(self) -> None:
         def keep(module: DetectorModule) -> None:
-            torch.save(module.detector.state_dict(), self.folder / f'{module.global_rank}.pth')
+            weights = {name: value.full_tensor() if isinstance(value, DTensor) else value
+                       for name, value in module.detector.state_dict().items()}
+            torch.save(weights, self.folder / f'{module.global_rank}.pth')
 
         DetectorModule.on_train_end = keep
