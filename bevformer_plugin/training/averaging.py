@@ -15,6 +15,9 @@ def averages_weights(cfg: Config) -> bool:
     """
     hooks = cfg.get('custom_hooks') or []
     for hook in hooks:
+        if not isinstance(hook, dict):
+            raise ValueError(f'custom_hooks holds {hook!r}, which is no hook; --cfg-options cannot write them, put '
+                             "custom_hooks = [dict(type='EMAHook')] in a config")
         unknown = sorted(set(hook) - KNOWN)
         if hook['type'] != 'EMAHook' or unknown:
             raise ValueError(f'custom_hooks: under Lightning only EMAHook with {sorted(KNOWN - {"type"})} is known, '

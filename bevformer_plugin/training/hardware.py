@@ -5,6 +5,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from mmengine.config import Config
 
+from .averaging import averages_weights
 from .sharding import ShardedStrategy
 
 PRECISIONS = {None: '32-true', 'float16': '16-mixed', 'bfloat16': 'bf16-mixed'}
@@ -69,6 +70,17 @@ def check_precision(cfg: Config, precision: str) -> None:
         raise ValueError('precision 16-mixed scales gradients, and a fused optimizer unscales them only after they '
                          'were clipped: use bf16-mixed, optim_wrapper.optimizer.fused=False, or '
                          'optim_wrapper.clip_grad=None')
+
+
+def check_strategy(cfg: Config, strategy: str) -> None:
+    """Refuse what a strategy cannot do.
+
+    Raises:
+        ValueError: for an average of sharded weights.
+    """
+    if strategy == 'fsdp' and averages_weights(cfg):
+        raise ValueError('strategy fsdp cannot average weights, which EMAHook in custom_hooks asks for: use ddp, or '
+                         'leave the hook out')
 
 
 def configured_precision(cfg: Config) -> str:

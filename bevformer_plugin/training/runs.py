@@ -27,7 +27,7 @@ from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
 from .config import check_evaluation
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
-from .hardware import Hardware, check_precision, configured_precision
+from .hardware import Hardware, check_precision, check_strategy, configured_precision
 from .learning_rate import count_accumulated
 from .sharding import ShardedDetectorModule
 
@@ -39,6 +39,7 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, hardware: Hardw
     ``resume`` is a checkpoint of such a run, or 'newest'.
     """
     check_precision(cfg, hardware.precision or configured_precision(cfg))
+    check_strategy(cfg, hardware.strategy)
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
     check_evaluation(cfg.val_evaluator, data.datasets['val'])
@@ -64,7 +65,7 @@ def _prepare_process(cfg: Config) -> None:
     what is taken care of here.
     """
     set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
-    for handled in ('.*your dataloader is not resumable', '.*sync_dist=True. when logging on epoch level'):
+    for handled in ('.*your dataloader is not resumable', '.*sync_dist=True.* when logging on epoch level'):
         warnings.filterwarnings('ignore', message=handled)
     if rank_zero_only.rank:
         MMLogger.get_instance('bevformer_plugin', log_level='ERROR')

@@ -96,6 +96,7 @@ def test_processes_started_by_lightning_speak_with_one_voice(small_options, tmp_
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('epoch 1/1') == (work_dir / 'train.log').read_text().count('epoch 1/1') == 1
     assert done.stdout.count('length of training dataset') == 1
+    assert 'sync_dist' not in done.stderr  # every process has all scores
     assert read_checkpoint(str(work_dir / 'last.ckpt'))['global_step'] == 6
     with open(work_dir / 'csv' / 'metrics.csv') as lines:
         assert all(float(row['train/samples_per_second']) > 0 for row in csv.DictReader(lines) if row['train/loss'])
