@@ -102,7 +102,7 @@ print(faults())
 def test_memory_is_kept_instead_of_cleared_anew():
     done = subprocess.run([sys.executable, '-c', FAULTS], capture_output=True, text=True, check=True)
     before, kept = map(int, done.stdout.split()[-2:])
-    # Pages that the system had to provide for five tensors of 64 MiB.
+    # Pages that the system had to provide for five tensors of 64 MiB; a small object in the freed block may cost one.
     assert kept < before / 4, (before, kept)
 
 
