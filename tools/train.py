@@ -39,13 +39,16 @@ def main():
     try:
         cfg = load_config(args.config, args.cfg_options)
         check_training(cfg)
+        devices = args.devices if args.devices == 'auto' else int(args.devices)
+        hardware = Hardware(devices, args.num_nodes, args.accelerator, args.strategy, args.precision)
+        if args.engine == 'mmengine' and hardware != Hardware():
+            raise ValueError('--devices, --num-nodes, --accelerator, --strategy and --precision are of Lightning; '
+                             'under --engine mmengine the config decides: launcher, optim_wrapper.type and .dtype')
         work_dir = new_work_dir(args.work_dir or f'work_dirs/{Path(args.config).stem}', args.overwrite,
                                 args.resume is not None)
         if args.engine == 'mmengine':
             train_with_mmengine(cfg, work_dir, args.seed, args.resume)
         else:
-            devices = args.devices if args.devices == 'auto' else int(args.devices)
-            hardware = Hardware(devices, args.num_nodes, args.accelerator, args.strategy, args.precision)
             train_with_lightning(cfg, work_dir, args.seed, hardware, args.resume)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f'error: {error}')

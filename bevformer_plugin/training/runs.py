@@ -1,4 +1,5 @@
 """Whole runs: training under Lightning or MMEngine, and testing."""
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -168,7 +169,15 @@ class Initialize(Hook):
 
 
 def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | None = None) -> None:
-    """Train a config under MMEngine's Runner; ``resume`` is one of its checkpoints, or 'newest'."""
+    """Train a config under MMEngine's Runner; ``resume`` is one of its checkpoints, or 'newest'.
+
+    Raises:
+        ValueError: if several processes were started that would not know of each other.
+    """
+    processes = int(os.environ.get('WORLD_SIZE', 1))
+    if processes > 1 and cfg.get('launcher', 'none') == 'none':
+        raise ValueError(f"{processes} processes were started, and the config's launcher is 'none': each would train "
+                         'on its own. --cfg-options launcher=pytorch joins them on GPUs, Lightning anywhere')
     count_accumulated(cfg)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)

@@ -8,6 +8,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'))
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl'))
+# History frames are normalised by running statistics: processes share them, as under Lightning.
+model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=True)
 log_level = 'INFO'
 load_from = None
 resume = False

@@ -1,11 +1,14 @@
 """Real runs of the tools on the synthetic world, under both engines."""
 import csv
 import json
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import NANO, run_tool
+from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.evaluation import load_results
 from bevformer_plugin.training import new_work_dir
@@ -121,6 +124,20 @@ def test_what_cannot_run_is_refused_at_the_door(small_options, info_files, tmp_p
     assert done.last_line.startswith('error:') and message in done.last_line
     # A model that does not fit the data is found in the first step, all else before anything is written.
     assert message == 'num_cameras' or not list(tmp_path.glob('run/*'))
+
+
+def test_mmengines_runner_takes_hardware_and_precision_from_the_config(small_options, tmp_path):
+    done = run_tool('train', NANO, '--engine', 'mmengine', '--work-dir', tmp_path / 'run', '--precision', 'bf16-mixed',
+                    '--cfg-options', *small_options)
+    assert done.returncode == 1 and 'the config decides: launcher' in done.last_line
+    assert not (tmp_path / 'run').exists()
+
+
+def test_processes_do_not_train_side_by_side_under_mmengine(small_options, tmp_path):
+    done = subprocess.run(
+        [sys.executable, 'tools/train.py', NANO, '--engine', 'mmengine', '--work-dir', tmp_path, '--cfg-options',
+         *small_options], cwd=REPO, text=True, capture_output=True, env={**os.environ, 'WORLD_SIZE': '2'})
+    assert done.returncode == 1 and 'launcher=pytorch joins them' in done.stderr.splitlines()[-1]
 
 
 def test_an_existing_run_is_not_overwritten(lightning_run):
