@@ -41,7 +41,7 @@ def _gather(cells: Tensor, index: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class BEVProposals(BaseModule):
-    """Scores every BEV cell and lets the best peaks become the object queries; the decoder refines their boxes.
+    """Scores every BEV cell; those with the best peaks become the object queries, whose boxes the decoder refines.
 
     The two-stage scheme of Deformable DETR (arXiv 2010.04159, section 4.2) with CenterPoint's centre heatmap
     (arXiv 2006.11275) as first stage: BEV features, backbone and neck are supervised densely, which lets small models
@@ -106,8 +106,10 @@ class BEVProposals(BaseModule):
         """
         logits = proposals['heatmap'].detach()
         peaks = logits.sigmoid() * (logits == F.max_pool2d(logits, 3, stride=1, padding=1))
-        best = peaks.flatten(1).topk(self.num_query).indices  # BxM over class x cell
-        label, cell = best // self.grid.num_queries, best % self.grid.num_queries
+        # One query a cell: two would start from the same scores and box, and round-off would choose which is matched.
+        peak, label = peaks.flatten(2).max(dim=1)  # BxQ
+        cell = peak.topk(self.num_query).indices  # BxM
+        label = label.gather(1, cell)
         boxes = _gather(proposals['boxes'].detach(), cell)
         low, high = boxes.new_tensor(self.grid.point_cloud_range).split(3)
         reference_points = ((boxes[..., [0, 1, 4]] - low) / (high - low)).clamp(0, 1)  # BxMx3

@@ -44,6 +44,21 @@ def test_a_proposal_at_the_objects_cell_becomes_the_first_query(proposals):
     assert not (start.reference_points[0, 1:] - expected).abs().sum(-1).lt(1e-3).any()
 
 
+def test_a_cell_that_two_classes_peak_in_becomes_one_query(proposals):
+    heatmap = torch.full((1, 3, 8, 10), -6.0)
+    heatmap[0, 1, 4, 5], heatmap[0, 2, 4, 5], heatmap[0, 0, 1, 1] = 3.0, 4.0, 2.0
+    boxes = torch.randn(1, 80, 10)
+    bev_embed = torch.randn(1, 80, 16)
+    start = proposals.queries(bev_embed, dict(heatmap=heatmap, boxes=boxes))
+    first, second, third = start.logits[0, :3]
+    torch.testing.assert_close(first, torch.tensor([-6.0, 3.0, 4.0]))
+    torch.testing.assert_close(second, torch.tensor([2.0, -6.0, -6.0]))
+    torch.testing.assert_close(third, torch.full((3,), -6.0))
+    named = [proposals.content(bev_embed[0, cell]) + proposals.class_embedding.weight[label]
+             for cell, label in ((45, 2), (11, 0))]
+    torch.testing.assert_close(start.content[0, :2], torch.stack(named))
+
+
 def test_true_proposals_have_no_box_loss_and_nearly_no_heatmap_loss(proposals):
     labels, truth = [torch.tensor([1])], [BOX]
     heatmap, boxes, weight = torch.zeros(1, 3, 8, 10), torch.zeros(1, 80, 10), torch.zeros(1, 80, 10)
