@@ -1,6 +1,7 @@
 """Work in a process of its own."""
 import logging
 import multiprocessing
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -45,6 +46,7 @@ def in_fresh_process(work: Callable, *arguments: object, quiet: bool = True) -> 
 
 
 def quiet_logs() -> None:
-    """Log errors alone: tables of datasets and notes of the trainer would bury the figures."""
+    """Log errors alone: tables of datasets, notes and warnings of the trainer would bury the figures."""
+    warnings.simplefilter('ignore')
     MMLogger.get_instance('bevformer_plugin', log_level='ERROR')
     logging.getLogger('lightning.pytorch').setLevel(logging.ERROR)

@@ -32,6 +32,10 @@ from .hardware import Hardware, check_precision, check_strategy, configured_prec
 from .learning_rate import count_accumulated
 from .sharding import ShardedDetectorModule
 
+# What Lightning warns of and is meant so: resuming, scores that all processes have, frozen stages; and its own habits.
+HANDLED = ('.*your dataloader is not resumable', '.*sync_dist=True.* when logging on epoch level',
+           '.*in eval mode at the start of training', '.*LeafSpec.* is deprecated')
+
 
 def train_with_lightning(cfg: Config, work_dir: Path, seed: int, hardware: Hardware,
                          resume: str | None = None) -> None:
@@ -66,7 +70,7 @@ def _prepare_process(cfg: Config) -> None:
     what is taken care of here.
     """
     set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
-    for handled in ('.*your dataloader is not resumable', '.*sync_dist=True.* when logging on epoch level'):
+    for handled in HANDLED:
         warnings.filterwarnings('ignore', message=handled)
     if rank_zero_only.rank:
         MMLogger.get_instance('bevformer_plugin', log_level='ERROR')
