@@ -85,8 +85,9 @@ class ShardedDetectorModule(DetectorModule):
         return [module for module in self.detector.modules() if isinstance(module, FSDPModule)]
 
     def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
-        """Start from the same buffers in all processes."""
-        self._broadcast_buffers()
+        """Start each optimizer step from the same buffers in all processes."""
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self._broadcast_buffers()
         super().on_train_batch_start(batch, batch_idx)
 
     def on_validation_start(self) -> None:

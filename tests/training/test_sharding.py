@@ -18,26 +18,40 @@ def options(small_options):
             'optim_wrapper.clip_grad.max_norm=1.0', 'optim_wrapper.optimizer.lr=0.001']
 
 
-@pytest.fixture(scope='module')
-def runs(options, tmp_path_factory):
+def train_with_both(options, make_folder) -> dict:
     """Work dirs of a run of each strategy, on two processes; each process leaves its weights in one file."""
     folders = {}
     for strategy in ('ddp', 'fsdp'):
-        folder = folders[strategy] = tmp_path_factory.mktemp(strategy)
+        folder = folders[strategy] = make_folder(strategy)
         done = run_tool('train', NANO, '--strategy', strategy, '--work-dir', folder, *options, processes=2,
                         plant=KeepWeights(folder))
         assert done.returncode == 0, done.output
     return folders
 
 
-def test_losses_and_gradient_norms_are_those_of_ddp(runs):
+@pytest.fixture(scope='module')
+def runs(options, tmp_path_factory):
+    """Runs of each strategy that take a step with each batch."""
+    return train_with_both(options, tmp_path_factory.mktemp)
+
+
+def assert_same_steps(runs, expected: int) -> None:
     sharded, whole = (lightning_steps(runs[strategy]) for strategy in ('fsdp', 'ddp'))
-    assert len(sharded) == len(whole) == 6
+    assert len(sharded) == len(whole) == expected
     for ours, theirs in zip(sharded, whole, strict=True):
         for name in theirs:
             if 'loss' in name:
                 assert ours[name] == pytest.approx(theirs[name], rel=1e-5), name
         assert ours['grad_norm'] == pytest.approx(theirs['grad_norm'], rel=5e-5)
+
+
+def test_losses_and_gradient_norms_are_those_of_ddp(runs):
+    assert_same_steps(runs, 6)
+
+
+def test_accumulated_gradients_are_those_of_ddp(options, tmp_path_factory):
+    assert_same_steps(train_with_both([*options, 'optim_wrapper.accumulative_counts=2', 'train_cfg.val_begin=2'],
+                                      tmp_path_factory.mktemp), 3)
 
 
 def test_processes_agree_on_weights_and_running_statistics(runs):
