@@ -56,3 +56,4 @@ test-slow: setup
 
 lint: setup
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .

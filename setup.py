@@ -1,4 +1,5 @@
 """Installs ``bevformer_plugin`` beside an existing torch and OpenMMLab; ``make setup`` builds the environment."""
+
 import pathlib
 import re
 
@@ -19,8 +20,16 @@ setup(
     python_requires='>=3.10,<3.13',
     # mmdet3d is named without its own requirements in requirements.txt: it asks for open3d, which nothing here uses.
     install_requires=[
-        'torch>=2.1', 'lightning>=2.4', 'mmengine>=0.10.4', 'mmdet>=3.3,<3.4', 'mmdet3d>=1.4,<1.5',
-        'nuscenes-devkit>=1.1.11', 'numpy<2', 'opencv-python-headless<4.12', 'matplotlib', 'tqdm',
+        'torch>=2.1',
+        'lightning>=2.4',
+        'mmengine>=0.10.4',
+        'mmdet>=3.3,<3.4',
+        'mmdet3d>=1.4,<1.5',
+        'nuscenes-devkit>=1.1.11',
+        'numpy<2',
+        'opencv-python-headless<4.12',
+        'matplotlib',
+        'tqdm',
     ],
     extras_require={'dev': ['pytest', 'ruff'], 'logging': ['tensorboard']},
 )

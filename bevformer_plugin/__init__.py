@@ -3,6 +3,7 @@
 Importing the package fills the OpenMMLab registries with BEVFormer's modules and does nothing else. ``ops`` comes
 first: where no compiled ``mmcv._ext`` exists it puts a PyTorch stand-in in its place before mmdet3d is imported.
 """
+
 from bevformer_plugin import ops  # isort: skip
 from bevformer_plugin import datasets, evaluation, geometry, layers, models
 

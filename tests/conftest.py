@@ -1,4 +1,5 @@
 """Data shared by all tests: a tiny synthetic world, and the folder with real nuScenes frames where it exists."""
+
 import pathlib
 
 import pytest

@@ -1,4 +1,5 @@
 """The folder with the published implementation's numbers; its README says what they are."""
+
 import importlib.util
 import json
 import os
@@ -13,14 +14,18 @@ from torch import Tensor
 TESTS = Path(__file__).resolve().parent
 REFERENCE = Path(os.environ.get('BEVFORMER_REFERENCE_DIR', TESTS / 'data' / 'reference'))
 # Photographs may not be copied: they stay in a folder beside the repository.
-REAL = next((folder for folder in (REFERENCE / 'real', TESTS.parents[1] / 'shared' / 'reference' / 'real')
-             if folder.is_dir()), None)
+REAL = next(
+    (folder for folder in (REFERENCE / 'real', TESTS.parents[1] / 'shared' / 'reference' / 'real') if folder.is_dir()),
+    None,
+)
 
 
 def files(pattern: str) -> list:
     """Files of the folder as parameters of a test; all but tiny's are large."""
-    return [pytest.param(path, id=path.name, marks=[pytest.mark.slow] * ('tiny' not in path.name))
-            for path in sorted(REFERENCE.glob(pattern))]
+    return [
+        pytest.param(path, id=path.name, marks=[pytest.mark.slow] * ('tiny' not in path.name))
+        for path in sorted(REFERENCE.glob(pattern))
+    ]
 
 
 def real_files(pattern: str) -> list:
@@ -48,5 +53,7 @@ def published_weights(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
     """State dict in the published layout, filled from names as the folder's README says."""
     fill = reference_module('fill').fill
     state = {name: torch.from_numpy(np.asarray(fill(name, tuple(shape)))) for name, shape in shapes.items()}
-    return {name: torch.tensor([1.0] * 8 + [0.2] * 2) if name.endswith('code_weights') else value
-            for name, value in state.items()}
+    return {
+        name: torch.tensor([1.0] * 8 + [0.2] * 2) if name.endswith('code_weights') else value
+        for name, value in state.items()
+    }

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Measure versions side by side: python tools/benchmark.py data configs/bevformer/bevformer_tiny.py"""
+
 import argparse
 import json
 import sys
@@ -18,15 +19,17 @@ def parse_args():
     common.add_argument('config')
     common.add_argument('--out', help='JSON file for the figures')
     common.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
-    data = commands.add_parser('data', parents=[common],
-                               help='samples per second, against the stock transforms of mmdetection3d')
+    data = commands.add_parser(
+        'data', parents=[common], help='samples per second, against the stock transforms of mmdetection3d'
+    )
     data.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
     data.add_argument('--samples', type=int, default=24, help='per round')
     data.add_argument('--rounds', type=int, default=5)
     data.add_argument('--workers', type=int, default=2, help='processes that load')
     data.set_defaults(run=run_data)
-    speed = commands.add_parser('speed', parents=[common],
-                                help='seconds of a frame and of a training step, against the plain formulation')
+    speed = commands.add_parser(
+        'speed', parents=[common], help='seconds of a frame and of a training step, against the plain formulation'
+    )
     speed.add_argument('--checkpoint', help='weights; random ones by default')
     speed.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
     speed.add_argument('--rounds', type=int, default=5)
@@ -36,8 +39,9 @@ def parse_args():
     operator.add_argument('--out', help='JSON file for the figures')
     operator.add_argument('--rounds', type=int, default=3)
     operator.set_defaults(run=run_operator)
-    memory = commands.add_parser('memory', parents=[common],
-                                 help='peak memory of a training step, with each option that saves some')
+    memory = commands.add_parser(
+        'memory', parents=[common], help='peak memory of a training step, with each option that saves some'
+    )
     memory.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
     memory.set_defaults(run=run_memory)
     return parser.parse_args()

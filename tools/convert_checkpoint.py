@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Published weights to ours: python tools/convert_checkpoint.py SOURCE TARGET --config CONFIG"""
+
 import argparse
 import sys
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Write a synthetic world in nuScenes format: python tools/create_synthetic.py data/synthetic --seed 0"""
+
 import argparse
 import os
 import sys
@@ -15,10 +16,12 @@ def parse_args():
     parser.add_argument('--frames', type=int, default=40, help='keyframes per scene, at 2 Hz')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--image-size', type=int, nargs=2, default=(400, 224), metavar=('W', 'H'))
-    parser.add_argument('--version', default='v1.0-mini',
-                        help='v1.0-mini (up to 8 + 2 scenes) or v1.0-trainval (up to 700 + 150)')
-    parser.add_argument('--workers', type=int, default=os.cpu_count(),
-                        help='processes; the result does not depend on it')
+    parser.add_argument(
+        '--version', default='v1.0-mini', help='v1.0-mini (up to 8 + 2 scenes) or v1.0-trainval (up to 700 + 150)'
+    )
+    parser.add_argument(
+        '--workers', type=int, default=os.cpu_count(), help='processes; the result does not depend on it'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace an existing folder')
     return parser.parse_args()
 
@@ -27,8 +30,16 @@ def main():
     args = parse_args()
     try:
         summary = create_synthetic_world(
-            args.out, args.scenes_train, args.scenes_val, args.frames, args.seed, tuple(args.image_size),
-            version=args.version, workers=args.workers, overwrite=args.overwrite)
+            args.out,
+            args.scenes_train,
+            args.scenes_val,
+            args.frames,
+            args.seed,
+            tuple(args.image_size),
+            version=args.version,
+            workers=args.workers,
+            overwrite=args.overwrite,
+        )
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:

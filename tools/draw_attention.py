@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Draw the pictures of docs/attention.md: python tools/draw_attention.py --out docs/images"""
+
 import argparse
 
 import matplotlib

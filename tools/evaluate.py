@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Score a nuScenes submission: python tools/evaluate.py RESULTS --root data/nuscenes --version v1.0-trainval"""
+
 import argparse
 import sys
 from pathlib import Path

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Strip a checkpoint to its weights: python tools/publish_checkpoint.py work_dirs/nano/last.ckpt bevformer_nano.pth"""
+
 import argparse
 import sys
 

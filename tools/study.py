@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Train configs alike and compare them: python tools/study.py CONFIG CONFIG --work-dir work_dirs/study"""
+
 import argparse
 import json
 import sys

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Scores of several runs in one table: python tools/summarize.py "history"=a/metrics_summary.json "static"=b/..."""
+
 import argparse
 import json
 import sys

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Test a checkpoint: python tools/test.py CONFIG CHECKPOINT --out results_nusc.json"""
+
 import argparse
 import sys
 from pathlib import Path

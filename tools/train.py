@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Train a config: python tools/train.py configs/bevformer/bevformer_nano.py --work-dir work_dirs/nano"""
+
 import argparse
 import sys
 from pathlib import Path
@@ -26,8 +27,13 @@ def parse_args():
     parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
     parser.add_argument('--strategy', choices=['auto', 'ddp', 'fsdp'], default='auto', help='for several processes')
     parser.add_argument('--precision', help="Lightning's precision, e.g. bf16-mixed; the config's by default")
-    parser.add_argument('--resume', nargs='?', const='newest', metavar='CKPT',
-                        help='continue from a checkpoint, or from the newest of the work dir')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='newest',
+        metavar='CKPT',
+        help='continue from a checkpoint, or from the newest of the work dir',
+    )
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--overwrite', action='store_true', help='replace the run in the work dir')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
@@ -42,10 +48,13 @@ def main():
         devices = args.devices if args.devices == 'auto' else int(args.devices)
         hardware = Hardware(devices, args.num_nodes, args.accelerator, args.strategy, args.precision)
         if args.engine == 'mmengine' and hardware != Hardware():
-            raise ValueError('--devices, --num-nodes, --accelerator, --strategy and --precision are of Lightning; '
-                             'under --engine mmengine the config decides: launcher, optim_wrapper.type and .dtype')
-        work_dir = new_work_dir(args.work_dir or f'work_dirs/{Path(args.config).stem}', args.overwrite,
-                                args.resume is not None)
+            raise ValueError(
+                '--devices, --num-nodes, --accelerator, --strategy and --precision are of Lightning; '
+                'under --engine mmengine the config decides: launcher, optim_wrapper.type and .dtype'
+            )
+        work_dir = new_work_dir(
+            args.work_dir or f'work_dirs/{Path(args.config).stem}', args.overwrite, args.resume is not None
+        )
         if args.engine == 'mmengine':
             train_with_mmengine(cfg, work_dir, args.seed, args.resume)
         else:

@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """Draw cameras and bird's-eye view: python tools/visualize.py --root ROOT --infos PKL --out DIR --sample TOKEN"""
+
 import argparse
 import sys
 

@@ -1,4 +1,5 @@
 """Training samples per second, from image files to normalised tensors."""
+
 import statistics
 import tempfile
 import time
@@ -33,8 +34,9 @@ class Version:
     preprocessor: nn.Module
 
 
-def benchmark_data(cfg: Config, data_root: str | None = None, samples: int = 24, rounds: int = 5,
-                   workers: int = 2) -> dict:
+def benchmark_data(
+    cfg: Config, data_root: str | None = None, samples: int = 24, rounds: int = 5, workers: int = 2
+) -> dict:
     """Compare a config's training pipeline with stock transforms on the same frames with the same random draws.
 
     Versions: mmdetection3d's transforms as its multi-view config composes them; the same, resized before they are
@@ -73,39 +75,57 @@ def benchmark_data(cfg: Config, data_root: str | None = None, samples: int = 24,
         rates = _rates(versions, indices, rounds, workers)
     dataset = cfg.train_dataloader.dataset
     return {
-        'settings': {**describe_machine(), 'workers': workers, 'image size': tuple(dataset.image_size),
-                     'queue length': dataset.queue_length},
-        'versions': {name: {'samples_per_second': rates[name],
-                            'ratio': statistics.median(np.divide(rates[name], rates[STOCK]).tolist()),
-                            'difference': differences[name]} for name in versions}}
+        'settings': {
+            **describe_machine(),
+            'workers': workers,
+            'image size': tuple(dataset.image_size),
+            'queue length': dataset.queue_length,
+        },
+        'versions': {
+            name: {
+                'samples_per_second': rates[name],
+                'ratio': statistics.median(np.divide(rates[name], rates[STOCK]).tolist()),
+                'difference': differences[name],
+            }
+            for name in versions
+        },
+    }
 
 
 def data_table(report: dict) -> str:
     """The report of :func:`benchmark_data` for a terminal."""
-    lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
-             f'{"":<34}{"samples/s":>10}{"min - max":>16}{"ratio":>8}{"difference":>12}']
+    lines = [
+        ', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
+        f'{"":<34}{"samples/s":>10}{"min - max":>16}{"ratio":>8}{"difference":>12}',
+    ]
     for name, version in report['versions'].items():
         rates = version['samples_per_second']
         spread = f'{min(rates):.2f} - {max(rates):.2f}'
-        lines.append(f'{name:<34}{statistics.median(rates):>10.2f}{spread:>16}{version["ratio"]:>8.2f}'
-                     f'{version["difference"]:>12.3f}')
+        lines.append(
+            f'{name:<34}{statistics.median(rates):>10.2f}{spread:>16}{version["ratio"]:>8.2f}'
+            f'{version["difference"]:>12.3f}'
+        )
     lines.append('samples/s and ratio: medians over the rounds; difference: mean absolute, of 255 levels')
     return '\n'.join(lines)
 
 
 def _build_versions(cfg: Config, data_root: str) -> dict[str, Version]:
     config = {**cfg.train_dataloader.dataset, 'data_root': data_root}
-    exact_pipeline = [{**transform, 'to_float32': True} if transform['type'] == 'LoadMultiViewImages' else transform
-                      for transform in config['pipeline']]
+    exact_pipeline = [
+        {**transform, 'to_float32': True} if transform['type'] == 'LoadMultiViewImages' else transform
+        for transform in config['pipeline']
+    ]
     ours: NuScenesTemporalDataset = DATASETS.build(config)
     preprocessor = MODELS.build(cfg.model.data_preprocessor)
     stock_preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'type': 'Det3DDataPreprocessor'})
     return {
         STOCK: Version(StockQueues(ours, config['pipeline']), stock_preprocessor),
         'stock transforms, resized first': Version(
-            StockQueues(ours, config['pipeline'], resize_first=True), stock_preprocessor),
+            StockQueues(ours, config['pipeline'], resize_first=True), stock_preprocessor
+        ),
         'ours, exact': Version(DATASETS.build({**config, 'pipeline': exact_pipeline}), preprocessor),
-        'ours': Version(ours, preprocessor)}
+        'ours': Version(ours, preprocessor),
+    }
 
 
 def _full_queues(dataset: NuScenesTemporalDataset, samples: int) -> list[SeededIndex]:
@@ -121,8 +141,9 @@ def _full_queues(dataset: NuScenesTemporalDataset, samples: int) -> list[SeededI
     raise ValueError(f'{dataset.data_root} has too few keyframes with {dataset.queue_length - 1} frames before them')
 
 
-def _differences(versions: dict[str, Version], indices: list[SeededIndex], image_size: tuple[int, int]
-                 ) -> dict[str, float]:
+def _differences(
+    versions: dict[str, Version], indices: list[SeededIndex], image_size: tuple[int, int]
+) -> dict[str, float]:
     """Mean absolute difference from the stock transforms' pixels, of 255 levels.
 
     Raises:
@@ -139,8 +160,10 @@ def _differences(versions: dict[str, Version], indices: list[SeededIndex], image
     means = {name: statistics.mean(values) for name, values in differences.items()}
     for name, mean in means.items():
         if mean > MOST_DIFFERENCE:
-            raise ValueError(f'{name}: pixels differ by {mean:.2f} of 255 levels from those of the {STOCK}, more than '
-                             f'{MOST_DIFFERENCE}')
+            raise ValueError(
+                f'{name}: pixels differ by {mean:.2f} of 255 levels from those of the {STOCK}, more than '
+                f'{MOST_DIFFERENCE}'
+            )
     return means
 
 
@@ -153,11 +176,16 @@ def _prepared(version: Version, index: SeededIndex, image_size: tuple[int, int])
     return levels, np.stack(meta['lidar2img'] if 'lidar2img' in meta else meta['cam2img'])
 
 
-def _rates(versions: dict[str, Version], indices: list[SeededIndex], rounds: int, workers: int
-           ) -> dict[str, list[float]]:
+def _rates(
+    versions: dict[str, Version], indices: list[SeededIndex], rounds: int, workers: int
+) -> dict[str, list[float]]:
     """Samples per second of every round; versions take turns, so that all meet the same disturbances."""
-    loaders = {name: DataLoader(version.dataset, sampler=indices, num_workers=workers, persistent_workers=True,
-                                collate_fn=pseudo_collate) for name, version in versions.items()}
+    loaders = {
+        name: DataLoader(
+            version.dataset, sampler=indices, num_workers=workers, persistent_workers=True, collate_fn=pseudo_collate
+        )
+        for name, version in versions.items()
+    }
     rates = {name: [] for name in versions}
     for _ in range(rounds + 1):
         for name, loader in loaders.items():

@@ -1,4 +1,5 @@
 """Work in a process of its own."""
+
 import logging
 import multiprocessing
 import warnings
@@ -34,8 +35,9 @@ class FreshProcess:
     def __enter__(self) -> 'FreshProcess':
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._executor.shutdown()
 
 

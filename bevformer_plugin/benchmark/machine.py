@@ -1,4 +1,5 @@
 """On what was measured."""
+
 import os
 import platform
 import re
@@ -12,5 +13,10 @@ def describe_machine() -> dict[str, str | int]:
     cpuinfo = Path('/proc/cpuinfo')
     model = re.search(r'model name\s*: (.*)', cpuinfo.read_text()) if cpuinfo.is_file() else None
     gpu = {'GPU': torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    return {'CPU': model[1] if model else platform.processor(), 'cores': os.cpu_count(), **gpu,
-            'threads': torch.get_num_threads(), 'torch': torch.__version__}
+    return {
+        'CPU': model[1] if model else platform.processor(),
+        'cores': os.cpu_count(),
+        **gpu,
+        'threads': torch.get_num_threads(),
+        'torch': torch.__version__,
+    }

@@ -1,4 +1,5 @@
 """Peak memory of a training step, option by option."""
+
 import tempfile
 from copy import deepcopy
 from dataclasses import asdict
@@ -25,7 +26,7 @@ OPTIONS = {
     'bfloat16': BFLOAT16,
     'bfloat16, both checkpointed': {**BFLOAT16, **CHECKPOINTED},
 }
-GIB = 2 ** 30
+GIB = 2**30
 
 
 def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) -> dict:
@@ -48,8 +49,12 @@ def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) 
     if steps < 2:
         raise ValueError(f'steps must be at least 2, not {steps}: the first has no optimizer state yet')
     dataset = cfg.train_dataloader.dataset
-    settings = {**describe_machine(), 'image size': tuple(dataset.image_size or ()),
-                'queue length': dataset.queue_length, 'batch': cfg.train_dataloader.batch_size}
+    settings = {
+        **describe_machine(),
+        'image size': tuple(dataset.image_size or ()),
+        'queue length': dataset.queue_length,
+        'batch': cfg.train_dataloader.batch_size,
+    }
     with tempfile.TemporaryDirectory() as folder:
         root = data_root or make_world(Path(folder, 'world'))
         options = {}
@@ -72,21 +77,33 @@ def _train(cfg: Config, steps: int) -> None:
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     module, data = DetectorModule(cfg), DetectorDataModule(cfg, ('train',))
     trainer = L.Trainer(
-        max_steps=steps, devices=1, precision=configured_precision(cfg), logger=False, enable_checkpointing=False,
-        accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1), use_distributed_sampler=False,
-        enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0)
+        max_steps=steps,
+        devices=1,
+        precision=configured_precision(cfg),
+        logger=False,
+        enable_checkpointing=False,
+        accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
     trainer.fit(module, datamodule=data)
 
 
 def memory_table(report: dict) -> str:
     """The report of :func:`benchmark_memory` for a terminal."""
-    lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
-             f'{"":<46}{"peak GiB":>10}{"work GiB":>10}{"ratio":>8}']
+    lines = [
+        ', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
+        f'{"":<46}{"peak GiB":>10}{"work GiB":>10}{"ratio":>8}',
+    ]
     first = None
     for name, option in report['options'].items():
         work = option['peak'] - option['before']
         first = work if first is None else first
         lines.append(f'{name:<46}{option["peak"] / GIB:>10.2f}{work / GIB:>10.2f}{work / first:>8.2f}')
-    lines.append('peak: of the process on a CPU, of the allocator on a GPU; work: without what was held before; '
-                 'ratio: of the work to that of the first row')
+    lines.append(
+        'peak: of the process on a CPU, of the allocator on a GPU; work: without what was held before; '
+        'ratio: of the work to that of the first row'
+    )
     return '\n'.join(lines)

@@ -1,4 +1,5 @@
 """Multi-scale deformable attention, backend by backend, at the released configs' shapes."""
+
 import statistics
 import time
 from collections.abc import Callable
@@ -63,8 +64,10 @@ def benchmark_operator(shapes: dict[str, Shape] | None = None, rounds: int = 3) 
     report = {}
     for name, shape in (SHAPES if shapes is None else shapes).items():
         inputs = _inputs(shape, device)
-        backends = [PLAIN, *(backend for backend in BACKENDS
-                             if BACKENDS[backend].supports(device.type, torch.float32))]
+        backends = [
+            PLAIN,
+            *(backend for backend in BACKENDS if BACKENDS[backend].supports(device.type, torch.float32)),
+        ]
         seconds = {backend: {'forward': [], 'forward_backward': []} for backend in backends}
         for number in range(rounds + 1):
             for backend in backends:
@@ -72,9 +75,18 @@ def benchmark_operator(shapes: dict[str, Shape] | None = None, rounds: int = 3) 
                 if number:
                     for scope, value in times.items():
                         seconds[backend][scope].append(value)
-        report[name] = {backend: {scope: {'seconds': times, 'ratio': statistics.median(
-            plain / own for plain, own in zip(seconds[PLAIN][scope], times, strict=True))}
-            for scope, times in scopes.items()} for backend, scopes in seconds.items()}
+        report[name] = {
+            backend: {
+                scope: {
+                    'seconds': times,
+                    'ratio': statistics.median(
+                        plain / own for plain, own in zip(seconds[PLAIN][scope], times, strict=True)
+                    ),
+                }
+                for scope, times in scopes.items()
+            }
+            for backend, scopes in seconds.items()
+        }
     return {'settings': describe_machine(), 'shapes': report}
 
 
@@ -124,12 +136,16 @@ def _seconds(work: Callable[[], object]) -> float:
 
 def operator_table(report: dict) -> str:
     """The report of :func:`benchmark_operator` for a terminal."""
-    lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
-             f'{"":<28}{"forward ms":>12}{"ratio":>8}{"with backward ms":>18}{"ratio":>8}']
+    lines = [
+        ', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
+        f'{"":<28}{"forward ms":>12}{"ratio":>8}{"with backward ms":>18}{"ratio":>8}',
+    ]
     for name, backends in report['shapes'].items():
         for backend, scopes in backends.items():
-            cells = [f'{1000 * statistics.median(scope["seconds"]):>{width}.1f}{scope["ratio"]:>8.2f}'
-                     for scope, width in zip(scopes.values(), (12, 18), strict=True)]
+            cells = [
+                f'{1000 * statistics.median(scope["seconds"]):>{width}.1f}{scope["ratio"]:>8.2f}'
+                for scope, width in zip(scopes.values(), (12, 18), strict=True)
+            ]
             lines.append(f'{name:<16}{backend:<12}{"".join(cells)}')
     lines.append('medians over the rounds; ratio: of the plain time over its own')
     return '\n'.join(lines)

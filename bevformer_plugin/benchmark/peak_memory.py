@@ -1,4 +1,5 @@
 """The peak memory of a piece of work, in a process of its own."""
+
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

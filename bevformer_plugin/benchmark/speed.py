@@ -1,4 +1,5 @@
 """How long a detector takes, part by part, beside the plain formulation of its attentions."""
+
 import statistics
 import tempfile
 import time
@@ -56,8 +57,9 @@ class Frames:
         return tuple(self.imgs.shape[-2:])
 
 
-def benchmark_speed(cfg: Config, checkpoint: str | None = None, data_root: str | None = None, rounds: int = 5,
-                    training: bool = True) -> dict:
+def benchmark_speed(
+    cfg: Config, checkpoint: str | None = None, data_root: str | None = None, rounds: int = 5, training: bool = True
+) -> dict:
     """Run a config's detector in several versions over the same frame, which has history.
 
     Versions: the plain formulation of encoder and decoder (``grid_sample``, loops over samples and cameras, padding
@@ -100,13 +102,19 @@ def benchmark_speed(cfg: Config, checkpoint: str | None = None, data_root: str |
         memory = {name: process.run(measure_peak, _detect) for name, process in versions.items()}
         boxes = {name: process.run(_detected) for name, process in versions.items()}
         seconds = _seconds(versions, trained, rounds)
-    report = {name: {
-        'seconds': seconds[name],
-        'ratio': {scope: statistics.median(plain / own for plain, own in
-                                           zip(seconds[PLAIN][scope], times, strict=True))
-                  for scope, times in seconds[name].items()},
-        'peak_memory': memory[name].peak, 'memory_before': memory[name].before,
-        'deviation': _deviation(boxes[name], boxes[OURS])} for name in versions}
+    report = {
+        name: {
+            'seconds': seconds[name],
+            'ratio': {
+                scope: statistics.median(plain / own for plain, own in zip(seconds[PLAIN][scope], times, strict=True))
+                for scope, times in seconds[name].items()
+            },
+            'peak_memory': memory[name].peak,
+            'memory_before': memory[name].before,
+            'deviation': _deviation(boxes[name], boxes[OURS]),
+        }
+        for name in versions
+    }
     settings = {**describe_machine(), 'attention backend': backend_name(frames.imgs), 'padded image': frames.image_hw}
     return {'settings': settings, 'versions': report}
 
@@ -182,8 +190,9 @@ class Version:
 _version: Version | None = None  # of a version's process
 
 
-def _start(processes: ExitStack, cfg: Config, checkpoint: str | None, data_root: str, name: str,
-           training: bool) -> FreshProcess:
+def _start(
+    processes: ExitStack, cfg: Config, checkpoint: str | None, data_root: str, name: str, training: bool
+) -> FreshProcess:
     """A process with a version in it."""
     process = processes.enter_context(FreshProcess())
     process.run(_build_here, cfg, checkpoint, data_root, name, training)
@@ -213,8 +222,9 @@ def _detected() -> InstanceData:
     return _version.boxes
 
 
-def _seconds(versions: dict[str, FreshProcess], trained: dict[str, FreshProcess], rounds: int
-             ) -> dict[str, dict[str, list[float]]]:
+def _seconds(
+    versions: dict[str, FreshProcess], trained: dict[str, FreshProcess], rounds: int
+) -> dict[str, dict[str, list[float]]]:
     """Per version and scope a value per round; versions take turns, so that all meet the same disturbances."""
     seconds = {name: {} for name in versions}
     for number in range(rounds + 1):
@@ -296,8 +306,10 @@ def speed_table(report: dict) -> str:
         for scope, times in version['seconds'].items():
             spread = f'{min(times):.4f} - {max(times):.4f}'
             lines.append(f'  {scope:<24}{statistics.median(times):>10.4f}{spread:>18}{version["ratio"][scope]:>8.2f}')
-        work = (version['peak_memory'] - version['memory_before']) / 2 ** 30
+        work = (version['peak_memory'] - version['memory_before']) / 2**30
         lines.append(f'  peak memory {work:.2f} GiB, box centres off by {version["deviation"]:.4f} m')
-    lines.append('ratio: median over the rounds of the plain time over its own; peak memory: of one frame, without '
-                 'what the process held before; box centres: median distance to those of "ours"')
+    lines.append(
+        'ratio: median over the rounds of the plain time over its own; peak memory: of one frame, without '
+        'what the process held before; box centres: median distance to those of "ours"'
+    )
     return '\n'.join(lines)

@@ -1,4 +1,5 @@
 """A dataset's queues through the transforms that mmdetection3d and mmcv ship."""
+
 import numpy as np
 import torch
 from mmdet3d.registry import TRANSFORMS
@@ -25,18 +26,29 @@ class StockQueues(Dataset):
 
     def __init__(self, dataset: NuScenesTemporalDataset, pipeline: list[dict], resize_first: bool = False) -> None:
         resize = [dict(type='Resize3D', scale=dataset.image_size)]
-        distort = [{**transform, 'type': 'PhotoMetricDistortion3D'} for transform in pipeline
-                   if transform['type'] == 'PhotoMetricDistortionMultiView']
+        distort = [
+            {**transform, 'type': 'PhotoMetricDistortion3D'}
+            for transform in pipeline
+            if transform['type'] == 'PhotoMetricDistortionMultiView'
+        ]
         self.dataset = dataset
-        self.load_annotations = TRANSFORMS.build(
-            dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True))
-        self.transforms = Compose([
-            dict(type='LoadMultiViewImageFromFiles', to_float32=not resize_first, color_type='color',
-                 num_views=len(dataset.cameras)),
-            dict(type='MultiViewWrapper', transforms=resize + distort if resize_first else distort + resize,
-                 override_aug_config=False),
-            dict(type='Pack3DDetInputs', keys=['img', 'gt_bboxes_3d', 'gt_labels_3d']),
-        ])
+        self.load_annotations = TRANSFORMS.build(dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True))
+        self.transforms = Compose(
+            [
+                dict(
+                    type='LoadMultiViewImageFromFiles',
+                    to_float32=not resize_first,
+                    color_type='color',
+                    num_views=len(dataset.cameras),
+                ),
+                dict(
+                    type='MultiViewWrapper',
+                    transforms=resize + distort if resize_first else distort + resize,
+                    override_aug_config=False,
+                ),
+                dict(type='Pack3DDetInputs', keys=['img', 'gt_bboxes_3d', 'gt_labels_3d']),
+            ]
+        )
 
     def __getitem__(self, idx: SeededIndex) -> dict:
         """The item that the dataset gives for the same index."""
@@ -49,6 +61,8 @@ class StockQueues(Dataset):
 
     def _as_stock(self, frame: dict) -> dict:
         """The frame with cameras as mmdetection3d expects them; all of the projection passes for intrinsics."""
-        images = {name: {'img_path': image['img_path'], 'cam2img': image['lidar2img'].copy(), 'lidar2cam': np.eye(4)}
-                  for name, image in frame['images'].items()}
+        images = {
+            name: {'img_path': image['img_path'], 'cam2img': image['lidar2img'].copy(), 'lidar2cam': np.eye(4)}
+            for name, image in frame['images'].items()
+        }
         return {**frame, 'images': images}

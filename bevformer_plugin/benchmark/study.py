@@ -1,4 +1,5 @@
 """Several configs trained alike and compared in one table."""
+
 import json
 import statistics
 from pathlib import Path
@@ -79,8 +80,12 @@ def _costs(cfg: Config) -> dict:
     history = history_of(detector, frames)
     latency = [frame_seconds(detector, frames, history) for _ in range(ROUNDS + 1)][1:]
     memory = training_peak_memory(cfg, steps=2)
-    return {'parameters': sum(parameter.numel() for parameter in detector.parameters()),
-            'flops': frame_flops(detector, frames), 'latency': latency, 'training_memory': memory.peak - memory.before}
+    return {
+        'parameters': sum(parameter.numel() for parameter in detector.parameters()),
+        'flops': frame_flops(detector, frames),
+        'latency': latency,
+        'training_memory': memory.peak - memory.before,
+    }
 
 
 @torch.no_grad()
@@ -94,20 +99,31 @@ def frame_flops(detector: BEVFormer, frames: Frames) -> int:
     return counter.get_total_flops()
 
 
-def _sampling_flops(value: torch.Size, spatial_shapes: torch.Size, locations: torch.Size, *_: object,
-                    out_shape: torch.Size | None = None) -> int:
+def _sampling_flops(
+    value: torch.Size,
+    spatial_shapes: torch.Size,
+    locations: torch.Size,
+    *_: object,
+    out_shape: torch.Size | None = None,
+) -> int:
     """Each channel of each sample: four corners and one weight, a product and a sum each."""
     return 2 * 5 * value[3] * locations[:-1].numel()
 
 
 def study_table(report: dict) -> str:
     """The report of :func:`run_study` for a terminal."""
-    lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
-             f'{"":<36}{"NDS":>8}{"mAP":>8}{"params M":>10}{"GFLOPs":>8}{"ms/frame":>10}{"train MiB":>11}']
+    lines = [
+        ', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
+        f'{"":<36}{"NDS":>8}{"mAP":>8}{"params M":>10}{"GFLOPs":>8}{"ms/frame":>10}{"train MiB":>11}',
+    ]
     for name, row in report['configs'].items():
-        lines.append(f'{name:<36}{row["NDS"]:>8.3f}{row["mAP"]:>8.3f}{row["parameters"] / 1e6:>10.3f}'
-                     f'{row["flops"] / 1e9:>8.2f}{1000 * statistics.median(row["latency"]):>10.1f}'
-                     f'{row["training_memory"] / 2 ** 20:>11.0f}')
-    lines.append(f'GFLOPs: of a frame, tanh and softmax not counted; ms/frame: median of {ROUNDS}; train MiB: peak of '
-                 'a training step, without what the process held before')
+        lines.append(
+            f'{name:<36}{row["NDS"]:>8.3f}{row["mAP"]:>8.3f}{row["parameters"] / 1e6:>10.3f}'
+            f'{row["flops"] / 1e9:>8.2f}{1000 * statistics.median(row["latency"]):>10.1f}'
+            f'{row["training_memory"] / 2**20:>11.0f}'
+        )
+    lines.append(
+        f'GFLOPs: of a frame, tanh and softmax not counted; ms/frame: median of {ROUNDS}; train MiB: peak of '
+        'a training step, without what the process held before'
+    )
     return '\n'.join(lines)

@@ -1,4 +1,5 @@
 """A small world to measure on, where no data are given."""
+
 from pathlib import Path
 
 from bevformer_plugin.datasets import create_nuscenes_infos, create_synthetic_world

@@ -1,4 +1,5 @@
 """Whole checkpoint files from the published layout to ours and back."""
+
 from pathlib import Path
 
 import torch
@@ -47,14 +48,20 @@ def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = 
     state = content.get('state_dict', content)
     if is_published(state) == published:
         layout, other = ('published layout', 'without') if published else ("plugin's layout", 'with')
-        raise ValueError(f'{source} is in the {layout} already; converting it again would spoil its boxes. '
-                         f'To go the other way, run {other} --to-published')
+        raise ValueError(
+            f'{source} is in the {layout} already; converting it again would spoil its boxes. '
+            f'To go the other way, run {other} --to-published'
+        )
     ours = state if published else to_ours(_float32(state))
     problem = mismatch(ours, expected_state(cfg))
     if problem:
         raise ValueError(f'{source} is not of the model of {cfg.filename}: {problem}')
-    meta = {'converted_from': Path(source).name, 'layout': 'published' if published else 'bevformer_plugin',
-            'bevformer_plugin': bevformer_plugin.__version__, 'config': cfg.pretty_text}
+    meta = {
+        'converted_from': Path(source).name,
+        'layout': 'published' if published else 'bevformer_plugin',
+        'bevformer_plugin': bevformer_plugin.__version__,
+        'config': cfg.pretty_text,
+    }
     with atomic_write(target) as file:
         torch.save({'state_dict': to_published(ours) if published else ours, 'meta': meta}, file)
     return len(ours)

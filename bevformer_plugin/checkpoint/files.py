@@ -1,4 +1,5 @@
 """Checkpoint files: read without running code from them, loaded whole or not at all."""
+
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,15 @@ from torch import Tensor, nn
 from bevformer_plugin.datasets.infos import atomic_write
 
 # What MMEngine's Runner puts into its checkpoints beside tensors.
-SAFE_GLOBALS = [HistoryBuffer, np.core.multiarray._reconstruct, np.ndarray, np.dtype, np.core.multiarray.scalar,
-                *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')), getattr]
+SAFE_GLOBALS = [
+    HistoryBuffer,
+    np.core.multiarray._reconstruct,
+    np.ndarray,
+    np.dtype,
+    np.core.multiarray.scalar,
+    *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')),
+    getattr,
+]
 
 
 def read_checkpoint(path: str) -> dict:
@@ -36,10 +44,16 @@ def mismatch(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
     """What keeps ``state`` from being loaded into a model whose state dict is ``own``; empty if nothing does."""
     missing = sorted(set(own) - set(state))
     unexpected = sorted(set(state) - set(own))
-    reshaped = [f'{name} ({tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model)'
-                for name in own if name in state and own[name].shape != state[name].shape]
-    return '; '.join(f'{len(names)} {what} (first: {", ".join(names[:3])})' for what, names in
-                     (('missing', missing), ('unexpected', unexpected), ('of another shape', reshaped)) if names)
+    reshaped = [
+        f'{name} ({tuple(state[name].shape)} in the file, {tuple(own[name].shape)} in the model)'
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
+    return '; '.join(
+        f'{len(names)} {what} (first: {", ".join(names[:3])})'
+        for what, names in (('missing', missing), ('unexpected', unexpected), ('of another shape', reshaped))
+        if names
+    )
 
 
 def load_weights(detector: nn.Module, path: str) -> None:
@@ -60,8 +74,10 @@ def load_state(detector: nn.Module, state: dict[str, Tensor], path: str) -> None
     """
     problem = mismatch(state, detector.state_dict())
     if problem:
-        raise ValueError(f'{path} is of another model: {problem}. Test it with the config it was trained with; '
-                         'weights of the published BEVFormer go through tools/convert_checkpoint.py first')
+        raise ValueError(
+            f'{path} is of another model: {problem}. Test it with the config it was trained with; '
+            'weights of the published BEVFormer go through tools/convert_checkpoint.py first'
+        )
     detector.load_state_dict(state)
     print_log(f'weights of {path} loaded', logger='current')
 

@@ -1,4 +1,5 @@
 """Starting a training from weights of another: a whole detector, or an image backbone."""
+
 from mmengine.logging import print_log
 from torch import nn
 
@@ -38,19 +39,27 @@ def initialize(detector: nn.Module, path: str) -> None:
     wanted = [name for name in own if name.startswith('img_backbone.')]
     found = [name for name in wanted if name in used]
     if not found:
-        raise ValueError(f'{path} has no backbone for this detector: its tensors are named '
-                         f'{", ".join(list(state)[:3])}, the backbone needs {", ".join(wanted[:3])}')
+        raise ValueError(
+            f'{path} has no backbone for this detector: its tensors are named '
+            f'{", ".join(list(state)[:3])}, the backbone needs {", ".join(wanted[:3])}'
+        )
     detector.load_state_dict({name: state[source] for name, source in used.items()}, strict=False)
     print_log(_report(path, [name for name in wanted if name not in used], used, state), logger='current')
 
 
 def _matching(detector: nn.Module, part: str, state: dict, prefixes: tuple[str, ...]) -> dict[str, str]:
     """Our names of a part's tensors and the file's names of those of the same shape, under the first prefix found."""
-    own = {name.removeprefix(f'{part}.'): value for name, value in detector.state_dict().items()
-           if name.startswith(f'{part}.')}
+    own = {
+        name.removeprefix(f'{part}.'): value
+        for name, value in detector.state_dict().items()
+        if name.startswith(f'{part}.')
+    }
     for prefix in prefixes:
-        found = {f'{part}.{name}': f'{prefix}{name}' for name, value in own.items()
-                 if f'{prefix}{name}' in state and state[f'{prefix}{name}'].shape == value.shape}
+        found = {
+            f'{part}.{name}': f'{prefix}{name}'
+            for name, value in own.items()
+            if f'{prefix}{name}' in state and state[f'{prefix}{name}'].shape == value.shape
+        }
         if found:
             return found
     return {}
@@ -59,9 +68,13 @@ def _matching(detector: nn.Module, part: str, state: dict, prefixes: tuple[str, 
 def _report(path: str, missing: list[str], used: dict[str, str], state: dict) -> str:
     """Three lines: used, left at their own initialisation, left in the file."""
     left = sorted(set(state) - set(used.values()))
-    lines = [f'{path}: {len(used)} tensors of {len(state)} used'
-             f" ({sum(name.startswith('img_neck.') for name in used)} of them for the neck)"]
+    lines = [
+        f'{path}: {len(used)} tensors of {len(state)} used'
+        f' ({sum(name.startswith("img_neck.") for name in used)} of them for the neck)'
+    ]
     for what, names in (('of the backbone not in the file', missing), ('in the file not used', left)):
-        lines.append(f'  {len(names)} {what}' + (f": {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-                                                 if names else ''))
+        lines.append(
+            f'  {len(names)} {what}'
+            + (f': {", ".join(names[:4])}{", ..." if len(names) > 4 else ""}' if names else '')
+        )
     return '\n'.join(lines)

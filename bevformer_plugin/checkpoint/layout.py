@@ -4,6 +4,7 @@ A name differs where our module is another one, never in the tensor. A box layer
 heads regress boxes of mmdetection3d before 1.0, (cx, cy, log w, log l, cz, log h, sin, cos, vx, vy) with a yaw of
 ``-yaw - pi / 2`` of today's.
 """
+
 import re
 
 from torch import Tensor
@@ -66,8 +67,10 @@ def swap_box_convention(rows: Tensor) -> Tensor:
 
 
 def _convert(state: dict[str, Tensor], rules: list[tuple[re.Pattern, str]]) -> dict[str, Tensor]:
-    return {_rename(name, rules): swap_box_convention(value) if BOX_LAYER.search(name) else value
-            for name, value in state.items()}
+    return {
+        _rename(name, rules): swap_box_convention(value) if BOX_LAYER.search(name) else value
+        for name, value in state.items()
+    }
 
 
 def to_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:

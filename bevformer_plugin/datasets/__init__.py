@@ -4,6 +4,7 @@ Read :mod:`.temporal_dataset` (what an item is) first, then :mod:`.transforms` (
 :mod:`.samplers` (scenes as streams) or :mod:`.training_sampler` (order and randomness in training). :mod:`.infos`
 makes the files it reads, :mod:`.synthetic` makes data.
 """
+
 from .infos import create_nuscenes_infos, load_infos
 from .samplers import SceneStreamBatchSampler, SceneStreamSampler
 from .synthetic import create_synthetic_world

@@ -1,4 +1,5 @@
 """Samplers for testing frame by frame: whole scenes, in time order."""
+
 from collections import deque
 from collections.abc import Iterator
 

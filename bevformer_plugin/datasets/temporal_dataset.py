@@ -1,4 +1,5 @@
 """nuScenes keyframes with the frames before them."""
+
 from pathlib import Path
 
 import numpy as np

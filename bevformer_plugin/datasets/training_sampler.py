@@ -1,4 +1,5 @@
 """Samplers for training: shuffled, the same from any point on, and items that do not depend on who loads them."""
+
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,8 +50,10 @@ class ResumableSampler(DefaultSampler):
     def __iter__(self) -> Iterator[SeededIndex]:
         epoch = self.epoch
         drawn = self.resumed_at if epoch == self.resumed_epoch else 0
-        return (SeededIndex(index, derived_seed(self.seed, epoch, index))
-                for index in islice(super().__iter__(), drawn, None))
+        return (
+            SeededIndex(index, derived_seed(self.seed, epoch, index))
+            for index in islice(super().__iter__(), drawn, None)
+        )
 
 
 def derived_seed(*numbers: int) -> int:

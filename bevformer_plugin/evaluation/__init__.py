@@ -1,10 +1,19 @@
 """Results in nuScenes format, the devkit's metric, and checks on the scores."""
+
 from .devkit_evaluation import evaluate_results
 from .nuscenes_devkit_metric import NuScenesDevkitMetric
 from .report import box_convention_warning, comparison_table, metric_values, metrics_table
 from .results import detections_to_results, load_results, refuse_existing, write_results
 
 __all__ = [
-    'NuScenesDevkitMetric', 'box_convention_warning', 'comparison_table', 'detections_to_results', 'evaluate_results',
-    'load_results', 'metric_values', 'metrics_table', 'refuse_existing', 'write_results',
+    'NuScenesDevkitMetric',
+    'box_convention_warning',
+    'comparison_table',
+    'detections_to_results',
+    'evaluate_results',
+    'load_results',
+    'metric_values',
+    'metrics_table',
+    'refuse_existing',
+    'write_results',
 ]

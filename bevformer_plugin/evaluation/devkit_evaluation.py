@@ -1,4 +1,5 @@
 """The official nuScenes detection metric, on a whole split or on the samples that info files cover."""
+
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -30,11 +31,13 @@ class PartialDetectionEval(DetectionEval):
         self.plot_dir = str(Path(output_dir, 'plots'))
         self.cfg = config_factory('detection_cvpr_2019')
         predictions, self.meta = load_prediction_of_sample_tokens(
-            result_path, self.cfg.max_boxes_per_sample, DetectionBox, sample_tokens=sample_tokens)
+            result_path, self.cfg.max_boxes_per_sample, DetectionBox, sample_tokens=sample_tokens
+        )
         truth = load_gt_of_sample_tokens(nusc, sample_tokens, DetectionBox)
         self.pred_boxes, self.gt_boxes = (
             filter_eval_boxes(nusc, add_center_dist(nusc, boxes), self.cfg.class_range)
-            for boxes in (predictions, truth))
+            for boxes in (predictions, truth)
+        )
         self.sample_tokens = self.gt_boxes.sample_tokens
 
 
@@ -61,8 +64,14 @@ def split_tokens(nusc: NuScenes, split: str) -> list[str]:
     return [sample['token'] for sample in nusc.sample if names[sample['scene_token']] in scenes]
 
 
-def evaluate_results(results_path: str, root: str, version: str, split: str | None = None, infos: str | None = None,
-                     out_dir: str | None = None) -> dict:
+def evaluate_results(
+    results_path: str,
+    root: str,
+    version: str,
+    split: str | None = None,
+    infos: str | None = None,
+    out_dir: str | None = None,
+) -> dict:
     """Score a submission.
 
     Args:
@@ -100,14 +109,20 @@ def evaluate_results(results_path: str, root: str, version: str, split: str | No
     out_dir = str(Path(results_path).parent if out_dir is None else out_dir)
     Path(out_dir).mkdir(parents=True, exist_ok=True)
     if len(tokens) == len(in_split):
-        evaluation = DetectionEval(nusc, config_factory('detection_cvpr_2019'), str(results_path), split, out_dir,
-                                   verbose=False)
+        evaluation = DetectionEval(
+            nusc, config_factory('detection_cvpr_2019'), str(results_path), split, out_dir, verbose=False
+        )
     else:
         evaluation = PartialDetectionEval(nusc, str(results_path), tokens, out_dir)
     metrics, details = evaluation.evaluate()
     present = {box.detection_name for boxes in evaluation.gt_boxes.boxes.values() for box in boxes}
-    summary = {**metrics.serialize(), 'meta': evaluation.meta, 'num_samples': len(tokens),
-               'num_split_samples': len(in_split), 'classes_present': sorted(present)}
+    summary = {
+        **metrics.serialize(),
+        'meta': evaluation.meta,
+        'num_samples': len(tokens),
+        'num_split_samples': len(in_split),
+        'classes_present': sorted(present),
+    }
     Path(out_dir, 'metrics_summary.json').write_text(json.dumps(summary, indent=2))
     Path(out_dir, 'metrics_details.json').write_text(json.dumps(details.serialize(), indent=2))
     return summary
@@ -122,5 +137,8 @@ def _require_same_samples(given: set[str], expected: set[str], path: str, split:
         parts.append(f'{len(missing)} of {len(expected)} samples are missing (first: {missing[0]})')
     if extra:
         parts.append(f'{len(extra)} samples do not belong (first: {extra[0]})')
-    raise ValueError(f'{path} does not match split {split}: ' + ' and '.join(parts) +
-                     '. Check version and split; with --infos the samples of an info file are scored')
+    raise ValueError(
+        f'{path} does not match split {split}: '
+        + ' and '.join(parts)
+        + '. Check version and split; with --infos the samples of an info file are scored'
+    )

@@ -1,4 +1,5 @@
 """The devkit's detection metric as an MMEngine metric."""
+
 import tempfile
 from collections.abc import Sequence
 from operator import itemgetter
@@ -37,8 +38,15 @@ class NuScenesDevkitMetric(BaseMetric):
 
     default_prefix = 'nuscenes'
 
-    def __init__(self, data_root: str, version: str, ann_file: str, split: str | None = None,
-                 results_path: str | None = None, format_only: bool = False) -> None:
+    def __init__(
+        self,
+        data_root: str,
+        version: str,
+        ann_file: str,
+        split: str | None = None,
+        results_path: str | None = None,
+        format_only: bool = False,
+    ) -> None:
         super().__init__()
         if format_only and results_path is None:
             raise ValueError('format_only needs results_path: nothing else is left of the detections')
@@ -66,21 +74,24 @@ class NuScenesDevkitMetric(BaseMetric):
             ValueError: if version, split, samples or classes do not match, or the dataset is one for training.
         """
         if not Path(self.data_root, self.version).is_dir():
-            raise FileNotFoundError(f'the evaluator needs nuScenes tables at {Path(self.data_root, self.version)}; '
-                                    'set its data_root and version')
+            raise FileNotFoundError(
+                f'the evaluator needs nuScenes tables at {Path(self.data_root, self.version)}; '
+                'set its data_root and version'
+            )
         infos = load_infos(self.ann_file, root=self.data_root)
-        require_matching(infos['metainfo'], version=self.version,
-                         split=self.split or DEFAULT_SPLITS.get(self.version))
+        require_matching(infos['metainfo'], version=self.version, split=self.split or DEFAULT_SPLITS.get(self.version))
         unknown = sorted(set(dataset.metainfo['classes']) - set(DETECTION_NAMES))
         if unknown:
-            raise ValueError(f"the dataset has classes that the devkit does not score: {', '.join(unknown)}")
+            raise ValueError(f'the dataset has classes that the devkit does not score: {", ".join(unknown)}')
         if not dataset.test_mode:
             raise ValueError('the dataset to evaluate on is one for training: set its test_mode=True')
         scored = {entry['token'] for entry in infos['data_list']}
         given = {dataset.get_data_info(index)['token'] for index in range(len(dataset))}
         if scored != given:
-            raise ValueError(f'the evaluator scores the {len(scored)} samples of {self.ann_file}, but the dataset has '
-                             f'{len(given)} and {len(scored & given)} are in both: give both the same ann_file')
+            raise ValueError(
+                f'the evaluator scores the {len(scored)} samples of {self.ann_file}, but the dataset has '
+                f'{len(given)} and {len(scored & given)} are in both: give both the same ann_file'
+            )
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Merge over processes by token and score; all processes return the same numbers, or raise."""

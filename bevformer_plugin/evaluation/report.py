@@ -1,4 +1,5 @@
 """Scores for people: one table, and a warning where numbers point to a wrong box convention."""
+
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 
 ERRORS = ('trans_err', 'scale_err', 'orient_err', 'vel_err', 'attr_err')
@@ -17,15 +18,17 @@ def metric_values(summary: dict) -> dict[str, float]:
 def metrics_table(summary: dict) -> str:
     """The scores as one table."""
     values = metric_values(summary)
-    lines = [f"NDS {values['NDS']:.4f}   mAP {values['mAP']:.4f}   "
-             + '   '.join(f'{name} {values[name]:.3f}' for name in NAMES),
-             f"{'class':<22}{'AP':>7}" + ''.join(f'{name[1:]:>7}' for name in NAMES)]
+    lines = [
+        f'NDS {values["NDS"]:.4f}   mAP {values["mAP"]:.4f}   '
+        + '   '.join(f'{name} {values[name]:.3f}' for name in NAMES),
+        f'{"class":<22}{"AP":>7}' + ''.join(f'{name[1:]:>7}' for name in NAMES),
+    ]
     present = summary['classes_present']
     for name in DETECTION_NAMES:
         errors = summary['label_tp_errors'][name]
         cells = ''.join('      -' if errors[key] != errors[key] else f'{errors[key]:7.3f}' for key in ERRORS)
         absent = '' if name in present else '   no true boxes'
-        lines.append(f"{name:<22}{values[f'AP/{name}']:7.3f}{cells}{absent}")
+        lines.append(f'{name:<22}{values[f"AP/{name}"]:7.3f}{cells}{absent}')
     if len(present) < len(DETECTION_NAMES) and present:
         mean = sum(values[f'AP/{name}'] for name in present) / len(present)
         lines.append(f'mAP over the {len(present)} classes with true boxes: {mean:.4f}')
@@ -49,7 +52,9 @@ def box_convention_warning(summary: dict) -> str | None:
     """A warning if boxes are found but their sizes and headings are off, the fingerprint of mixed conventions."""
     values = metric_values(summary)
     if values['mAP'] > USEFUL_MAP and values['mASE'] > 0.6 and values['mAOE'] > 1.3:
-        return (f"warning: mASE {values['mASE']:.2f} and mAOE {values['mAOE']:.2f} with mAP {values['mAP']:.2f} look "
-                'like boxes in the convention of mmdetection3d before 1.0 (length and width swapped, yaw turned): '
-                'convert the checkpoint or the info files')
+        return (
+            f'warning: mASE {values["mASE"]:.2f} and mAOE {values["mAOE"]:.2f} with mAP {values["mAP"]:.2f} look '
+            'like boxes in the convention of mmdetection3d before 1.0 (length and width swapped, yaw turned): '
+            'convert the checkpoint or the info files'
+        )
     return None

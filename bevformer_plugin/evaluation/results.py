@@ -1,4 +1,5 @@
 """Detections as a nuScenes submission: global frame, one list of boxes per sample."""
+
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,21 +36,28 @@ def detections_to_results(pred_instances_3d, meta: dict, classes: list[str]) -> 
         meta: ``sample_idx`` (the sample token), ``lidar2ego`` and ``ego2global`` (4, 4).
         classes: class names by label.
     """
-    detection = {key: pred_instances_3d[key].cpu() if hasattr(pred_instances_3d[key], 'cpu')
-                 else pred_instances_3d[key].to('cpu') for key in ('bboxes_3d', 'scores_3d', 'labels_3d')}
+    detection = {
+        key: pred_instances_3d[key].cpu()
+        if hasattr(pred_instances_3d[key], 'cpu')
+        else pred_instances_3d[key].to('cpu')
+        for key in ('bboxes_3d', 'scores_3d', 'labels_3d')
+    }
     boxes, _ = output_to_nusc_box(detection)
     info = {'lidar_points': {'lidar2ego': meta['lidar2ego']}, 'ego2global': meta['ego2global']}
     boxes = lidar_nusc_box_to_global(info, boxes, classes, config_factory('detection_cvpr_2019'))
-    return [{
-        'sample_token': meta['sample_idx'],
-        'translation': box.center.tolist(),
-        'size': box.wlh.tolist(),
-        'rotation': box.orientation.elements.tolist(),
-        'velocity': box.velocity[:2].tolist(),
-        'detection_name': classes[box.label],
-        'detection_score': float(box.score),
-        'attribute_name': attribute_of(classes[box.label], float(np.hypot(*box.velocity[:2]))),
-    } for box in boxes[:MAX_BOXES]]
+    return [
+        {
+            'sample_token': meta['sample_idx'],
+            'translation': box.center.tolist(),
+            'size': box.wlh.tolist(),
+            'rotation': box.orientation.elements.tolist(),
+            'velocity': box.velocity[:2].tolist(),
+            'detection_name': classes[box.label],
+            'detection_score': float(box.score),
+            'attribute_name': attribute_of(classes[box.label], float(np.hypot(*box.velocity[:2]))),
+        }
+        for box in boxes[:MAX_BOXES]
+    ]
 
 
 def attribute_of(name: str, speed: float) -> str:
@@ -101,8 +109,10 @@ def load_results(path: str | Path) -> dict[str, list[dict]]:
 def _check_entries(path: str | Path, token: str, entries: Iterable[dict]) -> None:
     for entry in entries:
         if entry.get('detection_name') not in DETECTION_NAMES:
-            raise ValueError(f"{path}: sample {token} has a box of class {entry.get('detection_name')!r}; "
-                             f"the classes are {', '.join(DETECTION_NAMES)}")
+            raise ValueError(
+                f'{path}: sample {token} has a box of class {entry.get("detection_name")!r}; '
+                f'the classes are {", ".join(DETECTION_NAMES)}'
+            )
         numbers = [*entry['translation'], *entry['size'], *entry['rotation'], entry['detection_score']]
         if not np.isfinite(numbers).all() or min(entry['size']) <= 0:
             raise ValueError(f'{path}: sample {token} has a box that is not finite or not of positive size: {entry}')

@@ -1,4 +1,5 @@
 """The bird's-eye-view grid: how many cells, and which part of the world they cover."""
+
 from dataclasses import dataclass
 
 import torch

@@ -3,6 +3,7 @@
 Metric boxes are (x, y, z, l, w, h, yaw, vx, vy) in the LiDAR frame (x right, y forward, z up), metres, radians, metres
 per second. Network boxes are (cx, cy, log l, log w, cz, log h, sin yaw, cos yaw, vx, vy) with cz the box's *centre*.
 """
+
 import math
 
 import torch

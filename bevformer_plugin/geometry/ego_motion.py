@@ -3,6 +3,7 @@
 The CAN-bus vector of a frame has 18 entries: translation in the global frame (3, metres), quaternion (4), acceleration
 (3), rotation rate (3), velocity (3), heading in radians, heading in degrees.
 """
+
 import math
 
 import torch
@@ -54,8 +55,13 @@ def bev_shift(can_bus: Tensor, grid: BEVGrid) -> Tensor:
     return torch.stack([shift_x, shift_y], dim=-1).float()
 
 
-def rotate_bev(bev_embed: Tensor, degrees: Tensor, grid: BEVGrid, center: tuple[float, float] | None = None,
-               interpolation: str = 'bilinear') -> Tensor:
+def rotate_bev(
+    bev_embed: Tensor,
+    degrees: Tensor,
+    grid: BEVGrid,
+    center: tuple[float, float] | None = None,
+    interpolation: str = 'bilinear',
+) -> Tensor:
     """Rotate BEV maps counter-clockwise on the array, each by its own angle; cells from outside are zero.
 
     Args:
@@ -89,7 +95,8 @@ def rotate_bev(bev_embed: Tensor, degrees: Tensor, grid: BEVGrid, center: tuple[
     shift_x = -cos * offset_x - sin_xy * offset_y + offset_x
     shift_y = sin_yx * offset_x - cos * offset_y + offset_y
     cos, sin_xy, sin_yx, shift_x, shift_y = (
-        value.to(bev_embed.device, torch.float32)[:, None, None] for value in (cos, sin_xy, sin_yx, shift_x, shift_y))
+        value.to(bev_embed.device, torch.float32)[:, None, None] for value in (cos, sin_xy, sin_yx, shift_x, shift_y)
+    )
     x = torch.arange(width, device=bev_embed.device) + 0.5 - width * 0.5
     y = (torch.arange(height, device=bev_embed.device) + 0.5 - height * 0.5)[:, None]
     # Products and sums, not a matrix product: neither autocast nor TF32 must touch them.

@@ -1,4 +1,5 @@
 """From LiDAR-frame points to camera pixels."""
+
 import torch
 from torch import Tensor
 

@@ -1,4 +1,5 @@
 """Attentions, scoring functions, encoder and decoder layers."""
+
 from .attention_pooling import MultiHeadAttentionPooling, attention_pooling, causal_mask, padding_mask
 from .decoder import DetectionTransformerDecoder, DetectionTransformerDecoderLayer
 from .deformable_attention import DeformableAttentionCore
@@ -14,9 +15,24 @@ from .spatial_cross_attention import (
 from .temporal_self_attention import TemporalSelfAttention
 
 __all__ = [
-    'AdditiveScore', 'AttentionScore', 'BEVFormerEncoder', 'BEVFormerEncoderLayer', 'BilinearScore',
-    'DeformableAttentionCore', 'DetectionTransformerDecoder', 'DetectionTransformerDecoderLayer', 'Float32Linear',
-    'GlobalSpatialCrossAttention', 'InnerProductScore', 'MultiHeadAttentionPooling', 'PillarHits',
-    'PointSpatialCrossAttention', 'ScaledDotProduct', 'SpatialCrossAttention', 'TemporalSelfAttention',
-    'attention_pooling', 'causal_mask', 'padding_mask',
+    'AdditiveScore',
+    'AttentionScore',
+    'BEVFormerEncoder',
+    'BEVFormerEncoderLayer',
+    'BilinearScore',
+    'DeformableAttentionCore',
+    'DetectionTransformerDecoder',
+    'DetectionTransformerDecoderLayer',
+    'Float32Linear',
+    'GlobalSpatialCrossAttention',
+    'InnerProductScore',
+    'MultiHeadAttentionPooling',
+    'PillarHits',
+    'PointSpatialCrossAttention',
+    'ScaledDotProduct',
+    'SpatialCrossAttention',
+    'TemporalSelfAttention',
+    'attention_pooling',
+    'causal_mask',
+    'padding_mask',
 ]

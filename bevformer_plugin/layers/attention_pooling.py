@@ -1,4 +1,5 @@
 """Attention pooling: sum_i alpha_i v_i with alpha = softmax of a score over the keys."""
+
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
@@ -8,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .scoring import AttentionScore, InnerProductScore
 
-CHUNK_ELEMENTS = 2 ** 20  # values that a score may hold at a time, all heads and samples together: 4 MiB of float32
+CHUNK_ELEMENTS = 2**20  # values that a score may hold at a time, all heads and samples together: 4 MiB of float32
 
 
 def padding_mask(lengths: Tensor, num_keys: int) -> Tensor:
@@ -29,8 +30,9 @@ def causal_mask(num_queries: int, num_keys: int, device: torch.device | None = N
     return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
 
 
-def attention_pooling(query: Tensor, key: Tensor, value: Tensor, score: AttentionScore,
-                      mask: Tensor | None = None) -> Tensor:
+def attention_pooling(
+    query: Tensor, key: Tensor, value: Tensor, score: AttentionScore, mask: Tensor | None = None
+) -> Tensor:
     """sum_i alpha_i v_i, alpha = softmax_i score(q, k_i).
 
     An inner product runs on PyTorch's fused attention, which never holds a score for every pair. Other scores are
@@ -76,8 +78,13 @@ def _pool_in_chunks(query: Tensor, key: Tensor, value: Tensor, score: AttentionS
     masks = [None] * len(queries)
     if mask is not None:
         masks = mask.expand(*mask.shape[:-2], query.shape[-2], -1).split(size, dim=-2)
-    return torch.cat([checkpoint(_pool, part, key, value, score, part_mask, use_reentrant=False)
-                      for part, part_mask in zip(queries, masks, strict=True)], dim=-2)
+    return torch.cat(
+        [
+            checkpoint(_pool, part, key, value, score, part_mask, use_reentrant=False)
+            for part, part_mask in zip(queries, masks, strict=True)
+        ],
+        dim=-2,
+    )
 
 
 def _pool(query: Tensor, key: Tensor, value: Tensor, score: AttentionScore, mask: Tensor | None) -> Tensor:
@@ -130,8 +137,10 @@ class MultiHeadAttentionPooling(BaseModule):
         Returns:
             (B, Q, C).
         """
-        heads = (self._split(proj(x)) for proj, x in
-                 ((self.query_proj, query), (self.key_proj, key), (self.value_proj, value)))
+        heads = (
+            self._split(proj(x))
+            for proj, x in ((self.query_proj, query), (self.key_proj, key), (self.value_proj, value))
+        )
         pooled = attention_pooling(*heads, self.score, mask)  # BxheadsxQxC/heads
         return self.output_proj(pooled.transpose(1, 2).flatten(2))
 

@@ -1,4 +1,5 @@
 """The detection decoder: object queries attend to each other, then to the BEV, and refine their reference points."""
+
 import torch
 from mmcv.cnn.bricks.transformer import FFN
 from mmdet3d.registry import MODELS
@@ -20,8 +21,9 @@ class DetectionTransformerDecoderLayer(BaseModule):
         dropout: after each attention and inside the FFN.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, num_points: int = 4,
-                 dropout: float = 0.1) -> None:
+    def __init__(
+        self, embed_dims: int, num_heads: int, feedforward_channels: int, num_points: int = 4, dropout: float = 0.1
+    ) -> None:
         super().__init__()
         self.self_attention = nn.MultiheadAttention(embed_dims, num_heads, dropout=dropout, batch_first=True)
         self.cross_attention = DeformableAttentionCore(embed_dims, num_heads, num_levels=1, num_points=num_points)
@@ -30,8 +32,9 @@ class DetectionTransformerDecoderLayer(BaseModule):
         self.ffn = FFN(embed_dims, feedforward_channels, ffn_drop=dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
 
-    def forward(self, query: Tensor, query_pos: Tensor, bev_embed: Tensor, reference_points: Tensor,
-                bev_shape: Tensor) -> Tensor:
+    def forward(
+        self, query: Tensor, query_pos: Tensor, bev_embed: Tensor, reference_points: Tensor, bev_shape: Tensor
+    ) -> Tensor:
         """One layer.
 
         Args:
@@ -49,8 +52,13 @@ class DetectionTransformerDecoderLayer(BaseModule):
         query = self.norms[0](query + self.dropout(attended))
 
         offsets, weights = (x.squeeze(3) for x in self.cross_attention.predict_sampling(query + query_pos))
-        sampled = self.cross_attention.sample(self.cross_attention.project_value(bev_embed), bev_shape,
-                                              reference_points[:, :, None, None, None, :], offsets, weights)
+        sampled = self.cross_attention.sample(
+            self.cross_attention.project_value(bev_embed),
+            bev_shape,
+            reference_points[:, :, None, None, None, :],
+            offsets,
+            weights,
+        )
         query = self.norms[1](query + self.dropout(self.output_proj(sampled)))
         return self.norms[2](self.ffn(query))
 
@@ -63,17 +71,32 @@ class DetectionTransformerDecoder(BaseModule):
         num_layers: number of layers.
     """
 
-    def __init__(self, num_layers: int, embed_dims: int, num_heads: int, feedforward_channels: int,
-                 num_points: int = 4, dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        num_points: int = 4,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__()
         self.embed_dims = embed_dims
         self.num_layers = num_layers
         self.layers = ModuleList(
             DetectionTransformerDecoderLayer(embed_dims, num_heads, feedforward_channels, num_points, dropout)
-            for _ in range(num_layers))
+            for _ in range(num_layers)
+        )
 
-    def forward(self, query: Tensor, query_pos: Tensor, bev_embed: Tensor, reference_points: Tensor,
-                bev_hw: tuple[int, int], reg_branches: nn.ModuleList | None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        bev_embed: Tensor,
+        reference_points: Tensor,
+        bev_hw: tuple[int, int],
+        reg_branches: nn.ModuleList | None,
+    ) -> tuple[Tensor, Tensor]:
         """Decode object queries.
 
         Args:

@@ -1,4 +1,5 @@
 """The one deformable attention that TSA, SCA and the decoder share."""
+
 import math
 
 import torch
@@ -29,8 +30,16 @@ class DeformableAttentionCore(nn.Module):
         ValueError: if ``embed_dims`` is not divisible by ``num_heads``.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_points: int, num_slots: int = 1,
-                 query_dims: int | None = None, learned_offsets: bool = True) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        num_levels: int,
+        num_points: int,
+        num_slots: int = 1,
+        query_dims: int | None = None,
+        learned_offsets: bool = True,
+    ) -> None:
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
@@ -82,8 +91,9 @@ class DeformableAttentionCore(nn.Module):
         return self.value_proj(value).unflatten(-1, (self.num_heads, -1))
 
     @staticmethod
-    def sample(value: Tensor, spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor,
-               weights: Tensor) -> Tensor:
+    def sample(
+        value: Tensor, spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor, weights: Tensor
+    ) -> Tensor:
         """Sample one slot around its reference points.
 
         Args:
@@ -100,8 +110,14 @@ class DeformableAttentionCore(nn.Module):
         return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
 
     @staticmethod
-    def sample_ragged(value: Tensor, spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor,
-                      weights: Tensor, lengths: Tensor) -> Tensor:
+    def sample_ragged(
+        value: Tensor,
+        spatial_shapes: Tensor,
+        reference_points: Tensor,
+        offsets: Tensor,
+        weights: Tensor,
+        lengths: Tensor,
+    ) -> Tensor:
         """The same where every map has a list of queries of its own length; the lists one after another.
 
         Args:

@@ -1,4 +1,5 @@
 """The BEV encoder: layers of TSA, SCA and a feed-forward network, each followed by a norm."""
+
 import torch
 from mmcv.cnn.bricks.transformer import FFN
 from mmdet3d.registry import MODELS
@@ -27,20 +28,46 @@ class BEVFormerEncoderLayer(BaseModule):
         offsets_see_history: of TSA.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, num_levels: int,
-                 spatial_cross_attention: dict, tsa_num_points: int = 4, num_points_in_pillar: int = 4,
-                 dropout: float = 0.1, offsets_see_history: bool = True) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        num_levels: int,
+        spatial_cross_attention: dict,
+        tsa_num_points: int = 4,
+        num_points_in_pillar: int = 4,
+        dropout: float = 0.1,
+        offsets_see_history: bool = True,
+    ) -> None:
         super().__init__()
-        self.temporal_self_attention = TemporalSelfAttention(embed_dims, num_heads, tsa_num_points, dropout,
-                                                             offsets_see_history)
-        self.spatial_cross_attention = MODELS.build({
-            **spatial_cross_attention, 'embed_dims': embed_dims, 'num_heads': num_heads, 'num_levels': num_levels,
-            'num_heights': num_points_in_pillar, 'dropout': dropout})
+        self.temporal_self_attention = TemporalSelfAttention(
+            embed_dims, num_heads, tsa_num_points, dropout, offsets_see_history
+        )
+        self.spatial_cross_attention = MODELS.build(
+            {
+                **spatial_cross_attention,
+                'embed_dims': embed_dims,
+                'num_heads': num_heads,
+                'num_levels': num_levels,
+                'num_heights': num_points_in_pillar,
+                'dropout': dropout,
+            }
+        )
         self.ffn = FFN(embed_dims, feedforward_channels, ffn_drop=dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
 
-    def forward(self, query: Tensor, query_pos: Tensor, tsa_values: Tensor, tsa_reference_points: Tensor,
-                bev_shape: Tensor, features: Tensor, spatial_shapes: Tensor, hits: PillarHits) -> Tensor:
+    def forward(
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        tsa_values: Tensor,
+        tsa_reference_points: Tensor,
+        bev_shape: Tensor,
+        features: Tensor,
+        spatial_shapes: Tensor,
+        hits: PillarHits,
+    ) -> Tensor:
         """One layer, (B, Q, C) to (B, Q, C); arguments as in the two attentions."""
         query = self.temporal_self_attention(query, query_pos, tsa_values, tsa_reference_points, bev_shape)
         query = self.norms[0](query)
@@ -56,20 +83,49 @@ class BEVFormerEncoder(BaseModule):
         num_layers: number of layers.
     """
 
-    def __init__(self, num_layers: int, embed_dims: int, num_heads: int, feedforward_channels: int, num_levels: int,
-                 spatial_cross_attention: dict, tsa_num_points: int = 4, num_points_in_pillar: int = 4,
-                 dropout: float = 0.1, offsets_see_history: bool = True) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        num_levels: int,
+        spatial_cross_attention: dict,
+        tsa_num_points: int = 4,
+        num_points_in_pillar: int = 4,
+        dropout: float = 0.1,
+        offsets_see_history: bool = True,
+    ) -> None:
         super().__init__()
         self.embed_dims = embed_dims
         self.num_levels = num_levels
         self.num_points_in_pillar = num_points_in_pillar
         self.layers = ModuleList(
-            BEVFormerEncoderLayer(embed_dims, num_heads, feedforward_channels, num_levels, spatial_cross_attention,
-                                  tsa_num_points, num_points_in_pillar, dropout, offsets_see_history)
-            for _ in range(num_layers))
+            BEVFormerEncoderLayer(
+                embed_dims,
+                num_heads,
+                feedforward_channels,
+                num_levels,
+                spatial_cross_attention,
+                tsa_num_points,
+                num_points_in_pillar,
+                dropout,
+                offsets_see_history,
+            )
+            for _ in range(num_layers)
+        )
 
-    def forward(self, bev_query: Tensor, bev_pos: Tensor, features: list[Tensor], hits: PillarHits,
-                prev_bev: Tensor | None, has_history: Tensor, shift: Tensor, grid: BEVGrid) -> Tensor:
+    def forward(
+        self,
+        bev_query: Tensor,
+        bev_pos: Tensor,
+        features: list[Tensor],
+        hits: PillarHits,
+        prev_bev: Tensor | None,
+        has_history: Tensor,
+        shift: Tensor,
+        grid: BEVGrid,
+    ) -> Tensor:
         """Encode one frame.
 
         Args:
@@ -115,8 +171,9 @@ class BEVFormerEncoder(BaseModule):
             return with_history
         return torch.where(has_history.view(-1, 1, 1, 1).to(query.device), with_history, values)
 
-    def _check_shapes(self, bev_query: Tensor, features: list[Tensor], hits: PillarHits, prev_bev: Tensor | None,
-                      grid: BEVGrid) -> None:
+    def _check_shapes(
+        self, bev_query: Tensor, features: list[Tensor], hits: PillarHits, prev_bev: Tensor | None, grid: BEVGrid
+    ) -> None:
         """Refuse what would fail deep inside, or pair a camera with another camera's calibration."""
         if len(features) != self.num_levels:
             raise ValueError(f'the encoder was built for {self.num_levels} feature levels, got {len(features)}')
@@ -126,5 +183,7 @@ class BEVFormerEncoder(BaseModule):
             raise ValueError(f'prev_bev has shape {tuple(prev_bev.shape)}, the BEV queries {tuple(bev_query.shape)}')
         expected = (*features[0].shape[:2], grid.num_queries, self.num_points_in_pillar)
         if hits.sizes != expected:
-            raise ValueError(f'the hits are of {hits.sizes} samples, cameras, queries, heights; features, grid and '
-                             f'encoder are of {expected}')
+            raise ValueError(
+                f'the hits are of {hits.sizes} samples, cameras, queries, heights; features, grid and '
+                f'encoder are of {expected}'
+            )

@@ -1,4 +1,5 @@
 """Where things lie is computed in float32, whatever the precision around it."""
+
 import torch
 from torch import Tensor, nn
 

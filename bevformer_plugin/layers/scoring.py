@@ -1,4 +1,5 @@
 """Scoring functions: how well a query fits a key (Vaswani et al. 2017, Bahdanau et al. 2015, Luong et al. 2015)."""
+
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
@@ -54,9 +55,11 @@ class ScaledDotProduct(InnerProductScore):
     def __init__(self, num_heads: int, query_dims: int, key_dims: int) -> None:
         super().__init__(num_heads, query_dims, key_dims)
         if query_dims != key_dims:
-            raise ValueError(f'a dot product needs queries and keys of one width, not {query_dims} and {key_dims}: '
-                             'make them alike or use BilinearScore')
-        self.scale = query_dims ** -0.5
+            raise ValueError(
+                f'a dot product needs queries and keys of one width, not {query_dims} and {key_dims}: '
+                'make them alike or use BilinearScore'
+            )
+        self.scale = query_dims**-0.5
 
     def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Nothing to do."""
@@ -93,9 +96,12 @@ class AdditiveScore(AttentionScore):
         self.query_weight = nn.Parameter(torch.empty(num_heads, query_dims, self.hidden_dims))
         self.key_weight = nn.Parameter(torch.empty(num_heads, key_dims, self.hidden_dims))
         self.vector = nn.Parameter(torch.empty(num_heads, self.hidden_dims))
-        for parameter, fan_in in ((self.query_weight, query_dims), (self.key_weight, key_dims),
-                                  (self.vector, self.hidden_dims)):
-            nn.init.normal_(parameter, std=fan_in ** -0.5)
+        for parameter, fan_in in (
+            (self.query_weight, query_dims),
+            (self.key_weight, key_dims),
+            (self.vector, self.hidden_dims),
+        ):
+            nn.init.normal_(parameter, std=fan_in**-0.5)
 
     def prepare(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """W_q q and W_k k, (..., heads, Q or K, hidden)."""

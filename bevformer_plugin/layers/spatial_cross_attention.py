@@ -3,6 +3,7 @@
 Three forms, which the paper's table 5 compares: around the pillar's projected points (deformable, the paper's own), at
 these points only, and globally at every feature of every camera.
 """
+
 from dataclasses import dataclass
 
 import torch
@@ -62,7 +63,8 @@ class PillarHits:
             lengths=hit.sum(-1).flatten(),
             num_cameras_seeing=num_cameras.clamp(min=1).unsqueeze(-1).to(reference_points_cam.dtype),
             by_query=query_index.argsort(stable=True),
-            first_of_query=num_cameras.flatten().cumsum(0) - num_cameras.flatten())
+            first_of_query=num_cameras.flatten().cumsum(0) - num_cameras.flatten(),
+        )
 
     def mean_over_cameras(self, seen: Tensor) -> Tensor:
         """(K, C) of every hit to (B, Q, C), the mean over the cameras that see a query; zeros where none does."""
@@ -95,14 +97,22 @@ class SpatialCrossAttention(BaseModule):
 
     learned_offsets = True
 
-    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_points: int = 8, num_heights: int = 4,
-                 dropout: float = 0.1) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        num_levels: int,
+        num_points: int = 8,
+        num_heights: int = 4,
+        dropout: float = 0.1,
+    ) -> None:
         super().__init__()
         if num_points % num_heights:
             raise ValueError(f'num_points={num_points} is not a multiple of the {num_heights} heights of a pillar')
         self.num_heights = num_heights
-        self.deformable_attention = DeformableAttentionCore(embed_dims, num_heads, num_levels, num_points,
-                                                            learned_offsets=self.learned_offsets)
+        self.deformable_attention = DeformableAttentionCore(
+            embed_dims, num_heads, num_levels, num_points, learned_offsets=self.learned_offsets
+        )
         self.output_proj = nn.Linear(embed_dims, embed_dims)
         self.dropout = nn.Dropout(dropout)
 
@@ -140,8 +150,9 @@ class PointSpatialCrossAttention(SpatialCrossAttention):
 
     learned_offsets = False
 
-    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_heights: int = 4,
-                 dropout: float = 0.1) -> None:
+    def __init__(
+        self, embed_dims: int, num_heads: int, num_levels: int, num_heights: int = 4, dropout: float = 0.1
+    ) -> None:
         super().__init__(embed_dims, num_heads, num_levels, num_heights, num_heights, dropout)
 
 
@@ -161,11 +172,20 @@ class GlobalSpatialCrossAttention(BaseModule):
         score_dims: see :class:`MultiHeadAttentionPooling`.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_heights: int = 4, dropout: float = 0.1,
-                 score: dict | None = None, score_dims: int | None = None) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        num_levels: int,
+        num_heights: int = 4,
+        dropout: float = 0.1,
+        score: dict | None = None,
+        score_dims: int | None = None,
+    ) -> None:
         super().__init__()
-        self.pooling = MultiHeadAttentionPooling(embed_dims, num_heads, score or dict(type='ScaledDotProduct'),
-                                                 score_dims)
+        self.pooling = MultiHeadAttentionPooling(
+            embed_dims, num_heads, score or dict(type='ScaledDotProduct'), score_dims
+        )
         self.positional_encoding = SinePositionalEncoding(embed_dims // 2, normalize=True)
         self.dropout = nn.Dropout(dropout)
 
@@ -177,6 +197,8 @@ class GlobalSpatialCrossAttention(BaseModule):
 
     def _positions(self, spatial_shapes: Tensor, features: Tensor) -> Tensor:
         """(S, C) positions in each level's map, as far as the map reaches."""
-        positions = [self.positional_encoding(features.new_zeros(1, *shape))[0].flatten(1).T  # hwxC
-                     for shape in spatial_shapes.tolist()]
+        positions = [
+            self.positional_encoding(features.new_zeros(1, *shape))[0].flatten(1).T  # hwxC
+            for shape in spatial_shapes.tolist()
+        ]
         return torch.cat(positions).to(features.dtype)

@@ -1,4 +1,5 @@
 """Temporal self-attention (TSA): the BEV queries look at the previous BEV and at themselves."""
+
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
@@ -24,17 +25,30 @@ class TemporalSelfAttention(BaseModule):
             paper's ablation.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, num_points: int = 4, dropout: float = 0.1,
-                 offsets_see_history: bool = True) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        num_points: int = 4,
+        dropout: float = 0.1,
+        offsets_see_history: bool = True,
+    ) -> None:
         super().__init__()
         self.offsets_see_history = offsets_see_history
-        self.attention = DeformableAttentionCore(embed_dims, num_heads, num_levels=1, num_points=num_points,
-                                                 num_slots=SLOTS, query_dims=(1 + offsets_see_history) * embed_dims)
+        self.attention = DeformableAttentionCore(
+            embed_dims,
+            num_heads,
+            num_levels=1,
+            num_points=num_points,
+            num_slots=SLOTS,
+            query_dims=(1 + offsets_see_history) * embed_dims,
+        )
         self.output_proj = nn.Linear(embed_dims, embed_dims)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, query: Tensor, query_pos: Tensor, values: Tensor, reference_points: Tensor,
-                spatial_shapes: Tensor) -> Tensor:
+    def forward(
+        self, query: Tensor, query_pos: Tensor, values: Tensor, reference_points: Tensor, spatial_shapes: Tensor
+    ) -> Tensor:
         """Attend to the previous and the current BEV.
 
         Args:
@@ -54,6 +68,10 @@ class TemporalSelfAttention(BaseModule):
         # The slots are sampled as two levels, whose sum comes out; each has weights that sum to one.
         projected = self.attention.project_value(values).flatten(1, 2)  # B x 2Q x heads x C/heads
         output = self.attention.sample(
-            projected, spatial_shapes.expand(SLOTS, -1), reference_points.transpose(1, 2)[:, :, None, :, None],
-            offsets.squeeze(4), weights.squeeze(4) / SLOTS)  # BxQxC
+            projected,
+            spatial_shapes.expand(SLOTS, -1),
+            reference_points.transpose(1, 2)[:, :, None, :, None],
+            offsets.squeeze(4),
+            weights.squeeze(4) / SLOTS,
+        )  # BxQxC
         return query + self.dropout(self.output_proj(output))

@@ -1,4 +1,5 @@
 """Detector, head, transformer, matching, losses, box coder, GridMask and data preprocessor."""
+
 from .bev_history import BEVHistory
 from .bev_proposals import BEVProposals
 from .bevformer import BEVFormer
@@ -15,7 +16,19 @@ from .perspective_supervision import PerspectiveSupervision
 from .transformer import BEVFormerTransformer
 
 __all__ = [
-    'BEVFormer', 'BEVFormerDataPreprocessor', 'BEVFormerHead', 'BEVFormerTransformer', 'BEVHistory', 'BEVProposals',
-    'EgoAlignment', 'GridMask', 'HungarianAssigner3D', 'NMSFreeCoder', 'PerspectiveSupervision', 'SetCriterion3D',
-    'computes_in_bfloat16', 'keep_freed_memory', 'optimize_for_inference',
+    'BEVFormer',
+    'BEVFormerDataPreprocessor',
+    'BEVFormerHead',
+    'BEVFormerTransformer',
+    'BEVHistory',
+    'BEVProposals',
+    'EgoAlignment',
+    'GridMask',
+    'HungarianAssigner3D',
+    'NMSFreeCoder',
+    'PerspectiveSupervision',
+    'SetCriterion3D',
+    'computes_in_bfloat16',
+    'keep_freed_memory',
+    'optimize_for_inference',
 ]

@@ -1,4 +1,5 @@
 """Activations that are computed again in the backward pass instead of being kept."""
+
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -33,8 +34,9 @@ def _contexts(stage: nn.Module) -> tuple[AbstractContextManager, AbstractContext
 @contextmanager
 def _statistics_stay(stage: nn.Module) -> Iterator[None]:
     """Keep batch normalisation from counting one batch twice."""
-    counting = [(norm, norm.momentum, norm.num_batches_tracked) for norm in stage.modules()
-                if isinstance(norm, _NormBase)]
+    counting = [
+        (norm, norm.momentum, norm.num_batches_tracked) for norm in stage.modules() if isinstance(norm, _NormBase)
+    ]
     for norm, _, _ in counting:
         norm.momentum, norm.num_batches_tracked = 0.0, None
     try:

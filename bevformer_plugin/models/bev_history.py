@@ -1,4 +1,5 @@
 """What one frame leaves behind for the next: the BEV and where the vehicle was."""
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,5 +42,5 @@ def absolute_can_bus(meta: dict) -> Tensor:
     """
     can_bus = torch.tensor(np.asarray(meta['can_bus']), dtype=torch.float64)
     if can_bus.shape != (18,):
-        raise ValueError(f"frame {meta.get('sample_idx')}: a CAN-bus vector has 18 values, got {tuple(can_bus.shape)}")
+        raise ValueError(f'frame {meta.get("sample_idx")}: a CAN-bus vector has 18 values, got {tuple(can_bus.shape)}')
     return can_bus

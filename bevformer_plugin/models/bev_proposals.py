@@ -1,4 +1,5 @@
 """Object queries that start where the BEV itself shows objects, instead of at learned places."""
+
 from dataclasses import dataclass
 
 import torch
@@ -60,8 +61,16 @@ class BEVProposals(BaseModule):
         ValueError: if the grid has fewer cells than queries.
     """
 
-    def __init__(self, embed_dims: int, num_classes: int, grid: BEVGrid, num_query: int, loss_heatmap: dict,
-                 loss_bbox: dict, code_weights: list[float]) -> None:
+    def __init__(
+        self,
+        embed_dims: int,
+        num_classes: int,
+        grid: BEVGrid,
+        num_query: int,
+        loss_heatmap: dict,
+        loss_bbox: dict,
+        code_weights: list[float],
+    ) -> None:
         super().__init__()
         if num_query > grid.num_queries:
             raise ValueError(f'num_query={num_query} is more than the cells of a {grid.bev_h} x {grid.bev_w} BEV grid')
@@ -116,11 +125,13 @@ class BEVProposals(BaseModule):
         boxes[..., [0, 1, 4]] = 0  # the reference points hold the centre
         return ObjectQueries(
             content=self.content(_gather(bev_embed, cell)) + self.class_embedding(label),
-            position=self.position(reference_points.to(bev_embed.dtype)), reference_points=reference_points,
-            logits=_gather(logits.flatten(2).transpose(1, 2), cell), boxes=boxes)
+            position=self.position(reference_points.to(bev_embed.dtype)),
+            reference_points=reference_points,
+            logits=_gather(logits.flatten(2).transpose(1, 2), cell),
+            boxes=boxes,
+        )
 
-    def loss(self, proposals: dict[str, Tensor], gt_labels: list[Tensor],
-             gt_boxes: list[Tensor]) -> dict[str, Tensor]:
+    def loss(self, proposals: dict[str, Tensor], gt_labels: list[Tensor], gt_boxes: list[Tensor]) -> dict[str, Tensor]:
         """Penalty-reduced focal loss on the heatmap, L1 on the boxes of the cells that hold a centre.
 
         Args:
@@ -138,8 +149,10 @@ class BEVProposals(BaseModule):
             self._draw(target[sample], box_target[sample], weight[sample], labels, truth)
         num_centers = reduce_mean((weight[..., 0] > 0).sum().float()).clamp(min=1).item()
         heat = heatmap.sigmoid().clamp(1e-4, 1 - 1e-4)
-        return {'proposal.loss_heatmap': self.loss_heatmap(heat, target, avg_factor=num_centers),
-                'proposal.loss_bbox': self.loss_bbox(boxes, box_target, weight, avg_factor=num_centers)}
+        return {
+            'proposal.loss_heatmap': self.loss_heatmap(heat, target, avg_factor=num_centers),
+            'proposal.loss_bbox': self.loss_bbox(boxes, box_target, weight, avg_factor=num_centers),
+        }
 
     def _draw(self, heatmap: Tensor, box_target: Tensor, weight: Tensor, labels: Tensor, truth: Tensor) -> None:
         """Write one sample's targets: a Gaussian per object on the heatmap, its box in the centre's cell."""

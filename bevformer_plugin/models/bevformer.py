@@ -1,4 +1,5 @@
 """The detector: camera images in, 3-D boxes out, one frame after another."""
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -47,15 +48,31 @@ class BEVFormer(Base3DDetector):
             are not usable, there is no such attention_backend, or activation_checkpointing names another part.
     """
 
-    def __init__(self, img_backbone: dict, img_neck: dict, pts_bbox_head: dict, bev_grid: tuple[int, int],
-                 point_cloud_range: tuple[float, ...], num_cameras: int, data_preprocessor: dict | None = None,
-                 grid_mask: dict | None = None, ego_motion: dict | None = None, use_history: bool = True,
-                 max_time_gap: float = 2.0, perspective_supervision: dict | None = None,
-                 attention_backend: str | None = None, activation_checkpointing: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        img_backbone: dict,
+        img_neck: dict,
+        pts_bbox_head: dict,
+        bev_grid: tuple[int, int],
+        point_cloud_range: tuple[float, ...],
+        num_cameras: int,
+        data_preprocessor: dict | None = None,
+        grid_mask: dict | None = None,
+        ego_motion: dict | None = None,
+        use_history: bool = True,
+        max_time_gap: float = 2.0,
+        perspective_supervision: dict | None = None,
+        attention_backend: str | None = None,
+        activation_checkpointing: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         configure_attention_backend(attention_backend)
-        handed_down = {'grid': BEVGrid(*bev_grid, tuple(point_cloud_range)), 'num_cameras': num_cameras,
-                       'num_levels': img_neck['num_outs'], 'ego_motion': ego_motion}
+        handed_down = {
+            'grid': BEVGrid(*bev_grid, tuple(point_cloud_range)),
+            'num_cameras': num_cameras,
+            'num_levels': img_neck['num_outs'],
+            'ego_motion': ego_motion,
+        }
         repeated = sorted(set(handed_down) & set(pts_bbox_head))
         if repeated:
             raise ValueError(f'pts_bbox_head sets {repeated}; set them on the detector only')
@@ -66,11 +83,21 @@ class BEVFormer(Base3DDetector):
         self.img_neck = MODELS.build(img_neck)
         self.pts_bbox_head = MODELS.build({**pts_bbox_head, **handed_down})
         if img_neck['out_channels'] != self.pts_bbox_head.embed_dims:
-            raise ValueError(f"img_neck.out_channels={img_neck['out_channels']} differs from "
-                             f'pts_bbox_head.embed_dims={self.pts_bbox_head.embed_dims}')
-        self.perspective_supervision = None if perspective_supervision is None else MODELS.build({
-            **perspective_supervision, 'embed_dims': self.pts_bbox_head.embed_dims,
-            'num_classes': self.pts_bbox_head.num_classes})
+            raise ValueError(
+                f'img_neck.out_channels={img_neck["out_channels"]} differs from '
+                f'pts_bbox_head.embed_dims={self.pts_bbox_head.embed_dims}'
+            )
+        self.perspective_supervision = (
+            None
+            if perspective_supervision is None
+            else MODELS.build(
+                {
+                    **perspective_supervision,
+                    'embed_dims': self.pts_bbox_head.embed_dims,
+                    'num_classes': self.pts_bbox_head.num_classes,
+                }
+            )
+        )
         self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
         self.streams: dict[str, BEVHistory] = {}
         stages = self.stages()
@@ -82,8 +109,10 @@ class BEVFormer(Base3DDetector):
 
     def stages(self) -> dict[str, list[nn.Module]]:
         """What runs one after the other: the backbone's stages, the encoder's layers."""
-        return {'img_backbone': [stage for stage in self.img_backbone.children() if isinstance(stage, nn.Sequential)],
-                'encoder': list(self.pts_bbox_head.transformer.encoder.layers)}
+        return {
+            'img_backbone': [stage for stage in self.img_backbone.children() if isinstance(stage, nn.Sequential)],
+            'encoder': list(self.pts_bbox_head.transformer.encoder.layers),
+        }
 
     def train(self, mode: bool = True) -> 'BEVFormer':
         """Switch mode and forget all streams: weights are about to change, or have."""
@@ -112,8 +141,9 @@ class BEVFormer(Base3DDetector):
             raise ValueError(f'img_backbone gives stages with {given} channels, img_neck.in_channels is {expected}')
         return self.img_neck(stages)
 
-    def encode_frame(self, features: list[Tensor], image_hw: tuple[int, int], metas: list[dict],
-                     histories: list[BEVHistory | None]) -> Tensor:
+    def encode_frame(
+        self, features: list[Tensor], image_hw: tuple[int, int], metas: list[dict], histories: list[BEVHistory | None]
+    ) -> Tensor:
         """Build the BEV of one frame per sample.
 
         Args:
@@ -132,14 +162,18 @@ class BEVFormer(Base3DDetector):
         calibrated = [(len(meta['lidar2img']), 'lidar2img') for meta in metas]
         for given, what in [(features[0].shape[1], 'images'), *calibrated]:
             if given != self.num_cameras:
-                raise ValueError(f'the model was built for num_cameras={self.num_cameras}, '
-                                 f'got {what} of {given} cameras')
-        counting = [history if self.use_history and history is not None and history.leads_to(meta, self.max_time_gap)
-                    else None for history, meta in zip(histories, metas, strict=True)]
+                raise ValueError(
+                    f'the model was built for num_cameras={self.num_cameras}, got {what} of {given} cameras'
+                )
+        counting = [
+            history if self.use_history and history is not None and history.leads_to(meta, self.max_time_gap) else None
+            for history, meta in zip(histories, metas, strict=True)
+        ]
         return self.pts_bbox_head.encode(features, image_hw, metas, counting)
 
-    def stream_step(self, imgs: Tensor, metas: list[dict],
-                    histories: list[BEVHistory | None]) -> tuple[dict[str, Tensor], list[BEVHistory]]:
+    def stream_step(
+        self, imgs: Tensor, metas: list[dict], histories: list[BEVHistory | None]
+    ) -> tuple[dict[str, Tensor], list[BEVHistory]]:
         """One frame per sample.
 
         Args:
@@ -168,9 +202,15 @@ class BEVFormer(Base3DDetector):
         if self.perspective_supervision is not None:
             finest = outputs['features'][0]
             lidar2img = torch.stack([torch.as_tensor(sample.metainfo['lidar2img']) for sample in batch_data_samples])
-            losses.update(self.perspective_supervision.loss(
-                finest, lidar2img.to(finest.device, torch.float32), tuple(batch_inputs_dict['imgs'].shape[-2:]),
-                [boxes.bboxes_3d for boxes in instances], [boxes.labels_3d for boxes in instances]))
+            losses.update(
+                self.perspective_supervision.loss(
+                    finest,
+                    lidar2img.to(finest.device, torch.float32),
+                    tuple(batch_inputs_dict['imgs'].shape[-2:]),
+                    [boxes.bboxes_3d for boxes in instances],
+                    [boxes.labels_3d for boxes in instances],
+                )
+            )
         return losses
 
     def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
@@ -186,11 +226,15 @@ class BEVFormer(Base3DDetector):
         metas = [sample.metainfo for sample in batch_data_samples]
         scenes = [meta['scene_token'] for meta in metas]
         if imgs.shape[1] != 1:
-            raise ValueError(f'predict streams frame by frame but got queues of {imgs.shape[1]} frames; build the '
-                             'dataset with test_mode=True')
+            raise ValueError(
+                f'predict streams frame by frame but got queues of {imgs.shape[1]} frames; build the '
+                'dataset with test_mode=True'
+            )
         if len(set(scenes)) != len(scenes):
-            raise ValueError(f'a batch holds two frames of one scene ({scenes}); the later one needs the BEV of the '
-                             'earlier: use batch_size=1 or a sampler that steps through different scenes')
+            raise ValueError(
+                f'a batch holds two frames of one scene ({scenes}); the later one needs the BEV of the '
+                'earlier: use batch_size=1 or a sampler that steps through different scenes'
+            )
         outputs, states = self.stream_step(imgs[:, 0], metas, [self.streams.get(scene) for scene in scenes])
         self.streams = dict(zip(scenes, states, strict=True))
         return self.add_pred_to_datasample(batch_data_samples, self.pts_bbox_head.predict(outputs))

@@ -1,4 +1,5 @@
 """The head: learned queries, the transformer around them, class and box branches."""
+
 import math
 
 import torch
@@ -41,10 +42,21 @@ class BEVFormerHead(BaseModule):
         ValueError: if there are no queries.
     """
 
-    def __init__(self, num_classes: int, transformer: dict, criterion: dict, box_coder: dict, grid: BEVGrid,
-                 num_cameras: int, num_levels: int, ego_motion: dict | None = None, embed_dims: int = 256,
-                 num_query: int = 900, proposals: dict | None = None,
-                 bev_embedding_std: float = 1.0) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        transformer: dict,
+        criterion: dict,
+        box_coder: dict,
+        grid: BEVGrid,
+        num_cameras: int,
+        num_levels: int,
+        ego_motion: dict | None = None,
+        embed_dims: int = 256,
+        num_query: int = 900,
+        proposals: dict | None = None,
+        bev_embedding_std: float = 1.0,
+    ) -> None:
         super().__init__()
         if num_query < 1:
             raise ValueError(f'num_query is at least 1, got {num_query}')
@@ -52,9 +64,16 @@ class BEVFormerHead(BaseModule):
         self.embed_dims = embed_dims
         self.num_query = num_query
         self.grid = grid
-        self.transformer = MODELS.build({**transformer, 'num_cameras': num_cameras, 'num_levels': num_levels,
-                                         'embed_dims': embed_dims, 'ego_motion': ego_motion,
-                                         'learned_reference_points': proposals is None})
+        self.transformer = MODELS.build(
+            {
+                **transformer,
+                'num_cameras': num_cameras,
+                'num_levels': num_levels,
+                'embed_dims': embed_dims,
+                'ego_motion': ego_motion,
+                'learned_reference_points': proposals is None,
+            }
+        )
         self.criterion = MODELS.build(criterion)
         self.box_coder = TASK_UTILS.build(box_coder)
         self.positional_encoding = LearnedPositionalEncoding(embed_dims // 2, grid.bev_h, grid.bev_w)
@@ -64,8 +83,15 @@ class BEVFormerHead(BaseModule):
             self.proposals = None
             self.query_embedding = nn.Embedding(num_query, 2 * embed_dims)
         else:
-            self.proposals = MODELS.build({**proposals, 'embed_dims': embed_dims, 'num_classes': num_classes,
-                                           'grid': grid, 'num_query': num_query})
+            self.proposals = MODELS.build(
+                {
+                    **proposals,
+                    'embed_dims': embed_dims,
+                    'num_classes': num_classes,
+                    'grid': grid,
+                    'num_query': num_query,
+                }
+            )
         num_layers = self.transformer.decoder.num_layers
         self.cls_branches = nn.ModuleList(self._cls_branch() for _ in range(num_layers))
         self.reg_branches = nn.ModuleList(self._reg_branch() for _ in range(num_layers))
@@ -76,18 +102,31 @@ class BEVFormerHead(BaseModule):
 
     def _cls_branch(self) -> nn.Sequential:
         width = self.embed_dims
-        branch = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width),
-                               nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, self.num_classes))
+        branch = nn.Sequential(
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+            nn.ReLU(),
+            nn.Linear(width, self.num_classes),
+        )
         nn.init.constant_(branch[-1].bias, -math.log((1 - FOCAL_PRIOR) / FOCAL_PRIOR))
         return branch
 
     def _reg_branch(self) -> nn.Sequential:
         width = self.embed_dims
-        return nn.Sequential(Float32Linear(width, width), nn.ReLU(), Float32Linear(width, width), nn.ReLU(),
-                             Float32Linear(width, BOX_CODE_SIZE))
+        return nn.Sequential(
+            Float32Linear(width, width),
+            nn.ReLU(),
+            Float32Linear(width, width),
+            nn.ReLU(),
+            Float32Linear(width, BOX_CODE_SIZE),
+        )
 
-    def encode(self, features: list[Tensor], image_hw: tuple[int, int], metas: list[dict],
-               histories: list[BEVHistory | None]) -> Tensor:
+    def encode(
+        self, features: list[Tensor], image_hw: tuple[int, int], metas: list[dict], histories: list[BEVHistory | None]
+    ) -> Tensor:
         """Build the BEV of one frame of every sample.
 
         Args:
@@ -101,9 +140,12 @@ class BEVFormerHead(BaseModule):
         """
         device = self.bev_embedding.weight.device
         lidar2img = torch.stack([torch.as_tensor(meta['lidar2img'], dtype=torch.float32) for meta in metas]).to(device)
-        can_bus = torch.stack([
-            self.transformer.ego_alignment.relative(absolute_can_bus(meta), history and history.can_bus)
-            for meta, history in zip(metas, histories, strict=True)])
+        can_bus = torch.stack(
+            [
+                self.transformer.ego_alignment.relative(absolute_can_bus(meta), history and history.can_bus)
+                for meta, history in zip(metas, histories, strict=True)
+            ]
+        )
         has_history = torch.tensor([history is not None for history in histories])
         prev_bev = None
         if any(history is not None for history in histories):
@@ -112,8 +154,17 @@ class BEVFormerHead(BaseModule):
 
         empty_mask = torch.zeros(1, self.grid.bev_h, self.grid.bev_w, device=device)
         bev_pos = self.positional_encoding(empty_mask)[0].flatten(1).T  # 1xCxHxW -> QxC
-        return self.transformer.encode(features, self.bev_embedding.weight, bev_pos, lidar2img, image_hw, can_bus,
-                                       prev_bev, has_history, self.grid)
+        return self.transformer.encode(
+            features,
+            self.bev_embedding.weight,
+            bev_pos,
+            lidar2img,
+            image_hw,
+            can_bus,
+            prev_bev,
+            has_history,
+            self.grid,
+        )
 
     def decode(self, bev_embed: Tensor) -> dict[str, Tensor]:
         """Detect objects in a (B, Q, C) BEV.
@@ -132,8 +183,9 @@ class BEVFormerHead(BaseModule):
             start = self.proposals.queries(bev_embed, outputs['proposals'])
             query, query_pos, reference_points = start.content, start.position, start.reference_points
             first_logits, first_boxes = start.logits, start.boxes
-        states, references = self.transformer.decode(bev_embed, query, query_pos, reference_points, self.grid,
-                                                     self.reg_branches)
+        states, references = self.transformer.decode(
+            bev_embed, query, query_pos, reference_points, self.grid, self.reg_branches
+        )
         low, high = states.new_tensor(self.grid.point_cloud_range).split(3)
         scores, boxes = [], []
         for layer, (state, reference) in enumerate(zip(states, references[:-1], strict=True)):

@@ -1,4 +1,5 @@
 """From raw network output to boxes, without non-maximum suppression."""
+
 import torch
 from mmdet3d.registry import TASK_UTILS
 from torch import Tensor

@@ -1,4 +1,5 @@
 """Targets for dense heads: a Gaussian around every object's centre."""
+
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ def draw_centers(heatmaps: Tensor, index: Tensor, cells: Tensor, radius: Tensor)
     profiles = []
     for axis, size in ((0, width), (1, height)):
         distance = torch.arange(size, device=heatmaps.device) - cells[:, axis, None]  # nxsize
-        profile = torch.exp(-distance ** 2 / (2 * deviation[:, None] ** 2))
+        profile = torch.exp(-(distance**2) / (2 * deviation[:, None] ** 2))
         profiles.append(torch.where(distance.abs() <= radius[:, None], profile, 0.0))
     gaussians = profiles[1][:, :, None] * profiles[0][:, None, :]  # nxHxW
     heatmaps.scatter_reduce_(0, index[:, None, None].expand_as(gaussians), gaussians, 'amax')

@@ -1,4 +1,5 @@
 """Batches of frame queues: channel order, normalisation and padding, on the device."""
+
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import ImgDataPreprocessor
@@ -19,10 +20,12 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
         bgr_to_rgb: images arrive as BGR and the backbone expects RGB.
     """
 
-    def __init__(self, mean: list[float], std: list[float], pad_size_divisor: int = 32,
-                 bgr_to_rgb: bool = False) -> None:
-        super().__init__(mean=mean, std=std, pad_size_divisor=pad_size_divisor, bgr_to_rgb=bgr_to_rgb,
-                         non_blocking=True)
+    def __init__(
+        self, mean: list[float], std: list[float], pad_size_divisor: int = 32, bgr_to_rgb: bool = False
+    ) -> None:
+        super().__init__(
+            mean=mean, std=std, pad_size_divisor=pad_size_divisor, bgr_to_rgb=bgr_to_rgb, non_blocking=True
+        )
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Prepare a batch.
@@ -49,8 +52,10 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
         for queue, sample in zip(queues, data_samples or [], strict=data_samples is not None):
             history = sample.metainfo.get('history', [])
             if len(history) + 1 != len(queue):
-                raise ValueError(f'a queue of {len(queue)} frames came with metas of {len(history)} history frames '
-                                 'and the current one')
+                raise ValueError(
+                    f'a queue of {len(queue)} frames came with metas of {len(history)} history frames '
+                    'and the current one'
+                )
             sample.set_metainfo({'pad_shape': pad_shape, 'history': [{**m, 'pad_shape': pad_shape} for m in history]})
         return {'inputs': {'imgs': imgs}, 'data_samples': data_samples}
 
@@ -59,10 +64,11 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
         length = max(len(queue) for queue in queues)
         height, width = (
             -(-max(queue.shape[dim] for queue in queues) // self.pad_size_divisor) * self.pad_size_divisor
-            for dim in (-2, -1))
+            for dim in (-2, -1)
+        )
         imgs = torch.zeros(len(queues), length, queues[0].shape[1], 3, height, width, device=self.mean.device)
         for index, queue in enumerate(queues):
-            target = imgs[index, length - len(queue):, ..., :queue.shape[-2], :queue.shape[-1]]
+            target = imgs[index, length - len(queue) :, ..., : queue.shape[-2], : queue.shape[-1]]
             target.copy_(queue.flip(2) if self._channel_conversion else queue)
             if ranges is None:
                 target.sub_(self.mean).div_(self.std)

@@ -1,4 +1,5 @@
 """How the vehicle's motion between two frames enters the model."""
+
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,12 @@ QUATERNION = slice(3, 7)
 
 # The published weights were trained with these; the defaults below are right where they are not.
 PRESETS = {
-    'official_v1': {'wrap_heading': False, 'quaternion_repeats_w': True, 'rotate_center': (100.0, 100.0),
-                    'rotate_interpolation': 'nearest'},
+    'official_v1': {
+        'wrap_heading': False,
+        'quaternion_repeats_w': True,
+        'rotate_center': (100.0, 100.0),
+        'rotate_interpolation': 'nearest',
+    },
 }
 
 

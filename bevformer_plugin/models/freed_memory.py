@@ -1,4 +1,5 @@
 """What the C library does with the memory that large tensors leave; on CPUs alone, where it is the allocator."""
+
 import ctypes
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
@@ -13,4 +14,4 @@ def keep_freed_memory() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, 'mallopt'):
         libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2 ** 31 - 1)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

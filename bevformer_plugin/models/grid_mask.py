@@ -1,4 +1,5 @@
 """GridMask augmentation (Chen et al., arXiv 2001.04086)."""
+
 import torch
 from torch import Tensor, nn
 
@@ -26,8 +27,10 @@ class GridMask(nn.Module):
         if not self.training:
             return imgs
         height, width = imgs.shape[-2:]
-        masks = [self._keep(height, width) if torch.rand(()) < self.prob else torch.ones(height, width)
-                 for _ in range(len(imgs))]
+        masks = [
+            self._keep(height, width) if torch.rand(()) < self.prob else torch.ones(height, width)
+            for _ in range(len(imgs))
+        ]
         return imgs * torch.stack(masks).to(imgs)[:, None, None]
 
     def _keep(self, height: int, width: int) -> Tensor:

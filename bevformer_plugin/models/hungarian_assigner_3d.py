@@ -1,4 +1,5 @@
 """One-to-one matching of object queries and true boxes."""
+
 import torch
 from mmdet.models.task_modules import AssignResult
 from mmdet3d.registry import TASK_UTILS

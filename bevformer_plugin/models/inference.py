@@ -1,4 +1,5 @@
 """A detector for inference alone: the same weights, laid out and rounded for speed."""
+
 from collections.abc import Callable
 from functools import partial
 

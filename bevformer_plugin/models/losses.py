@@ -1,4 +1,5 @@
 """The training criterion: match, then score every decoder layer."""
+
 import torch
 from mmdet.utils import reduce_mean
 from mmdet3d.registry import MODELS, TASK_UTILS
@@ -32,8 +33,9 @@ class SetCriterion3D(nn.Module):
         self.loss_bbox = MODELS.build(loss_bbox)
         self.register_buffer('code_weights', torch.tensor(code_weights, dtype=torch.float32))
 
-    def forward(self, all_cls_scores: Tensor, all_bbox_preds: Tensor, gt_labels: list[Tensor],
-                gt_boxes: list[Tensor]) -> dict[str, Tensor]:
+    def forward(
+        self, all_cls_scores: Tensor, all_bbox_preds: Tensor, gt_labels: list[Tensor], gt_boxes: list[Tensor]
+    ) -> dict[str, Tensor]:
         """Losses of all decoder layers.
 
         Args:
@@ -59,14 +61,21 @@ class SetCriterion3D(nn.Module):
         losses, last = {}, len(all_cls_scores) - 1
         for layer, (cls_scores, bbox_preds) in enumerate(zip(all_cls_scores, all_bbox_preds, strict=True)):
             prefix = '' if layer == last else f'd{layer}.'
-            loss_cls, loss_bbox = self._layer_losses(cls_scores.float(), bbox_preds.float(), gt_labels, gt_boxes,
-                                                     avg_factor)
+            loss_cls, loss_bbox = self._layer_losses(
+                cls_scores.float(), bbox_preds.float(), gt_labels, gt_boxes, avg_factor
+            )
             losses[f'{prefix}loss_cls'], losses[f'{prefix}loss_bbox'] = loss_cls, loss_bbox
         _require_finite(**losses)
         return losses
 
-    def _layer_losses(self, cls_scores: Tensor, bbox_preds: Tensor, gt_labels: list[Tensor], gt_boxes: list[Tensor],
-                      avg_factor: float) -> tuple[Tensor, Tensor]:
+    def _layer_losses(
+        self,
+        cls_scores: Tensor,
+        bbox_preds: Tensor,
+        gt_labels: list[Tensor],
+        gt_boxes: list[Tensor],
+        avg_factor: float,
+    ) -> tuple[Tensor, Tensor]:
         """Classification and box loss of one decoder layer."""
         num_classes = cls_scores.shape[-1]
         one_hot = torch.zeros_like(cls_scores)
@@ -81,8 +90,9 @@ class SetCriterion3D(nn.Module):
             weights[sample, matched] = known * self.code_weights
         # One-hot targets take mmdet's PyTorch formulation on every device; indices would need a compiled op on GPU.
         loss_cls = self.loss_cls(cls_scores.flatten(0, 1), one_hot.flatten(0, 1), avg_factor=avg_factor)
-        loss_bbox = self.loss_bbox(bbox_preds.flatten(0, 1), targets.flatten(0, 1), weights.flatten(0, 1),
-                                   avg_factor=avg_factor)
+        loss_bbox = self.loss_bbox(
+            bbox_preds.flatten(0, 1), targets.flatten(0, 1), weights.flatten(0, 1), avg_factor=avg_factor
+        )
         return loss_cls, loss_bbox
 
 
@@ -90,8 +100,10 @@ def _require_finite(**tensors: Tensor) -> None:
     """Raise a FloatingPointError that names the tensors holding NaN or infinity."""
     bad = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if bad:
-        raise FloatingPointError(f"not finite: {', '.join(bad)}. Lower the learning rate, clip gradients, or train in "
-                                 'float32; nothing was set to zero in their place.')
+        raise FloatingPointError(
+            f'not finite: {", ".join(bad)}. Lower the learning rate, clip gradients, or train in '
+            'float32; nothing was set to zero in their place.'
+        )
 
 
 def _require_usable(index: int, labels: Tensor, boxes: Tensor, num_classes: int) -> None:
@@ -99,8 +111,12 @@ def _require_usable(index: int, labels: Tensor, boxes: Tensor, num_classes: int)
     if len(labels) != len(boxes):
         raise ValueError(f'sample {index} of the batch has {len(boxes)} true boxes but {len(labels)} labels')
     if not boxes[:, :7].isfinite().all() or not (boxes[:, 3:6] > 0).all():
-        raise ValueError(f'sample {index} of the batch has a true box with a size that is not positive or a value '
-                         'that is not finite')
+        raise ValueError(
+            f'sample {index} of the batch has a true box with a size that is not positive or a value '
+            'that is not finite'
+        )
     if len(labels) and not (labels.min() >= 0 and labels.max() < num_classes):
-        raise ValueError(f'sample {index} of the batch has labels {sorted(set(labels.tolist()))}; the head knows '
-                         f'{num_classes} classes')
+        raise ValueError(
+            f'sample {index} of the batch has labels {sorted(set(labels.tolist()))}; the head knows '
+            f'{num_classes} classes'
+        )

@@ -1,4 +1,5 @@
 """Supervision of the camera features in each camera's own view."""
+
 import torch
 from mmdet.utils import reduce_mean
 from mmdet3d.registry import MODELS
@@ -36,8 +37,14 @@ class PerspectiveSupervision(BaseModule):
         self.loss_values = MODELS.build(loss_values)
         nn.init.constant_(self.heatmap.bias, bias_init_with_prob(0.01))
 
-    def loss(self, features: Tensor, lidar2img: Tensor, image_hw: tuple[int, int],
-             gt_boxes: list[LiDARInstance3DBoxes], gt_labels: list[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        self,
+        features: Tensor,
+        lidar2img: Tensor,
+        image_hw: tuple[int, int],
+        gt_boxes: list[LiDARInstance3DBoxes],
+        gt_labels: list[Tensor],
+    ) -> dict[str, Tensor]:
         """Losses on the finest feature level.
 
         Args:
@@ -55,21 +62,38 @@ class PerspectiveSupervision(BaseModule):
         values = self.values(shared).float().unflatten(0, features.shape[:2]).permute(0, 1, 3, 4, 2)  # BxNxhxwx6
         # Written in place through views, so the memory's layout is given, not that of the channels-last predictions.
         target, value_target, holds_center = (
-            torch.zeros(shape, device=values.device) for shape in (heatmap.shape, values.shape, values[..., :1].shape))
+            torch.zeros(shape, device=values.device) for shape in (heatmap.shape, values.shape, values[..., :1].shape)
+        )
         for sample, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
             if len(boxes):
                 with torch.autocast(values.device.type, enabled=False):  # it projects
-                    self._draw(target[sample], value_target[sample], holds_center[sample], boxes, labels,
-                               lidar2img[sample], image_hw)
+                    self._draw(
+                        target[sample],
+                        value_target[sample],
+                        holds_center[sample],
+                        boxes,
+                        labels,
+                        lidar2img[sample],
+                        image_hw,
+                    )
         num_centers = reduce_mean(holds_center.sum()).clamp(min=1).item()
         return {
             'perspective.loss_heatmap': self.loss_heatmap(heatmap, target, avg_factor=num_centers),
-            'perspective.loss_values': self.loss_values(values, value_target, holds_center.expand_as(values),
-                                                        avg_factor=num_centers)}
+            'perspective.loss_values': self.loss_values(
+                values, value_target, holds_center.expand_as(values), avg_factor=num_centers
+            ),
+        }
 
     @staticmethod
-    def _draw(heatmap: Tensor, values: Tensor, holds_center: Tensor, boxes: LiDARInstance3DBoxes, labels: Tensor,
-              lidar2img: Tensor, image_hw: tuple[int, int]) -> None:
+    def _draw(
+        heatmap: Tensor,
+        values: Tensor,
+        holds_center: Tensor,
+        boxes: LiDARInstance3DBoxes,
+        labels: Tensor,
+        lidar2img: Tensor,
+        image_hw: tuple[int, int],
+    ) -> None:
         """Write one sample's targets: NxKxhxw heatmaps, Nxhxwx6 values, Nxhxwx1 flags."""
         height, width = heatmap.shape[-2:]
         points = torch.cat([boxes.gravity_center[:, None], boxes.corners], dim=1)  # nx9x3
@@ -85,8 +109,12 @@ class PerspectiveSupervision(BaseModule):
         camera, index = seen.nonzero(as_tuple=True)
         center, depth, extent = center[camera, index], depth[camera, index, 0], extent[camera, index]
         cell = center.long()  # (column, row)
-        draw_centers(heatmap.view(-1, height, width), camera * heatmap.shape[1] + labels[index], cell,
-                     (extent / 4).floor().clamp(1.0, 6.0))
+        draw_centers(
+            heatmap.view(-1, height, width),
+            camera * heatmap.shape[1] + labels[index],
+            cell,
+            (extent / 4).floor().clamp(1.0, 6.0),
+        )
         offset = center - cell - 0.5
         x, y = cell.unbind(1)
         values[camera, y, x] = torch.cat([offset, depth[:, None].log(), boxes.dims[index].log().to(offset)], dim=1)

@@ -1,4 +1,5 @@
 """BEVFormer's transformer: embeddings, ego motion, encoder and decoder around one BEV."""
+
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, xavier_init
@@ -33,16 +34,30 @@ class BEVFormerTransformer(BaseModule):
         ValueError: if there are fewer level embeddings than levels.
     """
 
-    def __init__(self, encoder: dict, decoder: dict, num_cameras: int, num_levels: int, embed_dims: int = 256,
-                 num_heads: int = 8, feedforward_channels: int = 512, dropout: float = 0.1,
-                 ego_motion: dict | None = None, num_feature_levels: int | None = None,
-                 learned_reference_points: bool = True) -> None:
+    def __init__(
+        self,
+        encoder: dict,
+        decoder: dict,
+        num_cameras: int,
+        num_levels: int,
+        embed_dims: int = 256,
+        num_heads: int = 8,
+        feedforward_channels: int = 512,
+        dropout: float = 0.1,
+        ego_motion: dict | None = None,
+        num_feature_levels: int | None = None,
+        learned_reference_points: bool = True,
+    ) -> None:
         super().__init__()
         num_feature_levels = num_levels if num_feature_levels is None else num_feature_levels
         if num_feature_levels < num_levels:
-            raise ValueError(f'num_feature_levels={num_feature_levels} is less than the neck\'s {num_levels} levels')
-        shared = {'embed_dims': embed_dims, 'num_heads': num_heads, 'feedforward_channels': feedforward_channels,
-                  'dropout': dropout}
+            raise ValueError(f"num_feature_levels={num_feature_levels} is less than the neck's {num_levels} levels")
+        shared = {
+            'embed_dims': embed_dims,
+            'num_heads': num_heads,
+            'feedforward_channels': feedforward_channels,
+            'dropout': dropout,
+        }
         self.encoder = MODELS.build({**encoder, **shared, 'num_levels': num_levels})
         self.decoder = MODELS.build({**decoder, **shared})
         self.ego_alignment = EgoAlignment.from_config(ego_motion)
@@ -50,8 +65,12 @@ class BEVFormerTransformer(BaseModule):
         self.cams_embeds = nn.Parameter(torch.randn(num_cameras, embed_dims))
         self.reference_points = Float32Linear(embed_dims, 3) if learned_reference_points else None
         self.can_bus_mlp = nn.Sequential(
-            nn.Linear(CAN_BUS_CHANNELS, embed_dims // 2), nn.ReLU(), nn.Linear(embed_dims // 2, embed_dims), nn.ReLU(),
-            nn.LayerNorm(embed_dims))
+            nn.Linear(CAN_BUS_CHANNELS, embed_dims // 2),
+            nn.ReLU(),
+            nn.Linear(embed_dims // 2, embed_dims),
+            nn.ReLU(),
+            nn.LayerNorm(embed_dims),
+        )
         self._last_rig: tuple[Tensor, tuple[int, int], BEVGrid] | None = None
         self._last_hits: PillarHits | None = None
 
@@ -67,9 +86,18 @@ class BEVFormerTransformer(BaseModule):
             if isinstance(module, DeformableAttentionCore):
                 module.init_weights()
 
-    def encode(self, features: list[Tensor], bev_query: Tensor, bev_pos: Tensor, lidar2img: Tensor,
-               image_hw: tuple[int, int], can_bus: Tensor, prev_bev: Tensor | None, has_history: Tensor,
-               grid: BEVGrid) -> Tensor:
+    def encode(
+        self,
+        features: list[Tensor],
+        bev_query: Tensor,
+        bev_pos: Tensor,
+        lidar2img: Tensor,
+        image_hw: tuple[int, int],
+        can_bus: Tensor,
+        prev_bev: Tensor | None,
+        has_history: Tensor,
+        grid: BEVGrid,
+    ) -> Tensor:
         """Build the current BEV.
 
         Args:
@@ -87,8 +115,10 @@ class BEVFormerTransformer(BaseModule):
             (B, Q, C).
         """
         batch_size = len(can_bus)
-        features = [level + self.cams_embeds[:, :, None, None] + self.level_embeds[index][:, None, None]
-                    for index, level in enumerate(features)]
+        features = [
+            level + self.cams_embeds[:, :, None, None] + self.level_embeds[index][:, None, None]
+            for index, level in enumerate(features)
+        ]
 
         shift = torch.zeros(batch_size, 2, device=bev_query.device)
         if prev_bev is not None:
@@ -111,11 +141,17 @@ class BEVFormerTransformer(BaseModule):
         last, *rest = self._last_rig
         # What inference mode has made cannot be kept for a backward pass.
         usable = torch.is_inference_mode_enabled() or not self._last_hits.query_index.is_inference()
-        return (usable and rest == [image_hw, grid] and last.device == lidar2img.device
-                and torch.equal(last, lidar2img))
+        return usable and rest == [image_hw, grid] and last.device == lidar2img.device and torch.equal(last, lidar2img)
 
-    def decode(self, bev_embed: Tensor, query: Tensor, query_pos: Tensor, reference_points: Tensor | None,
-               grid: BEVGrid, reg_branches: nn.ModuleList | None) -> tuple[Tensor, Tensor]:
+    def decode(
+        self,
+        bev_embed: Tensor,
+        query: Tensor,
+        query_pos: Tensor,
+        reference_points: Tensor | None,
+        grid: BEVGrid,
+        reg_branches: nn.ModuleList | None,
+    ) -> tuple[Tensor, Tensor]:
         """Decode the object queries.
 
         Args:

@@ -2,6 +2,7 @@
 
 Importing this room makes ``mmcv.ops`` importable; ``MMCV_EXT`` says whose operators it uses.
 """
+
 from .backends import BACKENDS, backend_name, configure_attention_backend, set_attention_backend
 from .mmcv_stand_in import install_stand_in
 from .modulated_deform_conv import modulated_deform_conv2d
@@ -10,6 +11,12 @@ from .multi_scale_deformable_attention import multi_scale_deformable_attention, 
 MMCV_EXT = install_stand_in()
 
 __all__ = [
-    'BACKENDS', 'MMCV_EXT', 'backend_name', 'configure_attention_backend', 'modulated_deform_conv2d',
-    'multi_scale_deformable_attention', 'ragged_deformable_attention', 'set_attention_backend',
+    'BACKENDS',
+    'MMCV_EXT',
+    'backend_name',
+    'configure_attention_backend',
+    'modulated_deform_conv2d',
+    'multi_scale_deformable_attention',
+    'ragged_deformable_attention',
+    'set_attention_backend',
 ]

@@ -1,4 +1,5 @@
 """Who computes multi-scale deformable attention: one backend for each device and type, chosen or told."""
+
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,8 +77,10 @@ def backend_name(value: Tensor) -> str:
     if wanted:
         _check_name(wanted)
         if not BACKENDS[wanted].supports(device, dtype):
-            raise ValueError(f'attention backend {wanted!r} cannot compute {dtype} on {device} here; unset '
-                             f'{VARIABLE}, or attention_backend in the config, or choose another')
+            raise ValueError(
+                f'attention backend {wanted!r} cannot compute {dtype} on {device} here; unset '
+                f'{VARIABLE}, or attention_backend in the config, or choose another'
+            )
         name = wanted
     else:
         name = next(name for name, backend in BACKENDS.items() if backend.supports(device, dtype))

@@ -1,4 +1,5 @@
 """Multi-scale deformable attention through mmcv's compiled operator, for GPUs without Triton."""
+
 import importlib.util
 import sys
 
@@ -19,8 +20,9 @@ def is_compiled() -> bool:
     return hasattr(module, '__file__') if module else importlib.util.find_spec(NAME) is not None
 
 
-def forward(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor,
-            lengths: Tensor) -> Tensor:
+def forward(
+    value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
+) -> Tensor:
     """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
     from mmcv.ops.multi_scale_deform_attn import ext_module
 
@@ -29,12 +31,21 @@ def forward(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, 
     for maps, *samples in _batches(lengths, value, sampling_locations, attention_weights):
         if samples[0].numel():  # the kernel does not take nothing
             outputs.append(ext_module.ms_deform_attn_forward(maps, *levels, *samples, im2col_step=len(maps)))
-    return torch.cat([output.flatten(0, 1) for output in outputs]) if outputs else value.new_empty(
-        0, value.shape[2] * value.shape[3])
+    return (
+        torch.cat([output.flatten(0, 1) for output in outputs])
+        if outputs
+        else value.new_empty(0, value.shape[2] * value.shape[3])
+    )
 
 
-def backward(grad_output: Tensor, value: Tensor, shapes: list[list[int]], sampling_locations: Tensor,
-             attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: list[list[int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights."""
     from mmcv.ops.multi_scale_deform_attn import ext_module
 

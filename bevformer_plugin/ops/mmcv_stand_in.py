@@ -5,6 +5,7 @@ them. The stand-in computes what BEVFormer needs (modulated deformable convoluti
 with PyTorch, forward and backward, under the calling convention of mmcv 2.1; any other operator can be imported but
 not called.
 """
+
 import importlib.util
 import sys
 import types
@@ -60,56 +61,139 @@ class _StandIn(types.ModuleType):
         def missing(*_args: object, **_kwargs: object) -> None:
             raise NotImplementedError(
                 f"mmcv's operator {name!r} needs the compiled mmcv, which is not installed. BEVFormer does without; "
-                'for other models replace mmcv-lite by a compiled mmcv 2.1 (pip install mmcv==2.1.0)')
+                'for other models replace mmcv-lite by a compiled mmcv 2.1 (pip install mmcv==2.1.0)'
+            )
 
         return missing
 
 
-def _ms_deform_attn_forward(value: Tensor, spatial_shapes: Tensor, _level_start_index: Tensor,
-                            sampling_locations: Tensor, attention_weights: Tensor, im2col_step: int) -> Tensor:
+def _ms_deform_attn_forward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    _level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
     return multi_scale_deformable_attention(value, spatial_shapes, sampling_locations, attention_weights)
 
 
-def _ms_deform_attn_backward(value: Tensor, spatial_shapes: Tensor, _level_start_index: Tensor,
-                             sampling_locations: Tensor, attention_weights: Tensor, grad_output: Tensor,
-                             grad_value: Tensor, grad_sampling_locations: Tensor, grad_attention_weights: Tensor,
-                             im2col_step: int) -> None:
+def _ms_deform_attn_backward(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    _level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_locations: Tensor,
+    grad_attention_weights: Tensor,
+    im2col_step: int,
+) -> None:
     _write_gradients(
         lambda v, s, a: multi_scale_deformable_attention(v, spatial_shapes, s, a),
-        [value, sampling_locations, attention_weights], grad_output,
-        [grad_value, grad_sampling_locations, grad_attention_weights])
+        [value, sampling_locations, attention_weights],
+        grad_output,
+        [grad_value, grad_sampling_locations, grad_attention_weights],
+    )
 
 
 def _modulated_deform_conv_forward(
-        inputs: Tensor, weight: Tensor, bias: Tensor, _ones: Tensor, offset: Tensor, mask: Tensor, output: Tensor,
-        _columns: Tensor, *, stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int, dilation_w: int,
-        group: int, deformable_group: int, with_bias: bool, kernel_h: int, kernel_w: int) -> None:
-    output.copy_(modulated_deform_conv2d(
-        inputs, offset, mask, weight, bias if with_bias else None, (stride_h, stride_w), (pad_h, pad_w),
-        (dilation_h, dilation_w), group, deformable_group))
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    _ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    _columns: Tensor,
+    *,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+    kernel_h: int,
+    kernel_w: int,
+) -> None:
+    output.copy_(
+        modulated_deform_conv2d(
+            inputs,
+            offset,
+            mask,
+            weight,
+            bias if with_bias else None,
+            (stride_h, stride_w),
+            (pad_h, pad_w),
+            (dilation_h, dilation_w),
+            group,
+            deformable_group,
+        )
+    )
 
 
 def _modulated_deform_conv_backward(
-        inputs: Tensor, weight: Tensor, bias: Tensor, _ones: Tensor, offset: Tensor, mask: Tensor, _columns: Tensor,
-        grad_input: Tensor, grad_weight: Tensor, grad_bias: Tensor, grad_offset: Tensor, grad_mask: Tensor,
-        grad_output: Tensor, *, stride_h: int, stride_w: int, pad_h: int, pad_w: int, dilation_h: int,
-        dilation_w: int, group: int, deformable_group: int, with_bias: bool, kernel_h: int, kernel_w: int) -> None:
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    _ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    _columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    *,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+    kernel_h: int,
+    kernel_w: int,
+) -> None:
     def convolve(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-        return modulated_deform_conv2d(inputs, offset, mask, weight, None, (stride_h, stride_w), (pad_h, pad_w),
-                                       (dilation_h, dilation_w), group, deformable_group)
+        return modulated_deform_conv2d(
+            inputs,
+            offset,
+            mask,
+            weight,
+            None,
+            (stride_h, stride_w),
+            (pad_h, pad_w),
+            (dilation_h, dilation_w),
+            group,
+            deformable_group,
+        )
 
     for b in range(len(inputs)):  # one image's columns in memory at a time; the weight's gradient adds up
         image = slice(b, b + 1)
         added = torch.empty_like(grad_weight)
-        _write_gradients(convolve, [inputs[image], offset[image], mask[image], weight], grad_output[image],
-                         [grad_input[image], grad_offset[image], grad_mask[image], added])
+        _write_gradients(
+            convolve,
+            [inputs[image], offset[image], mask[image], weight],
+            grad_output[image],
+            [grad_input[image], grad_offset[image], grad_mask[image], added],
+        )
         grad_weight += added
     if with_bias:
         grad_bias.copy_(grad_output.sum(dim=(0, 2, 3)))
 
 
-def _write_gradients(function: Callable[..., Tensor], inputs: list[Tensor], grad_output: Tensor,
-                     targets: list[Tensor]) -> None:
+def _write_gradients(
+    function: Callable[..., Tensor], inputs: list[Tensor], grad_output: Tensor, targets: list[Tensor]
+) -> None:
     """Run ``function`` again with autograd and write its gradients into mmcv's preallocated tensors."""
     with torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in inputs]

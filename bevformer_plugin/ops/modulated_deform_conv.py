@@ -1,4 +1,5 @@
 """Modulated deformable convolution (DCNv2, arXiv 1811.11168) in plain PyTorch."""
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -6,8 +7,18 @@ from torch.nn import functional as F
 Pair = tuple[int, int]
 
 
-def modulated_deform_conv2d(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None,
-                            stride: Pair, padding: Pair, dilation: Pair, groups: int, deform_groups: int) -> Tensor:
+def modulated_deform_conv2d(
+    inputs: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    deform_groups: int,
+) -> Tensor:
     """Convolve with every kernel tap moved by its offset and scaled by its mask.
 
     Works image by image, so that without gradients the sampled columns of one image are all that is held at a time.
@@ -23,13 +34,37 @@ def modulated_deform_conv2d(inputs: Tensor, offset: Tensor, mask: Tensor, weight
     Returns:
         (B, O, Ho, Wo).
     """
-    return torch.cat([
-        _convolve_one(inputs[b:b + 1], offset[b:b + 1], mask[b:b + 1], weight, bias, stride, padding, dilation, groups,
-                      deform_groups) for b in range(len(inputs))])
+    return torch.cat(
+        [
+            _convolve_one(
+                inputs[b : b + 1],
+                offset[b : b + 1],
+                mask[b : b + 1],
+                weight,
+                bias,
+                stride,
+                padding,
+                dilation,
+                groups,
+                deform_groups,
+            )
+            for b in range(len(inputs))
+        ]
+    )
 
 
-def _convolve_one(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair,
-                  padding: Pair, dilation: Pair, groups: int, deform_groups: int) -> Tensor:
+def _convolve_one(
+    inputs: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    deform_groups: int,
+) -> Tensor:
     _, channels, height, width = inputs.shape
     kernel_h, kernel_w = weight.shape[2:]
     taps = kernel_h * kernel_w
@@ -50,9 +85,14 @@ def _convolve_one(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor, 
     locations = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)  # DGxTxHoxWox2
     columns = F.grid_sample(
         inputs.reshape(deform_groups, channels // deform_groups, height, width).to(locations.dtype),
-        locations.flatten(1, 2), mode='bilinear', padding_mode='zeros', align_corners=False).to(inputs.dtype)
-    columns = (columns.view(deform_groups, -1, taps, out_h * out_w)
-               * mask.reshape(deform_groups, 1, taps, out_h * out_w))
+        locations.flatten(1, 2),
+        mode='bilinear',
+        padding_mode='zeros',
+        align_corners=False,
+    ).to(inputs.dtype)
+    columns = columns.view(deform_groups, -1, taps, out_h * out_w) * mask.reshape(
+        deform_groups, 1, taps, out_h * out_w
+    )
     columns = columns.reshape(groups, -1, out_h * out_w)  # G x (C/G * T) x HoWo
     output = torch.bmm(weight.reshape(groups, len(weight) // groups, -1), columns).view(1, len(weight), out_h, out_w)
     return output if bias is None else output + bias.view(1, -1, 1, 1)

@@ -3,6 +3,7 @@
 One operator of torch, ``bevformer_plugin::deformable_attention``, over maps with lists of any length: TSA and the
 decoder have one list per sample, SCA one per sample and camera.
 """
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
@@ -11,8 +12,9 @@ from . import reference
 from .backends import BACKENDS, backend_name
 
 
-def multi_scale_deformable_attention(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
-                                     attention_weights: Tensor) -> Tensor:
+def multi_scale_deformable_attention(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
+) -> Tensor:
     """Sample every level at every location, bilinearly with zeros outside, and sum with the attention weights.
 
     Inputs of different types are cast up to the widest of them; under autocast to float32.
@@ -31,13 +33,15 @@ def multi_scale_deformable_attention(value: Tensor, spatial_shapes: Tensor, samp
     """
     batch, queries = sampling_locations.shape[:2]
     lengths = torch.full((batch,), queries, dtype=torch.int64, device=value.device)
-    output = ragged_deformable_attention(value, spatial_shapes, sampling_locations.flatten(0, 1),
-                                         attention_weights.flatten(0, 1), lengths)
+    output = ragged_deformable_attention(
+        value, spatial_shapes, sampling_locations.flatten(0, 1), attention_weights.flatten(0, 1), lengths
+    )
     return output.unflatten(0, (batch, queries))
 
 
-def ragged_deformable_attention(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
-                                attention_weights: Tensor, lengths: Tensor) -> Tensor:
+def ragged_deformable_attention(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
+) -> Tensor:
     """The same where every map has a list of queries of its own length.
 
     Args:
@@ -73,28 +77,44 @@ def _checked_shapes(value: Tensor, spatial_shapes: Tensor) -> list[list[int]]:
 
 
 @torch.library.custom_op('bevformer_plugin::deformable_attention', mutates_args=())
-def _operator(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor,
-              lengths: Tensor) -> Tensor:
-    return BACKENDS[backend_name(value)].forward(value, _checked_shapes(value, spatial_shapes), sampling_locations,
-                                                 attention_weights, lengths)
+def _operator(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
+) -> Tensor:
+    return BACKENDS[backend_name(value)].forward(
+        value, _checked_shapes(value, spatial_shapes), sampling_locations, attention_weights, lengths
+    )
 
 
 @torch.library.custom_op('bevformer_plugin::deformable_attention_backward', mutates_args=())
-def _operator_backward(grad_output: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
-                       attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return BACKENDS[backend_name(value)].backward(grad_output, value, spatial_shapes.tolist(), sampling_locations,
-                                                  attention_weights, lengths)
+def _operator_backward(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return BACKENDS[backend_name(value)].backward(
+        grad_output, value, spatial_shapes.tolist(), sampling_locations, attention_weights, lengths
+    )
 
 
 @_operator.register_fake
-def _(value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor,
-      lengths: Tensor) -> Tensor:
+def _(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
+) -> Tensor:
     return value.new_empty(sampling_locations.shape[0], value.shape[2] * value.shape[3])
 
 
 @_operator_backward.register_fake
-def _(grad_output: Tensor, value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor,
-      attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    grad_output: Tensor,
+    value: Tensor,
+    spatial_shapes: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(tensor.new_empty(tensor.shape) for tensor in (value, sampling_locations, attention_weights))
 
 

@@ -1,23 +1,35 @@
 """Multi-scale deformable attention in PyTorch: the definition, for every device and floating type."""
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def forward(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor,
-            lengths: Tensor) -> Tensor:
+def forward(
+    value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
+) -> Tensor:
     """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
     rows = lengths.tolist()
     if len(set(rows)) == 1:
         batch = sampling_locations.unflatten(0, (len(rows), -1)), attention_weights.unflatten(0, (len(rows), -1))
         return _attend(value, shapes, *batch).flatten(0, 1)
-    parts = [_attend(maps[None], shapes, locations[None], weights[None])[0] for maps, locations, weights in
-             zip(value, sampling_locations.split(rows), attention_weights.split(rows), strict=True)]
+    parts = [
+        _attend(maps[None], shapes, locations[None], weights[None])[0]
+        for maps, locations, weights in zip(
+            value, sampling_locations.split(rows), attention_weights.split(rows), strict=True
+        )
+    ]
     return torch.cat(parts)
 
 
-def backward(grad_output: Tensor, value: Tensor, shapes: list[list[int]], sampling_locations: Tensor,
-             attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: list[list[int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights, by running forward once more."""
     inputs = [tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
     with torch.enable_grad():
@@ -35,7 +47,8 @@ def _attend(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, 
     levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], dim=2)  # (B*heads)xCx(h*w) each
     output = 0
     for level, (level_map, shape) in enumerate(zip(levels, shapes, strict=True)):
-        sampled = F.grid_sample(level_map.unflatten(2, shape), grids[:, level], mode='bilinear', padding_mode='zeros',
-                                align_corners=False)  # (B*heads)xCxPxQ
+        sampled = F.grid_sample(
+            level_map.unflatten(2, shape), grids[:, level], mode='bilinear', padding_mode='zeros', align_corners=False
+        )  # (B*heads)xCxPxQ
         output = output + (sampled * weights[:, :, level]).sum(2)  # (B*heads)xCxQ
     return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()

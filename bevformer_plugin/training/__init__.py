@@ -1,4 +1,5 @@
 """Training and testing under PyTorch Lightning, and the same configs under MMEngine's Runner."""
+
 from .config import check_training, load_config, new_work_dir
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
@@ -6,6 +7,14 @@ from .hardware import Hardware, configured_precision
 from .runs import test_with_lightning, train_with_lightning, train_with_mmengine
 
 __all__ = [
-    'DetectorDataModule', 'DetectorModule', 'Hardware', 'check_training', 'configured_precision',
-    'load_config', 'new_work_dir', 'test_with_lightning', 'train_with_lightning', 'train_with_mmengine',
+    'DetectorDataModule',
+    'DetectorModule',
+    'Hardware',
+    'check_training',
+    'configured_precision',
+    'load_config',
+    'new_work_dir',
+    'test_with_lightning',
+    'train_with_lightning',
+    'train_with_mmengine',
 ]

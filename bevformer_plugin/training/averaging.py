@@ -1,4 +1,5 @@
 """Exponential moving average of the weights, configured as MMEngine's ``EMAHook``."""
+
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from mmengine.config import Config
@@ -16,12 +17,16 @@ def averages_weights(cfg: Config) -> bool:
     hooks = cfg.get('custom_hooks') or []
     for hook in hooks:
         if not isinstance(hook, dict):
-            raise ValueError(f'custom_hooks holds {hook!r}, which is no hook; --cfg-options cannot write them, put '
-                             "custom_hooks = [dict(type='EMAHook')] in a config")
+            raise ValueError(
+                f'custom_hooks holds {hook!r}, which is no hook; --cfg-options cannot write them, put '
+                "custom_hooks = [dict(type='EMAHook')] in a config"
+            )
         unknown = sorted(set(hook) - KNOWN)
         if hook['type'] != 'EMAHook' or unknown:
-            raise ValueError(f'custom_hooks: under Lightning only EMAHook with {sorted(KNOWN - {"type"})} is known, '
-                             f'got {dict(hook)}; --engine mmengine runs any hook')
+            raise ValueError(
+                f'custom_hooks: under Lightning only EMAHook with {sorted(KNOWN - {"type"})} is known, '
+                f'got {dict(hook)}; --engine mmengine runs any hook'
+            )
     if len(hooks) > 1:
         raise ValueError(f'custom_hooks holds {len(hooks)} EMAHooks, one is enough')
     return bool(hooks)
@@ -37,5 +42,6 @@ def weight_averaging(cfg: Config, device: torch.device) -> EMAWeightAveraging:
         device: where the average is kept.
     """
     hook = cfg.custom_hooks[0]
-    return EMAWeightAveraging(device=device, use_buffers=hook.get('update_buffers', False),
-                              decay=1 - hook.get('momentum', DEFAULT_MOMENTUM))
+    return EMAWeightAveraging(
+        device=device, use_buffers=hook.get('update_buffers', False), decay=1 - hook.get('momentum', DEFAULT_MOMENTUM)
+    )

@@ -1,4 +1,5 @@
 """What a run does beside its steps: it reports, keeps its last checkpoint, and validates when it is due."""
+
 import signal
 import time
 from pathlib import Path
@@ -22,21 +23,27 @@ class EpochReport(Callback):
 
     on_train_epoch_start = on_train_start
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict,
-                             batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict, batch_idx: int
+    ) -> None:
         """Count the wait for this batch."""
         self.batch_start = time.perf_counter()
         self.waited += self.batch_start - self.batch_end
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: dict, batch: dict,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: dict, batch: dict, batch_idx: int
+    ) -> None:
         """Keep the loss, log the times."""
         self.losses.append(float(outputs['loss']))
         previous_end, self.batch_end = self.batch_end, time.perf_counter()
         size = len(batch['data_samples'])
-        pl_module.log_dict({
-            'train/data_time': self.batch_start - previous_end,
-            'train/samples_per_second': size * trainer.world_size / (self.batch_end - previous_end)}, batch_size=size)
+        pl_module.log_dict(
+            {
+                'train/data_time': self.batch_start - previous_end,
+                'train/samples_per_second': size * trainer.world_size / (self.batch_end - previous_end),
+            },
+            batch_size=size,
+        )
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Print the line."""
@@ -46,8 +53,10 @@ class EpochReport(Callback):
         left = seconds * (trainer.max_epochs - trainer.current_epoch - 1)
         print_log(
             f'epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {sum(self.losses) / len(self.losses):.3f}  '
-            f"lr {trainer.optimizers[0].param_groups[0]['lr']:.2e}  {seconds / len(self.losses):.2f} s/step "
-            f'({100 * self.waited / seconds:.0f}% data)  {left / 60:.1f} min left', logger='current')
+            f'lr {trainer.optimizers[0].param_groups[0]["lr"]:.2e}  {seconds / len(self.losses):.2f} s/step '
+            f'({100 * self.waited / seconds:.0f}% data)  {left / 60:.1f} min left',
+            logger='current',
+        )
 
 
 class ValidationPlan(Callback):
@@ -96,19 +105,22 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listen to SIGTERM; Lightning puts the earlier handler back when the run ends."""
+
         def note(signum: int, frame: object) -> None:
             self.signalled = True
 
         signal.signal(signal.SIGTERM, note)
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict,
-                             batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict, batch_idx: int
+    ) -> None:
         """Stop here and not in the last step's end, where its losses were not logged yet."""
         if self.stopping:
             self._stop(trainer)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: dict, batch: dict,
-                           batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: dict, batch: dict, batch_idx: int
+    ) -> None:
         """Write if it is due or a process was told to stop."""
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             return  # validation or the epoch's end come next and write
@@ -122,8 +134,9 @@ class LastCheckpoint(Checkpoint):
         """Validation may take long: whoever is stopped in it resumes with it."""
         trainer.save_checkpoint(self.path, weights_only=False)
 
-    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict,
-                                  batch_idx: int, dataloader_idx: int = 0) -> None:
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: dict, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
         """Processes have different numbers of batches here, so each stops on its own."""
         if self.signalled:
             self._stop(trainer)
@@ -146,6 +159,7 @@ class LastCheckpoint(Checkpoint):
     def _stop(self, trainer: L.Trainer) -> None:
         if not trainer.is_global_zero:
             raise SystemExit(0)  # Lightning kills the first process when another one ends with an error
-        print_log(f'stopped by SIGTERM after step {trainer.global_step}; --resume goes on with {self.path}',
-                  logger='current')
+        print_log(
+            f'stopped by SIGTERM after step {trainer.global_step}; --resume goes on with {self.path}', logger='current'
+        )
         raise SystemExit(128 + signal.SIGTERM)

@@ -1,4 +1,5 @@
 """Checkpoints of a run: written whole or not at all, and found again."""
+
 from pathlib import Path
 
 import torch
@@ -37,10 +38,13 @@ def checkpoint_to_resume(work_dir: Path, asked: str) -> str:
     path = newest_checkpoint(work_dir) if asked == 'newest' else asked
     content = read_checkpoint(path)
     if 'loops' not in content:
-        raise ValueError(f'{path} cannot be resumed, it has no state of a Lightning run; to start from its weights '
-                         f'give --cfg-options load_from={path}')
-    print_log(f"resuming from {path} (epoch {content['epoch'] + 1}, after step {content['global_step']})",
-              logger='current')
+        raise ValueError(
+            f'{path} cannot be resumed, it has no state of a Lightning run; to start from its weights '
+            f'give --cfg-options load_from={path}'
+        )
+    print_log(
+        f'resuming from {path} (epoch {content["epoch"] + 1}, after step {content["global_step"]})', logger='current'
+    )
     return path
 
 

@@ -1,4 +1,5 @@
 """Reading a config, and refusing what cannot run before anything long starts."""
+
 import shutil
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def check_training(cfg: Config) -> None:
     needed = ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg')
     missing = [key for key in needed if cfg.get(key) is None]
     if missing:
-        raise ValueError(f"config {cfg.filename} cannot train: it lacks {', '.join(missing)}")
+        raise ValueError(f'config {cfg.filename} cannot train: it lacks {", ".join(missing)}')
     if not cfg.train_cfg.get('by_epoch', True):
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
 
@@ -70,8 +71,10 @@ def new_work_dir(path: str, overwrite: bool, resume: bool) -> Path:
     if rank_zero_only.rank > 0:
         return folder
     if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
-        raise FileExistsError(f'{folder} has files of another run: continue it with --resume, replace it with '
-                              '--overwrite, or give another --work-dir')
+        raise FileExistsError(
+            f'{folder} has files of another run: continue it with --resume, replace it with '
+            '--overwrite, or give another --work-dir'
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for unfinished in folder.glob('.*.ckpt.*.tmp'):
         unfinished.unlink()  # of a process killed while it wrote

@@ -1,4 +1,5 @@
 """The config's dataloaders for Lightning."""
+
 import os
 import signal
 import time
@@ -44,7 +45,8 @@ class DetectorDataModule(L.LightningDataModule):
             if get_world_size() > 1:
                 _settle_before_forks()
             loader = Runner.build_dataloader(
-                {**self.cfg[f'{part}_dataloader'], 'dataset': self.datasets[part]}, seed=self.seed)
+                {**self.cfg[f'{part}_dataloader'], 'dataset': self.datasets[part]}, seed=self.seed
+            )
             loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
             self.datasets[part], self.loaders[part] = loader.dataset, loader  # the builder has made a copy
         return self.loaders[part]
@@ -85,9 +87,11 @@ class DetectorDataModule(L.LightningDataModule):
         loop = self.trainer.fit_loop
         epoch = loop.epoch_progress.current
         between_epochs = epoch.started == epoch.processed
-        return {'epoch': epoch.processed,
-                'batches': 0 if between_epochs else loop.epoch_loop.batch_progress.current.processed,
-                'samples_per_step': self._samples_per_step()}
+        return {
+            'epoch': epoch.processed,
+            'batches': 0 if between_epochs else loop.epoch_loop.batch_progress.current.processed,
+            'samples_per_step': self._samples_per_step(),
+        }
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on where the state was taken. Lightning sets the epoch only after workers have begun with the first.
@@ -97,12 +101,15 @@ class DetectorDataModule(L.LightningDataModule):
         """
         loader, epoch, batches = self._loader('train'), state_dict['epoch'], state_dict['batches']
         if not isinstance(loader.sampler, ResumableSampler):
-            raise ValueError(f'training cannot go on with a {type(loader.sampler).__name__}: '
-                             'set train_dataloader.sampler.type=ResumableSampler')
+            raise ValueError(
+                f'training cannot go on with a {type(loader.sampler).__name__}: '
+                'set train_dataloader.sampler.type=ResumableSampler'
+            )
         if batches and state_dict['samples_per_step'] != self._samples_per_step():
             raise ValueError(
-                f"the checkpoint is of mid-epoch and of {state_dict['samples_per_step']} samples a step, not "
-                f'{self._samples_per_step()}: go on with as many processes and samples, or from an epoch\'s end')
+                f'the checkpoint is of mid-epoch and of {state_dict["samples_per_step"]} samples a step, not '
+                f"{self._samples_per_step()}: go on with as many processes and samples, or from an epoch's end"
+            )
         loader.sampler.go_on(epoch, batches * loader.batch_size)
 
 

@@ -1,4 +1,5 @@
 """Any mmdet3d detector as a LightningModule."""
+
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,8 +57,13 @@ class DetectorModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build optimizer and schedules as MMEngine's Runner does; the learning rate follows the batch."""
-        wrapper_cfg = ConfigDict({key: value for key, value in self.cfg.optim_wrapper.items()
-                                  if key in ('optimizer', 'paramwise_cfg', 'constructor')})
+        wrapper_cfg = ConfigDict(
+            {
+                key: value
+                for key, value in self.cfg.optim_wrapper.items()
+                if key in ('optimizer', 'paramwise_cfg', 'constructor')
+            }
+        )
         optimizer = build_optim_wrapper(self.detector, wrapper_cfg).optimizer
         factor = scaling_factor(self.cfg, self.trainer.world_size)
         for group in optimizer.param_groups:
@@ -67,8 +73,11 @@ class DetectorModule(L.LightningModule):
         schedulers = self.cfg.get('param_scheduler') or []
         for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
             end = epochs if scheduler.get('by_epoch', True) else epochs * steps_per_epoch
-            self.schedulers.append(PARAM_SCHEDULERS.build(
-                {'end': end, **scheduler}, default_args=dict(optimizer=optimizer, epoch_length=steps_per_epoch)))
+            self.schedulers.append(
+                PARAM_SCHEDULERS.build(
+                    {'end': end, **scheduler}, default_args=dict(optimizer=optimizer, epoch_length=steps_per_epoch)
+                )
+            )
         return optimizer
 
     def setup(self, stage: str) -> None:
@@ -162,12 +171,19 @@ class DetectorModule(L.LightningModule):
         if not norm.isfinite() and getattr(self.trainer.precision_plugin, 'scaler', None) is None:
             names = not_finite_gradients(self.detector)
             path = self._save_for_inspection() if self.trainer.is_global_zero else None
-            self._stop(f'the gradient of {", ".join(names[:3]) or "all parameters together"} is not finite '
-                       f'({len(names)} parameters)', path)
+            self._stop(
+                f'the gradient of {", ".join(names[:3]) or "all parameters together"} is not finite '
+                f'({len(names)} parameters)',
+                path,
+            )
         self.tokens.clear()
 
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None,
-                                    gradient_clip_algorithm: str | None = None) -> None:
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
         """Clip as ``optim_wrapper.clip_grad`` says, the arguments of :func:`torch.nn.utils.clip_grad_norm_`.
 
         Lightning's own clipping refuses fused optimizers under any mixed precision, though only a gradient scaler is
@@ -183,10 +199,17 @@ class DetectorModule(L.LightningModule):
         There is no collective in it: losses may be finite in all other processes.
         """
         path = Path(self.trainer.default_root_dir) / NOT_FINITE
-        self.trainer.strategy.checkpoint_io.save_checkpoint({
-            'state_dict': self.detector.state_dict(), 'optimizer': self.trainer.optimizers[0].state_dict(),
-            'epoch': self.current_epoch, 'global_step': self.global_step, 'samples': list(self.tokens),
-            'meta': self._meta()}, str(path))
+        self.trainer.strategy.checkpoint_io.save_checkpoint(
+            {
+                'state_dict': self.detector.state_dict(),
+                'optimizer': self.trainer.optimizers[0].state_dict(),
+                'epoch': self.current_epoch,
+                'global_step': self.global_step,
+                'samples': list(self.tokens),
+                'meta': self._meta(),
+            },
+            str(path),
+        )
         return path
 
     def _stop(self, reason: str, path: Path | None) -> NoReturn:
@@ -239,9 +262,12 @@ class DetectorModule(L.LightningModule):
         checkpoint['meta'] = self._meta()
 
     def _meta(self) -> dict:
-        return {'config': self.cfg.pretty_text,
-                'dataset_meta': {'classes': list(self.trainer.datamodule.datasets['train'].metainfo['classes'])},
-                'bevformer_plugin': bevformer_plugin.__version__, 'epoch': self.current_epoch}
+        return {
+            'config': self.cfg.pretty_text,
+            'dataset_meta': {'classes': list(self.trainer.datamodule.datasets['train'].metainfo['classes'])},
+            'bevformer_plugin': bevformer_plugin.__version__,
+            'epoch': self.current_epoch,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         """Keep the schedules' states until they are built; name the weights as this module does.
@@ -252,8 +278,10 @@ class DetectorModule(L.LightningModule):
         averaged = 'current_model_state' in checkpoint
         if averaged != self.averages_weights:
             theirs, ours = ('with', 'without') if averaged else ('without', 'with')
-            raise ValueError(f'the checkpoint was written {theirs} EMAHook in custom_hooks, the config is {ours} it: '
-                             'resume with the same custom_hooks')
+            raise ValueError(
+                f'the checkpoint was written {theirs} EMAHook in custom_hooks, the config is {ours} it: '
+                'resume with the same custom_hooks'
+            )
         for key in WEIGHTS:
             if key in checkpoint:
                 checkpoint[key] = {f'{PREFIX}{name}': value for name, value in checkpoint[key].items()}

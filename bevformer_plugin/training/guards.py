@@ -1,4 +1,5 @@
 """Finding the first tensor that is NaN or infinite."""
+
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -48,11 +49,15 @@ def _tensors(value: object) -> Iterator[Tensor]:
 def gradient_norm(module: nn.Module) -> Tensor:
     """The 2-norm of all gradients together."""
     norm = torch.nn.utils.get_total_norm(
-        [parameter.grad for parameter in module.parameters() if parameter.grad is not None])
+        [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    )
     return norm.full_tensor() if isinstance(norm, DTensor) else norm  # of shards
 
 
 def not_finite_gradients(module: nn.Module) -> list[str]:
     """Names of the parameters whose gradients are not finite."""
-    return [name for name, parameter in module.named_parameters()
-            if parameter.grad is not None and not parameter.grad.isfinite().all()]
+    return [
+        name
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]

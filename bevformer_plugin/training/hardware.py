@@ -1,4 +1,5 @@
 """What a run runs on."""
+
 from dataclasses import dataclass
 
 import torch
@@ -47,8 +48,12 @@ class Hardware:
 
     def trainer_arguments(self) -> dict:
         """What Lightning's trainer takes of it, but for the precision."""
-        return {'accelerator': self.accelerator, 'devices': self.devices, 'num_nodes': self.num_nodes,
-                'strategy': self._strategy()}
+        return {
+            'accelerator': self.accelerator,
+            'devices': self.devices,
+            'num_nodes': self.num_nodes,
+            'strategy': self._strategy(),
+        }
 
     def _strategy(self) -> Strategy | str:
         if self.strategy == 'fsdp':
@@ -67,9 +72,11 @@ def check_precision(cfg: Config, precision: str) -> None:
     """
     wrapper = cfg.optim_wrapper
     if precision == '16-mixed' and wrapper.optimizer.get('fused') and wrapper.get('clip_grad'):
-        raise ValueError('precision 16-mixed scales gradients, and a fused optimizer unscales them only after they '
-                         'were clipped: use bf16-mixed, optim_wrapper.optimizer.fused=False, or '
-                         'optim_wrapper.clip_grad=None')
+        raise ValueError(
+            'precision 16-mixed scales gradients, and a fused optimizer unscales them only after they '
+            'were clipped: use bf16-mixed, optim_wrapper.optimizer.fused=False, or '
+            'optim_wrapper.clip_grad=None'
+        )
 
 
 def check_strategy(cfg: Config, strategy: str) -> None:
@@ -79,8 +86,10 @@ def check_strategy(cfg: Config, strategy: str) -> None:
         ValueError: for an average of sharded weights.
     """
     if strategy == 'fsdp' and averages_weights(cfg):
-        raise ValueError('strategy fsdp cannot average weights, which EMAHook in custom_hooks asks for: use ddp, or '
-                         'leave the hook out')
+        raise ValueError(
+            'strategy fsdp cannot average weights, which EMAHook in custom_hooks asks for: use ddp, or '
+            'leave the hook out'
+        )
 
 
 def configured_precision(cfg: Config) -> str:

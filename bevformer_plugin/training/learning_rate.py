@@ -1,4 +1,5 @@
 """The learning rate by batch: configs declare the batch their learning rate is for."""
+
 from mmengine.config import Config
 from mmengine.logging import print_log
 
@@ -21,11 +22,16 @@ def scaling_factor(cfg: Config, processes: int) -> float:
     factor = samples / _base_batch(rule) if rule.get('enable', False) else 1.0
     batch_size, accumulated = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)
     configured = cfg.optim_wrapper.optimizer.lr
-    why = (f"linear rule, base batch of {rule['base_batch_size']} samples" if rule.get('enable', False) else
-           'auto_scale_lr is off')
-    print_log(f'learning rate {configured * factor:.3g} = configured {configured:.3g} x {factor:.4g} ({why}); '
-              f'{samples} samples a step = batch of {batch_size} x {processes} processes x {accumulated} accumulated',
-              logger='current')
+    why = (
+        f'linear rule, base batch of {rule["base_batch_size"]} samples'
+        if rule.get('enable', False)
+        else 'auto_scale_lr is off'
+    )
+    print_log(
+        f'learning rate {configured * factor:.3g} = configured {configured:.3g} x {factor:.4g} ({why}); '
+        f'{samples} samples a step = batch of {batch_size} x {processes} processes x {accumulated} accumulated',
+        logger='current',
+    )
     return factor
 
 

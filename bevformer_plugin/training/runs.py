@@ -1,4 +1,5 @@
 """Whole runs: training under Lightning or MMEngine, and testing."""
+
 import os
 import sys
 import warnings
@@ -33,12 +34,17 @@ from .learning_rate import count_accumulated
 from .sharding import ShardedDetectorModule
 
 # What Lightning warns of and is meant so: resuming, scores that all processes have, frozen stages; and its own habits.
-HANDLED = ('.*your dataloader is not resumable', '.*sync_dist=True.* when logging on epoch level',
-           '.*in eval mode at the start of training', '.*LeafSpec.* is deprecated')
+HANDLED = (
+    '.*your dataloader is not resumable',
+    '.*sync_dist=True.* when logging on epoch level',
+    '.*in eval mode at the start of training',
+    '.*LeafSpec.* is deprecated',
+)
 
 
-def train_with_lightning(cfg: Config, work_dir: Path, seed: int, hardware: Hardware,
-                         resume: str | None = None) -> None:
+def train_with_lightning(
+    cfg: Config, work_dir: Path, seed: int, hardware: Hardware, resume: str | None = None
+) -> None:
     """Train a config under Lightning; checkpoints, logs and the config end up in ``work_dir``.
 
     ``resume`` is a checkpoint of such a run, or 'newest'.
@@ -60,9 +66,11 @@ def train_with_lightning(cfg: Config, work_dir: Path, seed: int, hardware: Hardw
     trainer = _trainer(cfg, work_dir, hardware, resume is not None)
     trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
     score = trainer.checkpoint_callback.best_model_score
-    print_log(f"last checkpoint: {work_dir / LAST}" +
-              (f'\nbest checkpoint: {work_dir / BEST} (NDS {float(score):.4f})' if score is not None else ''),
-              logger='current')
+    print_log(
+        f'last checkpoint: {work_dir / LAST}'
+        + (f'\nbest checkpoint: {work_dir / BEST} (NDS {float(score):.4f})' if score is not None else ''),
+        logger='current',
+    )
 
 
 def _prepare_process(cfg: Config) -> None:
@@ -79,8 +87,9 @@ def _prepare_process(cfg: Config) -> None:
 def _start_log(work_dir: Path, append: bool) -> None:
     """Log to the console and to ``train.log``."""
     if not rank_zero_only.rank:
-        MMLogger.get_instance('bevformer_plugin', log_file=str(work_dir / 'train.log'),
-                              file_mode='a' if append else 'w')
+        MMLogger.get_instance(
+            'bevformer_plugin', log_file=str(work_dir / 'train.log'), file_mode='a' if append else 'w'
+        )
 
 
 def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> L.Trainer:
@@ -90,21 +99,34 @@ def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> 
         ValueError: if there are no such devices.
     """
     hooks = cfg.get('default_hooks') or {}
-    best = ModelCheckpoint(work_dir, filename=Path(BEST).stem, monitor='nuscenes/NDS', mode='max',
-                           enable_version_counter=False, save_on_train_epoch_end=False)
+    best = ModelCheckpoint(
+        work_dir,
+        filename=Path(BEST).stem,
+        monitor='nuscenes/NDS',
+        mode='max',
+        enable_version_counter=False,
+        save_on_train_epoch_end=False,
+    )
     last = _last_checkpoint(work_dir / LAST, hooks.get('checkpoint') or {}, cfg.train_cfg.max_epochs)
     plan = ValidationPlan(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.get('val_begin', 1))
     with _device_errors():
         return L.Trainer(
-            **hardware.trainer_arguments(), precision=hardware.precision or configured_precision(cfg),
-            max_epochs=cfg.train_cfg.max_epochs, num_sanity_val_steps=0,
+            **hardware.trainer_arguments(),
+            precision=hardware.precision or configured_precision(cfg),
+            max_epochs=cfg.train_cfg.max_epochs,
+            num_sanity_val_steps=0,
             accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
-            use_distributed_sampler=False, default_root_dir=work_dir,
+            use_distributed_sampler=False,
+            default_root_dir=work_dir,
             log_every_n_steps=(hooks.get('logger') or {}).get('interval', 10),
-            logger=[TensorBoardLogger(work_dir, name='', version='tensorboard'),
-                    CSVLogger(work_dir, name='', version=_csv_version(work_dir, resumed))],
-            callbacks=[best, last, plan, EpochReport(), *progress_bar()], enable_progress_bar=sys.stderr.isatty(),
-            plugins=[AtomicCheckpointIO()])
+            logger=[
+                TensorBoardLogger(work_dir, name='', version='tensorboard'),
+                CSVLogger(work_dir, name='', version=_csv_version(work_dir, resumed)),
+            ],
+            callbacks=[best, last, plan, EpochReport(), *progress_bar()],
+            enable_progress_bar=sys.stderr.isatty(),
+            plugins=[AtomicCheckpointIO()],
+        )
 
 
 def _last_checkpoint(path: Path, hook: dict, max_epochs: int) -> LastCheckpoint:
@@ -117,7 +139,7 @@ def _last_checkpoint(path: Path, hook: dict, max_epochs: int) -> LastCheckpoint:
 
 def _csv_version(work_dir: Path, resumed: bool) -> str:
     """A folder for this run's table, since Lightning's logger deletes one that is there."""
-    return f"csv_resumed_{len(list(work_dir.glob('csv*')))}" if resumed else 'csv'
+    return f'csv_resumed_{len(list(work_dir.glob("csv*")))}' if resumed else 'csv'
 
 
 @contextmanager
@@ -142,9 +164,15 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
     module = DetectorModule(cfg)
     load_weights(module.detector, checkpoint)
     with _device_errors():
-        trainer = L.Trainer(**hardware.trainer_arguments(), logger=False, enable_checkpointing=False,
-                            use_distributed_sampler=False, enable_model_summary=False, callbacks=progress_bar(),
-                            enable_progress_bar=sys.stderr.isatty())
+        trainer = L.Trainer(
+            **hardware.trainer_arguments(),
+            logger=False,
+            enable_checkpointing=False,
+            use_distributed_sampler=False,
+            enable_model_summary=False,
+            callbacks=progress_bar(),
+            enable_progress_bar=sys.stderr.isatty(),
+        )
     if trainer.strategy.root_device.type == 'cpu':
         keep_freed_memory()
     trainer.test(module, datamodule=data, verbose=False)
@@ -180,8 +208,10 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
     """
     processes = int(os.environ.get('WORLD_SIZE', 1))
     if processes > 1 and cfg.get('launcher', 'none') == 'none':
-        raise ValueError(f"{processes} processes were started, and the config's launcher is 'none': each would train "
-                         'on its own. --cfg-options launcher=pytorch joins them on GPUs, Lightning anywhere')
+        raise ValueError(
+            f"{processes} processes were started, and the config's launcher is 'none': each would train "
+            'on its own. --cfg-options launcher=pytorch joins them on GPUs, Lightning anywhere'
+        )
     count_accumulated(cfg)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)

@@ -1,4 +1,5 @@
 """Fully sharded data parallel training (PyTorch's ``fully_shard``), with the same checkpoints as without."""
+
 from collections.abc import Mapping
 from typing import Any
 

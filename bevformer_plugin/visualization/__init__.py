@@ -3,6 +3,7 @@
 Read in this order: :mod:`.frames` (what is drawn), :mod:`.frame_figure` (the page), :mod:`.camera_overlay` and
 :mod:`.bev_view` (its parts), :mod:`.ranking` and :mod:`.pictures` (which samples, which files).
 """
+
 from .bev_view import draw_bev
 from .camera_overlay import boxes_in_image, draw_camera
 from .frame_figure import draw_frame
@@ -11,6 +12,18 @@ from .pictures import draw_best_and_worst, draw_sample, draw_scene, prepare_fold
 from .ranking import sample_score
 
 __all__ = [
-    'Boxes', 'Frame', 'FrameSource', 'boxes_from_results', 'boxes_in_image', 'draw_best_and_worst', 'draw_bev',
-    'draw_camera', 'draw_frame', 'draw_sample', 'draw_scene', 'prepare_folder', 'sample_score', 'true_boxes',
+    'Boxes',
+    'Frame',
+    'FrameSource',
+    'boxes_from_results',
+    'boxes_in_image',
+    'draw_best_and_worst',
+    'draw_bev',
+    'draw_camera',
+    'draw_frame',
+    'draw_sample',
+    'draw_scene',
+    'prepare_folder',
+    'sample_score',
+    'true_boxes',
 ]

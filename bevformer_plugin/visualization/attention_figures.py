@@ -1,4 +1,5 @@
 """The pictures of the guide to attention; every number in them comes from the layers they explain."""
+
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -35,8 +36,12 @@ def draw_attention_figures(folder: str | Path) -> list[Path]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, draw in (('worked_example', draw_worked_example), ('masks', draw_masks),
-                       ('sca_forms', draw_sca_forms), ('self_expression', draw_self_expression)):
+    for name, draw in (
+        ('worked_example', draw_worked_example),
+        ('masks', draw_masks),
+        ('sca_forms', draw_sca_forms),
+        ('self_expression', draw_self_expression),
+    ):
         figure = draw()
         paths.append(folder / f'{name}.png')
         figure.savefig(paths[-1], dpi=110, facecolor='white')
@@ -56,8 +61,11 @@ def draw_worked_example() -> Figure:
     scores = ScaledDotProduct(1, 2, 2)(query[None], keys[None])[0, 0]
     weights = attention_weights(query, keys)[0]
     figure, (plane, bars) = plt.subplots(1, 2, figsize=(8.4, 3.4), layout='constrained')
-    for vector, color, name, width in ((keys[0], ORANGE, '$k_1$', 0.022), (query[0], BLUE, '$q$', 0.009),
-                                       (keys[1], ORANGE, '$k_2$', 0.022)):
+    for vector, color, name, width in (
+        (keys[0], ORANGE, '$k_1$', 0.022),
+        (query[0], BLUE, '$q$', 0.009),
+        (keys[1], ORANGE, '$k_2$', 0.022),
+    ):
         x, y = vector.tolist()
         plane.quiver(0, 0, x, y, angles='xy', scale_units='xy', scale=1, color=color, width=width)
         plane.annotate(name, (x, y), (x + 0.05, y + (0.05 if name != '$q$' else -0.16)), color=color, fontsize=13)
@@ -74,15 +82,25 @@ def draw_worked_example() -> Figure:
 def draw_masks() -> Figure:
     """Attention of six queries to six keys, without a mask, with two keys of padding, and causal."""
     points = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
-    masks = {'no mask': None, 'padding mask, 4 real keys': padding_mask(torch.tensor([4]), 6),
-             'causal mask': causal_mask(6, 6)}
+    masks = {
+        'no mask': None,
+        'padding mask, 4 real keys': padding_mask(torch.tensor([4]), 6),
+        'causal mask': causal_mask(6, 6),
+    }
     figure, panels = plt.subplots(1, 3, figsize=(9.6, 3.4), layout='constrained')
     for axes, (title, mask) in zip(panels, masks.items(), strict=True):
         weights = attention_weights(points, points, mask)
         axes.imshow(weights, cmap='Blues', vmin=0, vmax=1)
         for (row, column), weight in np.ndenumerate(weights.numpy()):
-            axes.text(column, row, f'{weight:.2f}'.lstrip('0') if weight else '0', ha='center', va='center',
-                      fontsize=8, color='white' if weight > 0.6 else 'black')
+            axes.text(
+                column,
+                row,
+                f'{weight:.2f}'.lstrip('0') if weight else '0',
+                ha='center',
+                va='center',
+                fontsize=8,
+                color='white' if weight > 0.6 else 'black',
+            )
         axes.set(title=title, xlabel='key', ylabel='query', xticks=range(6), yticks=range(6))
     return figure
 
@@ -99,7 +117,9 @@ def draw_sca_forms() -> Figure:
         'deformable: 8 heads x 8 points': (cells.repeat(2, 1) + offsets).flatten(0, 1),
         'points: 4 heights': cells,
         'global: every feature, of all cameras': torch.cartesian_prod(
-            torch.arange(FEATURE_HW[1]) + 0.5, torch.arange(FEATURE_HW[0]) + 0.5)}
+            torch.arange(FEATURE_HW[1]) + 0.5, torch.arange(FEATURE_HW[0]) + 0.5
+        ),
+    }
     for axes, (title, places) in zip(panels[1:], sampled.items(), strict=True):
         axes.vlines(range(FEATURE_HW[1] + 1), 0, FEATURE_HW[0], color=GREY, lw=0.4, alpha=0.5)
         axes.hlines(range(FEATURE_HW[0] + 1), 0, FEATURE_HW[1], color=GREY, lw=0.4, alpha=0.5)
@@ -139,8 +159,10 @@ def _draw_pillar_from_above(axes: Axes) -> None:
 def subspace_points() -> Tensor:
     """(3 * 12, 6) unit vectors on three planes through the origin, plane after plane."""
     generator = torch.Generator().manual_seed(0)
-    points = [torch.randn(POINTS_EACH, 2, generator=generator) @ torch.randn(2, 6, generator=generator)
-              for _ in range(SUBSPACES)]
+    points = [
+        torch.randn(POINTS_EACH, 2, generator=generator) @ torch.randn(2, 6, generator=generator)
+        for _ in range(SUBSPACES)
+    ]
     return torch.nn.functional.normalize(torch.cat(points), dim=1)
 
 
@@ -161,8 +183,10 @@ def draw_self_expression() -> Figure:
     others = ~torch.eye(len(points), dtype=torch.bool)
     attention = attention_weights(10 * points, points, others)
     figure, panels = plt.subplots(1, 2, figsize=(8.4, 4.1), layout='constrained')
-    for axes, matrix, title in ((panels[0], self_expression(points).abs(), 'self-expression $|Z|$, $X \\approx ZX$'),
-                                (panels[1], attention, 'attention, diagonal masked')):
+    for axes, matrix, title in (
+        (panels[0], self_expression(points).abs(), 'self-expression $|Z|$, $X \\approx ZX$'),
+        (panels[1], attention, 'attention, diagonal masked'),
+    ):
         axes.imshow(matrix / matrix.max(), cmap='Blues')
         for border in range(POINTS_EACH, len(points), POINTS_EACH):
             axes.axhline(border - 0.5, color=ORANGE, lw=0.8)

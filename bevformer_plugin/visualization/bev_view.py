@@ -1,4 +1,5 @@
 """Bird's-eye view: LiDAR points, range rings, the ego vehicle, true and predicted boxes."""
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
@@ -42,8 +43,17 @@ def _draw_rings(axes: Axes) -> None:
     for radius in np.arange(RING_STEP, LIMIT, RING_STEP):
         axes.add_patch(Circle((0, 0), radius, fill=False, edgecolor=RING, linewidth=0.8, zorder=1))
         diagonal = radius / np.sqrt(2)
-        axes.text(diagonal, diagonal, f'{radius:.0f} m', color=FAINT_TEXT, fontsize=10, ha='center', va='center',
-                  zorder=1.5, bbox={'facecolor': GROUND, 'edgecolor': 'none', 'pad': 1})
+        axes.text(
+            diagonal,
+            diagonal,
+            f'{radius:.0f} m',
+            color=FAINT_TEXT,
+            fontsize=10,
+            ha='center',
+            va='center',
+            zorder=1.5,
+            bbox={'facecolor': GROUND, 'edgecolor': 'none', 'pad': 1},
+        )
     axes.axhline(0, color=RING, linewidth=0.5, zorder=1)
     axes.axvline(0, color=RING, linewidth=0.5, zorder=1)
 
@@ -57,8 +67,18 @@ def _draw_points(axes: Axes, points: np.ndarray) -> None:
 
 def _draw_ego(axes: Axes) -> None:
     corner = (-EGO_WIDTH / 2, EGO_CENTRE_Y - EGO_LENGTH / 2)
-    axes.add_patch(FancyBboxPatch(corner, EGO_WIDTH, EGO_LENGTH, boxstyle='round,pad=0,rounding_size=0.5',
-                                  facecolor=TEXT, edgecolor=PAGE, linewidth=0.8, zorder=3))
+    axes.add_patch(
+        FancyBboxPatch(
+            corner,
+            EGO_WIDTH,
+            EGO_LENGTH,
+            boxstyle='round,pad=0,rounding_size=0.5',
+            facecolor=TEXT,
+            edgecolor=PAGE,
+            linewidth=0.8,
+            zorder=3,
+        )
+    )
     nose = EGO_CENTRE_Y + EGO_LENGTH / 4
     axes.add_patch(Polygon([(-0.55, nose - 0.7), (0.55, nose - 0.7), (0, nose + 0.5)], facecolor=PAGE, zorder=3.1))
 
@@ -76,5 +96,14 @@ def _draw_boxes(axes: Axes, boxes: Boxes, filled: bool) -> None:
     axes.add_collection(LineCollection(np.stack([centres, fronts], axis=1), colors=edges, **style))
     for centre, velocity, color in zip(centres, boxes.values[:, 7:], edges, strict=True):
         if np.hypot(*velocity) > MIN_SPEED:  # False where the velocity is NaN
-            axes.add_patch(FancyArrowPatch(centre, centre + VELOCITY_SECONDS * velocity, **ARROW, color=color,
-                                           mutation_scale=7, linewidth=style['linewidths'], zorder=style['zorder']))
+            axes.add_patch(
+                FancyArrowPatch(
+                    centre,
+                    centre + VELOCITY_SECONDS * velocity,
+                    **ARROW,
+                    color=color,
+                    mutation_scale=7,
+                    linewidth=style['linewidths'],
+                    zorder=style['zorder'],
+                )
+            )

@@ -1,4 +1,5 @@
 """Boxes drawn into camera images, cut at the image's edges and at a plane in front of the camera."""
+
 import cv2
 import numpy as np
 
@@ -13,8 +14,9 @@ FILL_ALPHA = 0.22
 SMALL_BOX = 40  # pixels of height below which thick lines would hide the object
 
 
-def cut_segments(segments: np.ndarray, lidar2img: np.ndarray, size: tuple[int, int], margin: float = 0.0
-                 ) -> tuple[np.ndarray, np.ndarray]:
+def cut_segments(
+    segments: np.ndarray, lidar2img: np.ndarray, size: tuple[int, int], margin: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Project line segments and keep what lies in the image, before the division by depth, so that none flips over.
 
     Args:
@@ -30,8 +32,16 @@ def cut_segments(segments: np.ndarray, lidar2img: np.ndarray, size: tuple[int, i
     u, v, depth = np.moveaxis(points, -1, 0)  # ...x2 each
     width, height = size
     # Signed distances to the near plane and the four planes through the camera and the image's sides; inside is >= 0.
-    inside = np.stack([depth - NEAR, u + margin * width * depth, (1 + margin) * width * depth - u,
-                       v + margin * height * depth, (1 + margin) * height * depth - v], axis=-2)  # ...x5x2
+    inside = np.stack(
+        [
+            depth - NEAR,
+            u + margin * width * depth,
+            (1 + margin) * width * depth - u,
+            v + margin * height * depth,
+            (1 + margin) * height * depth - v,
+        ],
+        axis=-2,
+    )  # ...x5x2
     start, end = inside[..., 0], inside[..., 1]
     with np.errstate(divide='ignore', invalid='ignore'):
         crossing = start / (start - end)
@@ -49,8 +59,9 @@ def boxes_in_image(boxes: Boxes, lidar2img: np.ndarray, size: tuple[int, int]) -
     return cut_segments(boxes.corners[:, EDGES], lidar2img, size)[1].any(-1)
 
 
-def draw_camera(image: np.ndarray, lidar2img: np.ndarray, truth: Boxes, predictions: Boxes | None,
-                size: tuple[int, int]) -> np.ndarray:
+def draw_camera(
+    image: np.ndarray, lidar2img: np.ndarray, truth: Boxes, predictions: Boxes | None, size: tuple[int, int]
+) -> np.ndarray:
     """A camera image with true boxes tinted and thinly outlined in white, predicted ones outlined in their colour.
 
     Args:
@@ -94,8 +105,15 @@ def _outline(picture: np.ndarray, lidar2img: np.ndarray, boxes: Boxes, color: st
         tick = np.stack([(front + rear) / 2, front])
         pixels, visible = cut_segments(np.concatenate([corners[EDGES], tick[None]]), lidar2img, size)
         small = np.ptp(pixels[visible][..., 1]) < SMALL_BOX
-        cv2.polylines(picture, list(_fixed_point(pixels[visible])), False, color_bgr(color or CLASS_COLORS[name]),
-                      1 if small else thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.polylines(
+            picture,
+            list(_fixed_point(pixels[visible])),
+            False,
+            color_bgr(color or CLASS_COLORS[name]),
+            1 if small else thickness,
+            cv2.LINE_AA,
+            SUBPIXEL_BITS,
+        )
 
 
 def _far_to_near(boxes: Boxes, lidar2img: np.ndarray, size: tuple[int, int]) -> list[tuple[np.ndarray, str]]:

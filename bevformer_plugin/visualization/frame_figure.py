@@ -1,4 +1,5 @@
 """The picture of one keyframe: all cameras above the bird's-eye view, with title, legend and counts."""
+
 from collections import Counter
 
 import cv2
@@ -55,12 +56,23 @@ def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarr
         left = column * (PANEL_WIDTH + GAP) + (COLUMNS - in_row) * (PANEL_WIDTH + GAP) // 2
         top = HEADER + row * (panel_height + GAP)
         figure.figimage(picture[..., ::-1], left, height - top - panel_height)
-        figure.text((left + 10) / WIDTH, 1 - (top + 10) / height, camera.removeprefix('CAM_').replace('_', ' '),
-                    color=TEXT, fontsize=12, fontweight='bold', va='top',
-                    bbox={'facecolor': PAGE, 'alpha': 0.65, 'edgecolor': 'none', 'pad': 3})
+        figure.text(
+            (left + 10) / WIDTH,
+            1 - (top + 10) / height,
+            camera.removeprefix('CAM_').replace('_', ' '),
+            color=TEXT,
+            fontsize=12,
+            fontweight='bold',
+            va='top',
+            bbox={'facecolor': PAGE, 'alpha': 0.65, 'edgecolor': 'none', 'pad': 3},
+        )
     top = height - BEV_SIZE - GAP
-    draw_bev(figure.add_axes((SIDE_WIDTH / WIDTH, GAP / height, BEV_SIZE / WIDTH, BEV_SIZE / height)),
-             frame.truth, predictions, frame.points())
+    draw_bev(
+        figure.add_axes((SIDE_WIDTH / WIDTH, GAP / height, BEV_SIZE / WIDTH, BEV_SIZE / height)),
+        frame.truth,
+        predictions,
+        frame.points(),
+    )
     _draw_legend(_pixel_axes(figure, 0, top, SIDE_WIDTH, BEV_SIZE), predictions is not None, score_thr)
     _draw_counts(_pixel_axes(figure, WIDTH - SIDE_WIDTH, top, SIDE_WIDTH, BEV_SIZE), frame.truth, predictions)
     canvas.draw()
@@ -92,10 +104,25 @@ def _pixel_axes(figure: Figure, left: int, top: int, width: int, height: int) ->
 
 def _draw_title(axes: Axes, frame: Frame, note: str) -> None:
     info = frame.info
-    axes.text(14, HEADER / 2, f"{info['scene_name']}   frame {info['frame_idx']}", color=TEXT, fontsize=TITLE_SIZE,
-              fontweight='bold', va='center')
-    axes.text(WIDTH / 2, HEADER / 2, f"sample {info['token']}", color=FAINT_TEXT, fontsize=TEXT_SIZE,
-              family='monospace', va='center', ha='center')
+    axes.text(
+        14,
+        HEADER / 2,
+        f'{info["scene_name"]}   frame {info["frame_idx"]}',
+        color=TEXT,
+        fontsize=TITLE_SIZE,
+        fontweight='bold',
+        va='center',
+    )
+    axes.text(
+        WIDTH / 2,
+        HEADER / 2,
+        f'sample {info["token"]}',
+        color=FAINT_TEXT,
+        fontsize=TEXT_SIZE,
+        family='monospace',
+        va='center',
+        ha='center',
+    )
     axes.text(WIDTH - 14, HEADER / 2, note, color=TEXT, fontsize=TITLE_SIZE, va='center', ha='right')
 
 
@@ -135,11 +162,19 @@ def _draw_counts(axes: Axes, truth: Boxes, predictions: Boxes | None) -> None:
         y = index * LINE
         present = any(table[name] for table in tables.values())
         axes.add_patch(Rectangle((40, y - 12), 24, 24, facecolor=color, alpha=1 if present else 0.35))
-        axes.text(80, y, name.replace('_', ' '), color=TEXT if present else FAINT_TEXT, fontsize=TEXT_SIZE,
-                  va='center')
+        axes.text(
+            80, y, name.replace('_', ' '), color=TEXT if present else FAINT_TEXT, fontsize=TEXT_SIZE, va='center'
+        )
         for column, x in columns.items():
-            axes.text(x, y, str(tables[column][name]), color=TEXT if tables[column][name] else RING,
-                      fontsize=TEXT_SIZE, va='center', ha='right')
+            axes.text(
+                x,
+                y,
+                str(tables[column][name]),
+                color=TEXT if tables[column][name] else RING,
+                fontsize=TEXT_SIZE,
+                va='center',
+                ha='right',
+            )
     y = (len(CLASS_COLORS) + 2) * LINE
     axes.axhline(y - LINE / 2, 40 / SIDE_WIDTH, max(columns.values()) / SIDE_WIDTH, color=RING, linewidth=0.8)
     axes.text(80, y, 'all', color=TEXT, fontsize=TEXT_SIZE, va='center')

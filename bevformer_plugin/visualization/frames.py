@@ -1,4 +1,5 @@
 """What a picture shows: a keyframe of an info file, its true boxes and a submission's boxes in its LiDAR frame."""
+
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -106,8 +107,10 @@ class FrameSource:
         if self.results is not None:
             missing = [token for token in self.infos if token not in self.results]
             if missing:
-                raise ValueError(f'{results} lacks {len(missing)} of the {len(self.infos)} samples in {infos} '
-                                 f'(first: {missing[0]}): give the infos on which the results were made')
+                raise ValueError(
+                    f'{results} lacks {len(missing)} of the {len(self.infos)} samples in {infos} '
+                    f'(first: {missing[0]}): give the infos on which the results were made'
+                )
 
     def tokens_of_scene(self, scene: str) -> list[str]:
         """Sample tokens of a scene, given by its name or token, in time order.
@@ -118,8 +121,10 @@ class FrameSource:
         infos = [info for info in self.infos.values() if scene in (info['scene_name'], info['scene_token'])]
         if not infos:
             names = sorted({info['scene_name'] for info in self.infos.values()})
-            raise ValueError(f'no scene {scene} in the infos; they hold {len(names)}: {", ".join(names[:10])}'
-                             + (', ...' if len(names) > 10 else ''))
+            raise ValueError(
+                f'no scene {scene} in the infos; they hold {len(names)}: {", ".join(names[:10])}'
+                + (', ...' if len(names) > 10 else '')
+            )
         return [info['token'] for info in sorted(infos, key=lambda info: info['timestamp'])]
 
     def frame(self, token: str) -> Frame:
@@ -129,8 +134,10 @@ class FrameSource:
             ValueError: if the infos hold no such sample.
         """
         if token not in self.infos:
-            raise ValueError(f'no sample {token} in the infos; the first of their {len(self.infos)} samples is '
-                             f'{next(iter(self.infos))}')
+            raise ValueError(
+                f'no sample {token} in the infos; the first of their {len(self.infos)} samples is '
+                f'{next(iter(self.infos))}'
+            )
         info = self.infos[token]
         predictions = None if self.results is None else boxes_from_results(self.results[token], info)
         return Frame(self.root, info, true_boxes(info, self.classes), predictions)

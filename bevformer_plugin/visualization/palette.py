@@ -1,4 +1,5 @@
 """Colours of the pictures: one per class, and the few of the dark page."""
+
 from matplotlib.colors import to_rgb
 
 CLASS_COLORS = {

@@ -1,4 +1,5 @@
 """Picture files: of one sample, of a scene with its video, of a submission's best and worst samples."""
+
 from pathlib import Path
 
 import cv2
@@ -74,8 +75,9 @@ def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float =
     return [*paths, _write_video(paths, folder / f'{scene}.mp4')]
 
 
-def draw_best_and_worst(source: FrameSource, best: int, worst: int, folder: Path, score_thr: float = 0.3
-                        ) -> list[Path]:
+def draw_best_and_worst(
+    source: FrameSource, best: int, worst: int, folder: Path, score_thr: float = 0.3
+) -> list[Path]:
     """Write pictures of the samples with the highest and the lowest :func:`sample_score`; their names tell the rank.
 
     Samples without true boxes within range have no score and are not drawn; no sample is drawn twice.
@@ -93,19 +95,23 @@ def draw_best_and_worst(source: FrameSource, best: int, worst: int, folder: Path
     ranked = sorted((token for token in scores if scores[token] is not None), key=scores.get, reverse=True)
     if not ranked:
         raise ValueError('no sample has true boxes within range, so there is nothing to rank')
-    print_log(f'{SCORE_NAME} of {len(ranked)} samples, mean over the classes in each: best {scores[ranked[0]]:.3f}, '
-              f'median {np.median([scores[token] for token in ranked]):.3f}, worst {scores[ranked[-1]]:.3f}')
+    print_log(
+        f'{SCORE_NAME} of {len(ranked)} samples, mean over the classes in each: best {scores[ranked[0]]:.3f}, '
+        f'median {np.median([scores[token] for token in ranked]):.3f}, worst {scores[ranked[-1]]:.3f}'
+    )
     chosen = [(f'best_{rank:02d}_', token) for rank, token in enumerate(ranked[:best], start=1)]
     chosen += [(f'worst_{rank:02d}_', token) for rank, token in enumerate(ranked[best:][::-1][:worst], start=1)]
-    return [_draw(source.frame(token), folder, score_thr, prefix)
-            for prefix, token in tqdm(chosen, desc='pictures', unit='frame')]
+    return [
+        _draw(source.frame(token), folder, score_thr, prefix)
+        for prefix, token in tqdm(chosen, desc='pictures', unit='frame')
+    ]
 
 
 def _draw(frame: Frame, folder: Path, score_thr: float, prefix: str = '') -> Path:
     score = None if frame.predictions is None else sample_score(frame)
     picture = draw_frame(frame, score_thr, note='' if score is None else f'{SCORE_NAME}: {score:.2f}')
     info = frame.info
-    path = folder / f"{prefix}{info['scene_name']}_{info['frame_idx']:03d}_{info['token'][:8]}.png"
+    path = folder / f'{prefix}{info["scene_name"]}_{info["frame_idx"]:03d}_{info["token"][:8]}.png'
     with atomic_write(path) as file:
         file.write(cv2.imencode('.png', picture)[1].tobytes())
     return path

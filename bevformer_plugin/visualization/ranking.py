@@ -1,4 +1,5 @@
 """A score per sample, to find the best and the worst pictures of a submission."""
+
 import numpy as np
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.common.utils import center_distance
@@ -28,8 +29,13 @@ def sample_score(frame: Frame) -> float | None:
         return None
     true_boxes, predicted_boxes = _eval_boxes(truth), _eval_boxes(predictions)
     precisions = [
-        calc_ap(accumulate(true_boxes, predicted_boxes, name, center_distance, DISTANCE), config.min_recall,
-                config.min_precision) for name in sorted(set(truth.names))]
+        calc_ap(
+            accumulate(true_boxes, predicted_boxes, name, center_distance, DISTANCE),
+            config.min_recall,
+            config.min_precision,
+        )
+        for name in sorted(set(truth.names))
+    ]
     return float(np.mean(precisions))
 
 
@@ -43,9 +49,19 @@ def _within_range(boxes: Boxes, info: dict, class_range: dict[str, float]) -> Bo
 
 def _eval_boxes(boxes: Boxes) -> EvalBoxes:
     evaluated = EvalBoxes()
-    evaluated.add_boxes('sample', [
-        DetectionBox(sample_token='sample', translation=tuple(row[:3]), size=tuple(row[[4, 3, 5]]),
-                     rotation=tuple(Quaternion(axis=(0, 0, 1), radians=row[6]).elements), velocity=tuple(row[7:]),
-                     detection_name=name, detection_score=float(score))
-        for row, name, score in zip(boxes.values, boxes.names, boxes.scores, strict=True)])
+    evaluated.add_boxes(
+        'sample',
+        [
+            DetectionBox(
+                sample_token='sample',
+                translation=tuple(row[:3]),
+                size=tuple(row[[4, 3, 5]]),
+                rotation=tuple(Quaternion(axis=(0, 0, 1), radians=row[6]).elements),
+                velocity=tuple(row[7:]),
+                detection_name=name,
+                detection_score=float(score),
+            )
+            for row, name, score in zip(boxes.values, boxes.names, boxes.scores, strict=True)
+        ],
+    )
     return evaluated

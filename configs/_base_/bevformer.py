@@ -4,11 +4,8 @@ model = dict(
     use_history=True,
     grid_mask=dict(prob=0.7, ratio=0.5),
     img_neck=dict(
-        type='mmdet.FPN',
-        out_channels=256,
-        start_level=0,
-        add_extra_convs='on_output',
-        relu_before_extra_convs=True),
+        type='mmdet.FPN', out_channels=256, start_level=0, add_extra_convs='on_output', relu_before_extra_convs=True
+    ),
     pts_bbox_head=dict(
         type='BEVFormerHead',
         embed_dims=256,
@@ -22,16 +19,19 @@ model = dict(
                 type='BEVFormerEncoder',
                 tsa_num_points=4,
                 num_points_in_pillar=4,
-                spatial_cross_attention=dict(type='SpatialCrossAttention', num_points=8)),
-            decoder=dict(type='DetectionTransformerDecoder', num_layers=6, num_points=4)),
+                spatial_cross_attention=dict(type='SpatialCrossAttention', num_points=8),
+            ),
+            decoder=dict(type='DetectionTransformerDecoder', num_layers=6, num_points=4),
+        ),
         criterion=dict(
             type='SetCriterion3D',
             assigner=dict(
-                type='HungarianAssigner3D',
-                cls_cost=dict(type='mmdet.FocalLossCost', weight=2.0),
-                reg_cost_weight=0.25),
+                type='HungarianAssigner3D', cls_cost=dict(type='mmdet.FocalLossCost', weight=2.0), reg_cost_weight=0.25
+            ),
             loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=2.0),
             loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25),
-            code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]),
-        box_coder=dict(
-            type='NMSFreeCoder', post_center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], max_num=300)))
+            code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2],
+        ),
+        box_coder=dict(type='NMSFreeCoder', post_center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], max_num=300),
+    ),
+)

@@ -3,8 +3,16 @@
 data_root = 'data/nuscenes'
 version = 'v1.0-trainval'
 class_names = [
-    'car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian',
-    'traffic_cone'
+    'car',
+    'truck',
+    'construction_vehicle',
+    'bus',
+    'trailer',
+    'barrier',
+    'motorcycle',
+    'bicycle',
+    'pedestrian',
+    'traffic_cone',
 ]
 point_cloud_range = [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0]
 
@@ -35,7 +43,9 @@ train_dataloader = dict(
         pipeline=train_pipeline,
         metainfo=dict(classes=class_names),
         point_cloud_range=point_cloud_range,
-        queue_length=3))
+        queue_length=3,
+    ),
+)
 # Whole scenes in time order: the model carries its history from batch to batch.
 val_dataloader = dict(
     batch_size=1,
@@ -51,12 +61,12 @@ val_dataloader = dict(
         ann_file='nuscenes_infos_temporal_val.pkl',
         pipeline=test_pipeline,
         metainfo=dict(classes=class_names),
-        test_mode=True))
+        test_mode=True,
+    ),
+)
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='NuScenesDevkitMetric',
-    data_root=data_root,
-    version=version,
-    ann_file='nuscenes_infos_temporal_val.pkl')
+    type='NuScenesDevkitMetric', data_root=data_root, version=version, ann_file='nuscenes_infos_temporal_val.pkl'
+)
 test_evaluator = val_evaluator

@@ -1,7 +1,5 @@
 # BEVFormer-base as published: ResNet-101 with deformable convolutions, four levels, 200 x 200 BEV, 6 encoder layers.
-_base_ = [
-    '../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py'
-]
+_base_ = ['../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py']
 
 # Each of these is set here and nowhere else.
 cameras = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
@@ -18,7 +16,8 @@ model = dict(
         mean=[103.53, 116.28, 123.675],
         std=[1.0, 1.0, 1.0],
         bgr_to_rgb=False,
-        pad_size_divisor=32),
+        pad_size_divisor=32,
+    ),
     img_backbone=dict(
         type='mmdet.ResNet',
         depth=101,
@@ -29,10 +28,11 @@ model = dict(
         norm_eval=True,
         style='caffe',
         dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
-        stage_with_dcn=(False, False, True, True)),
+        stage_with_dcn=(False, False, True, True),
+    ),
     img_neck=dict(in_channels=[512, 1024, 2048], num_outs=4),
-    pts_bbox_head=dict(
-        num_classes=len(_base_.class_names), transformer=dict(encoder=dict(num_layers=6))))
+    pts_bbox_head=dict(num_classes=len(_base_.class_names), transformer=dict(encoder=dict(num_layers=6))),
+)
 
 train_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))
 val_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))

@@ -1,9 +1,7 @@
 # BEVFormer-nano: small images, a small BEV and a light backbone; trains from scratch on two CPU cores.
 # Learned queries need tens of thousands of steps, so the BEV proposes the queries and the camera features are
 # supervised in their own view as well.
-_base_ = [
-    '../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py'
-]
+_base_ = ['../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py']
 
 # Each of these is set here and nowhere else.
 data_root = 'data/synthetic'
@@ -32,7 +30,8 @@ model = dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
-        pad_size_divisor=32),
+        pad_size_divisor=32,
+    ),
     img_backbone=dict(
         type='mmdet.ResNet',
         depth=18,
@@ -44,12 +43,14 @@ model = dict(
         out_indices=(1, 2),
         norm_cfg=dict(type='BN', requires_grad=True),
         norm_eval=False,
-        style='pytorch'),
+        style='pytorch',
+    ),
     img_neck=dict(in_channels=[2 * base_channels, 4 * base_channels], out_channels=embed_dims, num_outs=2),
     perspective_supervision=dict(
         type='PerspectiveSupervision',
         loss_heatmap=loss_heatmap,
-        loss_values=dict(type='mmdet.L1Loss', loss_weight=0.25)),
+        loss_values=dict(type='mmdet.L1Loss', loss_weight=0.25),
+    ),
     pts_bbox_head=dict(
         num_classes=len(_base_.class_names),
         embed_dims=embed_dims,
@@ -59,29 +60,44 @@ model = dict(
             type='BEVProposals',
             loss_heatmap=loss_heatmap,
             loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25),
-            code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2]),
+            code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2],
+        ),
         transformer=dict(
             num_heads=4,
             feedforward_channels=192,
             dropout=0.0,
             encoder=dict(num_layers=1, spatial_cross_attention=dict(num_points=4)),
-            decoder=dict(num_layers=2))))
+            decoder=dict(num_layers=2),
+        ),
+    ),
+)
 
 train_dataloader = dict(
-    batch_size=1, num_workers=1, pin_memory=False,
-    dataset=dict(data_root=data_root, pipeline=pipeline, cameras=cameras, image_size=image_size, queue_length=2))
+    batch_size=1,
+    num_workers=1,
+    pin_memory=False,
+    dataset=dict(data_root=data_root, pipeline=pipeline, cameras=cameras, image_size=image_size, queue_length=2),
+)
 val_dataloader = dict(
-    num_workers=1, pin_memory=False, dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size))
+    num_workers=1, pin_memory=False, dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size)
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root)
 test_evaluator = val_evaluator
 
 optim_wrapper = dict(
-    optimizer=dict(lr=2e-3, betas=(0.9, 0.99), fused=True), paramwise_cfg=None, clip_grad=dict(max_norm=10))
+    optimizer=dict(lr=2e-3, betas=(0.9, 0.99), fused=True), paramwise_cfg=None, clip_grad=dict(max_norm=10)
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0,
-         end=max_epochs),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=1e-3,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=max_epochs,
+    ),
 ]
 auto_scale_lr = dict(base_batch_size=1)
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

@@ -1,7 +1,5 @@
 # BEVFormer-tiny as published: ResNet-50, one feature level, 50 x 50 BEV, 3 encoder layers, images at half size.
-_base_ = [
-    '../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py'
-]
+_base_ = ['../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py']
 
 # Each of these is set here and nowhere else.
 cameras = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
@@ -18,22 +16,24 @@ model = dict(
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True,
-        pad_size_divisor=32),
+        pad_size_divisor=32,
+    ),
     img_backbone=dict(
         type='mmdet.ResNet',
         depth=50,
         num_stages=4,
-        out_indices=(3, ),
+        out_indices=(3,),
         frozen_stages=1,
         norm_cfg=dict(type='BN', requires_grad=False),
         norm_eval=True,
         style='pytorch',
-        init_cfg=dict(
-            type='Pretrained', checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')),
+        init_cfg=dict(type='Pretrained', checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth'),
+    ),
     img_neck=dict(in_channels=[2048], num_outs=1),
     pts_bbox_head=dict(
-        num_classes=len(_base_.class_names),
-        transformer=dict(num_feature_levels=4, encoder=dict(num_layers=3))))
+        num_classes=len(_base_.class_names), transformer=dict(num_feature_levels=4, encoder=dict(num_layers=3))
+    ),
+)
 
 train_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))
 val_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))

@@ -5,5 +5,6 @@ model = dict(
     use_history=False,
     bev_grid=(40, 40),
     img_backbone=dict(out_indices=(2,)),
-    img_neck=dict(in_channels=[64], num_outs=1))
+    img_neck=dict(in_channels=[64], num_outs=1),
+)
 train_dataloader = dict(dataset=dict(queue_length=1))

@@ -21,7 +21,10 @@ train_dataloader = dict(
             image_size=_base_.image_size,
             # The same history as in streaming, so that testing sees what was memorised.
             queue_length=4,
-            random_drop=False)))
+            random_drop=False,
+        ),
+    )
+)
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root, version='v1.0-mini')
@@ -29,7 +32,13 @@ test_evaluator = val_evaluator
 
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0,
-         end=max_epochs),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=1e-3,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=max_epochs,
+    ),
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=1)

@@ -12,7 +12,13 @@ test_evaluator = val_evaluator
 optim_wrapper = dict(optimizer=dict(lr=1.5e-3, betas=(0.9, 0.999)))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0,
-         end=max_epochs),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min_ratio=1e-3,
+        by_epoch=True,
+        convert_to_iter_based=True,
+        begin=0,
+        end=max_epochs,
+    ),
 ]
 train_cfg = dict(max_epochs=max_epochs, val_interval=1)

@@ -1,4 +1,5 @@
 """The data benchmark on a tiny world: what it compares is the same, and it refuses what is not."""
+
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,14 @@ TINY = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer' / 'bevforme
 @pytest.fixture
 def cfg(info_files):
     """Tiny on the synthetic world, not resized."""
-    return load_config(str(TINY), {
-        'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
-        'train_dataloader.dataset.image_size': (200, 112),
-        'train_dataloader.dataset.cameras': ['CAM_FRONT', 'CAM_BACK']})
+    return load_config(
+        str(TINY),
+        {
+            'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
+            'train_dataloader.dataset.image_size': (200, 112),
+            'train_dataloader.dataset.cameras': ['CAM_FRONT', 'CAM_BACK'],
+        },
+    )
 
 
 def test_versions_agree_and_are_timed(cfg, synthetic_root):
@@ -29,7 +34,7 @@ def test_versions_agree_and_are_timed(cfg, synthetic_root):
     assert exact['difference'] < 0.01 < ours['difference'] < 0.5  # the second rounds to 8 bits
     table = data_table(report)
     assert table.count('\n') == 6
-    assert f"{ours['ratio']:.2f}" in table
+    assert f'{ours["ratio"]:.2f}' in table
 
 
 def test_other_pixels_are_refused(cfg, synthetic_root):
@@ -39,8 +44,9 @@ def test_other_pixels_are_refused(cfg, synthetic_root):
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'message'), [({'samples': 0}, 'samples must be at least 1, not 0'),
-                               ({'workers': 0}, 'workers must be at least 1, not 0')])
+    ('arguments', 'message'),
+    [({'samples': 0}, 'samples must be at least 1, not 0'), ({'workers': 0}, 'workers must be at least 1, not 0')],
+)
 def test_bad_arguments_are_refused(cfg, synthetic_root, arguments, message):
     with pytest.raises(ValueError, match=message):
         benchmark_data(cfg, str(synthetic_root), **arguments)

@@ -1,4 +1,5 @@
 """Peak memory: of a process that is known, and of a training step."""
+
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from bevformer_plugin.benchmark.peak_memory import peak_memory
 from bevformer_plugin.training import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
-MIB = 2 ** 20
+MIB = 2**20
 
 
 def hold(mebibytes: int) -> None:
@@ -32,10 +33,14 @@ def test_a_process_that_dies_is_reported():
 
 @pytest.fixture
 def cfg(info_files, synthetic_root):
-    return load_config(str(CONFIGS / 'bevformer_nano.py'), {
-        'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
-        'train_dataloader.dataset.data_root': str(synthetic_root),
-        'train_dataloader.dataset.image_size': (640, 360)})
+    return load_config(
+        str(CONFIGS / 'bevformer_nano.py'),
+        {
+            'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
+            'train_dataloader.dataset.data_root': str(synthetic_root),
+            'train_dataloader.dataset.image_size': (640, 360),
+        },
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 """The operator benchmark times every backend of this machine."""
+
 import pytest
 
 from bevformer_plugin.benchmark.operator import Shape, benchmark_operator, operator_table

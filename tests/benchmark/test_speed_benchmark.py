@@ -1,4 +1,5 @@
 """The speed benchmark: both formulations give the same boxes, and every scope is timed."""
+
 from pathlib import Path
 
 import pytest
@@ -16,9 +17,13 @@ NANO, WEIGHTS = ROOT / 'configs/bevformer/bevformer_nano.py', ROOT / 'projects/s
 @pytest.fixture
 def cfg(info_files):
     """Nano on the tests' world."""
-    return load_config(str(NANO), {
-        'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
-        'train_dataloader.dataset.image_size': (200, 112)})
+    return load_config(
+        str(NANO),
+        {
+            'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
+            'train_dataloader.dataset.image_size': (200, 112),
+        },
+    )
 
 
 @pytest.mark.slow
@@ -29,13 +34,13 @@ def test_versions_agree_and_are_timed(cfg, synthetic_root):
     for name, version in versions.items():
         assert all(len(times) == 2 and min(times) > 0 for times in version['seconds'].values())
         assert (TRAINING in version['seconds']) == (name in (PLAIN, OURS))
-        assert version['peak_memory'] > version['memory_before'] > 2 ** 27
+        assert version['peak_memory'] > version['memory_before'] > 2**27
     assert set(versions[PLAIN]['ratio'].values()) == {1.0}
     assert versions[OURS]['deviation'] == 0
     assert versions[PLAIN]['deviation'] < 1e-3
     assert versions['optimised, float32']['deviation'] < 1e-3
     table = speed_table(report)
-    assert f"{versions[OURS]['ratio']['BEV']:.2f}" in table
+    assert f'{versions[OURS]["ratio"]["BEV"]:.2f}' in table
     assert report['settings']['attention backend'] == backend_name(torch.empty(0))
 
 

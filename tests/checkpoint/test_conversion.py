@@ -1,4 +1,5 @@
 """tools/convert_checkpoint.py on whole files, there and back; files it must refuse."""
+
 import re
 import subprocess
 import sys
@@ -19,8 +20,12 @@ TINY = 'configs/bevformer/bevformer_tiny.py'
 
 
 def convert(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, 'tools/convert_checkpoint.py', *map(str, arguments), '--config', TINY],
-                          cwd=REPO, text=True, capture_output=True)
+    return subprocess.run(
+        [sys.executable, 'tools/convert_checkpoint.py', *map(str, arguments), '--config', TINY],
+        cwd=REPO,
+        text=True,
+        capture_output=True,
+    )
 
 
 @pytest.fixture(scope='module')
@@ -53,15 +58,18 @@ def test_there_and_back(published, converted):
         assert torch.equal(state[key], expected), key
 
 
-@pytest.mark.parametrize(('source', 'published_layout', 'message'), [
-    ('ours.pth', False, 'already'),
-    ('fp16.pth', True, 'already'),
-    ('part.pth', False, '1 missing (first: pts_bbox_head.bev_embedding.weight)'),
-    ('more.pth', False, '1 unexpected (first: extra.weight)'),
-    ('other.pth', False, 'of another shape (first: pts_bbox_head.bev_embedding.weight ((9, 256) in the file'),
-    ('none.pth', False, 'does not exist'),
-    ('text.pth', False, 'is damaged or no checkpoint'),
-])
+@pytest.mark.parametrize(
+    ('source', 'published_layout', 'message'),
+    [
+        ('ours.pth', False, 'already'),
+        ('fp16.pth', True, 'already'),
+        ('part.pth', False, '1 missing (first: pts_bbox_head.bev_embedding.weight)'),
+        ('more.pth', False, '1 unexpected (first: extra.weight)'),
+        ('other.pth', False, 'of another shape (first: pts_bbox_head.bev_embedding.weight ((9, 256) in the file'),
+        ('none.pth', False, 'does not exist'),
+        ('text.pth', False, 'is damaged or no checkpoint'),
+    ],
+)
 def test_refused_files(published, converted, source, published_layout, message):
     folder, _ = converted
     bev = 'pts_bbox_head.bev_embedding.weight'
@@ -93,8 +101,20 @@ def test_a_converted_layer_regresses_the_same_boxes():
     # Decode the old rows by hand: (cx, cy, log w, log l, cz, log h, sin, cos, vx, vy).
     order = scores.sigmoid().flatten().argsort(descending=True)[:300] // 10
     rows = old[order]
-    by_hand = torch.stack([rows[:, 0], rows[:, 1], rows[:, 4], rows[:, 2].exp(), rows[:, 3].exp(), rows[:, 5].exp(),
-                           torch.atan2(rows[:, 6], rows[:, 7]), rows[:, 8], rows[:, 9]], dim=-1)
+    by_hand = torch.stack(
+        [
+            rows[:, 0],
+            rows[:, 1],
+            rows[:, 4],
+            rows[:, 2].exp(),
+            rows[:, 3].exp(),
+            rows[:, 5].exp(),
+            torch.atan2(rows[:, 6], rows[:, 7]),
+            rows[:, 8],
+            rows[:, 9],
+        ],
+        dim=-1,
+    )
     expected = boxes_from_old_convention(by_hand)
     turn = boxes[:, 6] - expected[:, 6]
     torch.testing.assert_close(torch.atan2(turn.sin(), turn.cos()), torch.zeros(len(turn)), atol=1e-5, rtol=0)

@@ -1,4 +1,5 @@
 """Initialisation from backbones as FCOS3D and torchvision store them."""
+
 import logging
 
 import pytest
@@ -46,8 +47,10 @@ def messages():
 
 def random_like(module: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(value.shape, generator=generator).to(value.dtype)
-            for name, value in module.state_dict().items()}
+    return {
+        name: torch.randn(value.shape, generator=generator).to(value.dtype)
+        for name, value in module.state_dict().items()
+    }
 
 
 def test_a_bare_resnet(detector, tmp_path, messages):

@@ -1,4 +1,5 @@
 """Datasets on the infos of the synthetic world."""
+
 import pickle
 from pathlib import Path
 

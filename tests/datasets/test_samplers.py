@@ -1,4 +1,5 @@
 """Scenes over processes and streams."""
+
 import pytest
 import torch.distributed as dist
 from mmengine.registry import DefaultScope

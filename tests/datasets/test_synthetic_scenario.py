@@ -1,4 +1,5 @@
 """What happens in the synthetic scenes and what the sensors see of it."""
+
 import dataclasses
 
 import cv2

@@ -1,4 +1,5 @@
 """The synthetic world as the unmodified devkit sees it."""
+
 import hashlib
 import json
 import signal
@@ -181,24 +182,31 @@ def test_ground_truth_as_predictions_is_perfect(nusc, tmp_path):
     boxes = load_gt(nusc, 'mini_val', DetectionBox)
     results = {}
     for sample in boxes.sample_tokens:
-        results[sample] = [{**box.serialize(), 'detection_score': 1.0,
-                            'velocity': np.nan_to_num(box.velocity).tolist()} for box in boxes[sample] if box.num_pts]
+        results[sample] = [
+            {**box.serialize(), 'detection_score': 1.0, 'velocity': np.nan_to_num(box.velocity).tolist()}
+            for box in boxes[sample]
+            if box.num_pts
+        ]
         for record in results[sample]:
             for key in ('ego_translation', 'num_pts'):
                 record.pop(key)
     meta = dict.fromkeys(('use_lidar', 'use_radar', 'use_map', 'use_external'), False) | {'use_camera': True}
     path = tmp_path / 'results.json'
     path.write_text(json.dumps({'meta': meta, 'results': results}))
-    evaluation = DetectionEval(nusc, config_factory('detection_cvpr_2019'), str(path), 'mini_val', str(tmp_path),
-                               verbose=False)
+    evaluation = DetectionEval(
+        nusc, config_factory('detection_cvpr_2019'), str(path), 'mini_val', str(tmp_path), verbose=False
+    )
     metrics, _ = evaluation.evaluate()
     assert metrics.mean_ap == pytest.approx(1.0)
     assert metrics.nd_score > 0.99
 
 
 def _hashes(root):
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(root.rglob('*')) if path.is_file()}
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob('*'))
+        if path.is_file()
+    }
 
 
 def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path):
@@ -211,18 +219,21 @@ def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ['one', 'other', 'two']
 
 
-@pytest.mark.parametrize('changes, message', [
-    ({'scenes_train': 9}, 'mini_train, which holds 8 .* v1.0-trainval'),
-    ({'scenes_val': 3}, 'mini_val, which holds 2 .* v1.0-trainval'),
-    ({'scenes_train': 701, 'version': 'v1.0-trainval'}, 'which holds 700'),
-    ({'scenes_val': 0}, 'at least 1 scene'),
-    ({'version': 'v1.0-test'}, 'version must be one of'),
-    ({'frames': 1}, 'frames must be'),
-    ({'seed': -1}, 'seed must be'),
-    ({'image_size': (20, 10)}, 'image_size must be'),
-    ({'image_size': (200, 200)}, 'times as wide as high'),
-    ({'workers': 0}, 'workers must be'),
-])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'scenes_train': 9}, 'mini_train, which holds 8 .* v1.0-trainval'),
+        ({'scenes_val': 3}, 'mini_val, which holds 2 .* v1.0-trainval'),
+        ({'scenes_train': 701, 'version': 'v1.0-trainval'}, 'which holds 700'),
+        ({'scenes_val': 0}, 'at least 1 scene'),
+        ({'version': 'v1.0-test'}, 'version must be one of'),
+        ({'frames': 1}, 'frames must be'),
+        ({'seed': -1}, 'seed must be'),
+        ({'image_size': (20, 10)}, 'image_size must be'),
+        ({'image_size': (200, 200)}, 'times as wide as high'),
+        ({'workers': 0}, 'workers must be'),
+    ],
+)
 def test_bad_arguments_are_refused(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         create_synthetic_world(tmp_path / 'world', **{**WORLD, **changes})

@@ -1,4 +1,5 @@
 """Queues, labels, geometry and batches of the temporal dataset, on the synthetic world."""
+
 import copy
 from pathlib import Path
 
@@ -90,9 +91,7 @@ def test_labels_follow_names(build_dataset, read_infos):
 def test_another_numbering_of_categories(build_dataset, read_infos):
     infos = read_infos('mini_train')
     renumbered = copy.deepcopy(infos)
-    renumbered['metainfo']['categories'] = {
-        name: 9 - index for name, index in infos['metainfo']['categories'].items()
-    }
+    renumbered['metainfo']['categories'] = {name: 9 - index for name, index in infos['metainfo']['categories'].items()}
     for info in renumbered['data_list']:
         for instance in info['instances']:
             instance['bbox_label_3d'] = 9 - instance['bbox_label_3d']
@@ -257,8 +256,10 @@ def test_items_of_8_bits_are_those_of_the_exact_path_to_a_level(build_dataset, b
     """The base config's pipeline against float32 images that are distorted at full size, as published."""
     load, resize, distort, *rest = base_config.train_pipeline
     exact_pipeline = [{**load, 'to_float32': True}, distort, resize, *rest]
-    fast, exact = (build_dataset(pipeline=pipeline, image_size=(100, 56))
-                   for pipeline in (base_config.train_pipeline, exact_pipeline))
+    fast, exact = (
+        build_dataset(pipeline=pipeline, image_size=(100, 56))
+        for pipeline in (base_config.train_pipeline, exact_pipeline)
+    )
     preprocessor = BEVFormerDataPreprocessor([0.0] * 3, [1.0] * 3)
     differences = []
     for index in range(12):

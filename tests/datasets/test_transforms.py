@@ -1,4 +1,5 @@
 """Transforms on small images and on damaged files."""
+
 import cv2
 import numpy as np
 import pytest
@@ -67,7 +68,8 @@ def test_loading_halves_what_is_twice_as_large(item, scale):
     assert results['ori_shape'] == (24, 40)
     point = np.array([1.0, 12.0, 0.3, 1.0])
     for camera, (path, pixels, lidar2img) in enumerate(
-            zip(results['img_paths'], results['img'], results['lidar2img'], strict=True)):
+        zip(results['img_paths'], results['img'], results['lidar2img'], strict=True)
+    ):
         stored = cv2.imread(path)
         expected = cv2.resize(stored, (20, 12), interpolation=cv2.INTER_LINEAR) if halved else stored
         assert pixels.shape == expected.shape
@@ -98,9 +100,16 @@ def test_a_dot_stays_where_the_projection_says(tmp_path, to_float32, scale, cent
     lidar2img = np.array([[300.0, 0, 160, 0], [0, 300.0, 96, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
     depth = 20.0
     point = [(centre[0] - 160) / 300 * depth, (centre[1] - 96) / 300 * depth, depth, 1.0]
-    results = ResizeMultiView()(LoadMultiViewImages(to_float32=to_float32)({
-        'token': '', 'images': {'CAM_FRONT': {'img_path': str(path), 'lidar2img': lidar2img}},
-        'scale': scale, 'history': []}))
+    results = ResizeMultiView()(
+        LoadMultiViewImages(to_float32=to_float32)(
+            {
+                'token': '',
+                'images': {'CAM_FRONT': {'img_path': str(path), 'lidar2img': lidar2img}},
+                'scale': scale,
+                'history': [],
+            }
+        )
+    )
     pixels = results['img'][0][..., 1].astype(float)
     assert pixels.shape == scale[::-1]
     pixels = np.maximum(pixels - 10, 0)  # without what JPEG leaves in the background
@@ -161,15 +170,22 @@ def test_resize_leaves_what_has_the_size(scale):
 
 def in_levels(frame):
     """The values that the uint8 images of a distorted frame stand for."""
-    return [low + (high - low) / 255 * pixels.astype(np.float64)
-            for pixels, (low, high) in zip(frame['img'], frame['img_range'], strict=True)]
+    return [
+        low + (high - low) / 255 * pixels.astype(np.float64)
+        for pixels, (low, high) in zip(frame['img'], frame['img_range'], strict=True)
+    ]
 
 
 def test_photometric_distortion_is_that_of_mmdet3d_image_by_image():
     reference, outside = PhotoMetricDistortion3D(), 0
     for seed in range(20):
-        frames = {dtype: {**loaded(*(image(number).astype(dtype) for number in (1, 1, 2))),
-                          'history': [loaded(image(3).astype(dtype))]} for dtype in (np.uint8, np.float32)}
+        frames = {
+            dtype: {
+                **loaded(*(image(number).astype(dtype) for number in (1, 1, 2))),
+                'history': [loaded(image(3).astype(dtype))],
+            }
+            for dtype in (np.uint8, np.float32)
+        }
         for frame in frames.values():
             np.random.seed(seed)
             PhotoMetricDistortionMultiView()(frame)
@@ -178,8 +194,9 @@ def test_photometric_distortion_is_that_of_mmdet3d_image_by_image():
         assert not np.array_equal(expected[1], expected[2])
         exact = frames[np.float32]['history'][0]['img'] + frames[np.float32]['img']
         np.testing.assert_array_equal(exact, expected)
-        for frame, wanted in zip((*frames[np.uint8]['history'], frames[np.uint8]), (expected[:1], expected[1:]),
-                                 strict=True):
+        for frame, wanted in zip(
+            (*frames[np.uint8]['history'], frames[np.uint8]), (expected[:1], expected[1:]), strict=True
+        ):
             assert {pixels.dtype for pixels in frame['img']} == {np.dtype(np.uint8)}
             for values, (low, high), pixels in zip(in_levels(frame), frame['img_range'], wanted, strict=True):
                 assert low <= 0 and high >= 255
@@ -203,12 +220,25 @@ def test_packing(dtype):
     frames = [loaded(*(image(10 * time + camera).astype(dtype) for camera in range(2))) for time in range(3)]
     for time, frame in enumerate(frames):
         frame.update(
-            token=f'token{time}', scene_token='scene', scene_name='scene-0001', frame_idx=time, timestamp=time / 2,
-            lidar2ego=np.eye(4), ego2global=np.eye(4), can_bus=np.full(18, time), cameras=list(CAMERAS),
-            img_paths=['a.jpg', 'b.jpg'], ori_shape=(48, 80))
+            token=f'token{time}',
+            scene_token='scene',
+            scene_name='scene-0001',
+            frame_idx=time,
+            timestamp=time / 2,
+            lidar2ego=np.eye(4),
+            ego2global=np.eye(4),
+            can_bus=np.full(18, time),
+            cameras=list(CAMERAS),
+            img_paths=['a.jpg', 'b.jpg'],
+            ori_shape=(48, 80),
+        )
     results = {
-        **frames[2], 'history': frames[:2], 'box_type_3d': 'boxes', 'box_mode_3d': 'mode',
-        'gt_bboxes_3d': torch.zeros(3, 9), 'gt_labels_3d': np.array([2, 0, 1]),
+        **frames[2],
+        'history': frames[:2],
+        'box_type_3d': 'boxes',
+        'box_mode_3d': 'mode',
+        'gt_bboxes_3d': torch.zeros(3, 9),
+        'gt_labels_3d': np.array([2, 0, 1]),
     }
     packed = PackTemporalInputs()(results)
     expected = np.stack([[pixels.transpose(2, 0, 1) for pixels in frame['img']] for frame in frames])

@@ -1,18 +1,21 @@
 """The guides: their examples print what they say, their links lead to the code they name."""
+
 import contextlib
 import io
 import re
 from pathlib import Path
 
 import pytest
+from guide_links import CODE_LINK, GUIDES, lines_with
 
 REPO = Path(__file__).resolve().parents[2]
 DOCS = REPO / 'docs'
-PAGES = sorted(str(path.relative_to(REPO)) for pattern in ('README*.md', 'docs/*.md', 'projects/*/README.md')
-               for path in REPO.glob(pattern))
-GUIDES = ('attention.md', 'attention_zh-CN.md')
+PAGES = sorted(
+    str(path.relative_to(REPO))
+    for pattern in ('README*.md', 'docs/*.md', 'projects/*/README.md')
+    for path in REPO.glob(pattern)
+)
 EXAMPLE = re.compile(r'```python\n(.*?)```\s*```text\n(.*?)```', re.DOTALL)
-CODE_LINK = re.compile(r'\]\((\S+\.py)#L(\d+) "([^"]+)"\)')
 LINK = re.compile(r'\]\(([^()\s#]+)(?:#[^()\s]*)?(?: "[^"]*")?\)')
 
 
@@ -37,16 +40,20 @@ def test_every_formula_leads_to_its_line(name):
     links = CODE_LINK.findall(read(name))
     assert len(links) >= 40
     for path, number, code in links:
-        lines = (DOCS / path).read_text().splitlines()
-        now = [index + 1 for index, line in enumerate(lines) if code in line]
-        assert int(number) in now, f'{path}#L{number} is not {code!r}, which is in lines {now}'
+        now = lines_with(path, code)
+        assert int(number) in now, (
+            f'{path}#L{number} is not {code!r}, which is in lines {now}: python tests/docs/guide_links.py --fix'
+        )
 
 
 @pytest.mark.parametrize('page', PAGES)
 def test_linked_files_exist(page):
     targets = LINK.findall((REPO / page).read_text(encoding='utf-8'))
-    assert not [target for target in targets
-                if not target.startswith('http') and not (REPO / page).parent.joinpath(target).exists()]
+    assert not [
+        target
+        for target in targets
+        if not target.startswith('http') and not (REPO / page).parent.joinpath(target).exists()
+    ]
 
 
 def test_both_languages_say_the_same():

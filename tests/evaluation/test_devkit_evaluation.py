@@ -1,4 +1,5 @@
 """Scores: real submissions, ground truth as predictions, partial coverage, mismatches, several processes."""
+
 import json
 import pickle
 import subprocess
@@ -20,8 +21,18 @@ from bevformer_plugin.evaluation import (
 )
 
 REPO = Path(__file__).resolve().parents[2]
-CLASSES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian',
-           'traffic_cone']
+CLASSES = [
+    'car',
+    'truck',
+    'construction_vehicle',
+    'bus',
+    'trailer',
+    'barrier',
+    'motorcycle',
+    'bicycle',
+    'pedestrian',
+    'traffic_cone',
+]
 
 
 def truth_as_detections(infos: dict, change=lambda boxes: boxes) -> dict[str, tuple[InstanceData, dict]]:
@@ -34,21 +45,28 @@ def truth_as_detections(infos: dict, change=lambda boxes: boxes) -> dict[str, tu
         instances = InstanceData(
             bboxes_3d=LiDARInstance3DBoxes(change(boxes), box_dim=9, origin=(0.5, 0.5, 0.5)),
             scores_3d=torch.ones(len(seen)),
-            labels_3d=torch.tensor([CLASSES.index(names[i['bbox_label_3d']]) for i in seen]))
-        detections[entry['token']] = instances, dict(
-            sample_idx=entry['token'], lidar2ego=entry['lidar_points']['lidar2ego'], ego2global=entry['ego2global'])
+            labels_3d=torch.tensor([CLASSES.index(names[i['bbox_label_3d']]) for i in seen]),
+        )
+        detections[entry['token']] = (
+            instances,
+            dict(
+                sample_idx=entry['token'], lidar2ego=entry['lidar_points']['lidar2ego'], ego2global=entry['ego2global']
+            ),
+        )
     return detections
 
 
 def submission(infos: dict, path: Path, change=lambda boxes: boxes) -> Path:
     """Write true boxes as a submission, with the true attributes."""
-    attributes = {entry['token']: [i['attribute'] for i in entry['instances']
-                                   if i['num_lidar_pts'] + i['num_radar_pts'] > 0] for entry in infos['data_list']}
+    attributes = {
+        entry['token']: [i['attribute'] for i in entry['instances'] if i['num_lidar_pts'] + i['num_radar_pts'] > 0]
+        for entry in infos['data_list']
+    }
     results = {}
     for token, (instances, meta) in truth_as_detections(infos, change).items():
         results[token] = []
         for index in range(len(instances)):
-            for entry in detections_to_results(instances[index:index + 1], meta, CLASSES):
+            for entry in detections_to_results(instances[index : index + 1], meta, CLASSES):
                 results[token].append({**entry, 'attribute_name': attributes[token][index]})
     write_results(results, path)
     return path
@@ -94,16 +112,20 @@ def test_mixed_box_conventions_are_warned_of(synthetic_root, val_infos, tmp_path
     assert box_convention_warning(right) is None
     found = {**right, 'mean_ap': 0.3, 'tp_errors': {**right['tp_errors'], 'scale_err': 0.7, 'orient_err': 1.4}}
     assert 'before 1.0' in box_convention_warning(found)
-    wrong = evaluate_results(str(submission(val_infos, tmp_path / 'wrong.json', old_convention)), str(synthetic_root),
-                             'v1.0-mini')
+    wrong = evaluate_results(
+        str(submission(val_infos, tmp_path / 'wrong.json', old_convention)), str(synthetic_root), 'v1.0-mini'
+    )
     assert wrong['label_tp_errors']['car']['scale_err'] > 0.6
 
 
-@pytest.mark.parametrize(('version', 'split', 'error'), [
-    ('v1.0-trainval', None, "has no version v1.0-trainval; it has \\['v1.0-mini'\\]"),
-    ('v1.0-mini', 'valley', "unknown split 'valley'"),
-    ('v1.0-mini', 'test', 'has no samples of split test'),
-])
+@pytest.mark.parametrize(
+    ('version', 'split', 'error'),
+    [
+        ('v1.0-trainval', None, "has no version v1.0-trainval; it has \\['v1.0-mini'\\]"),
+        ('v1.0-mini', 'valley', "unknown split 'valley'"),
+        ('v1.0-mini', 'test', 'has no samples of split test'),
+    ],
+)
 def test_wrong_versions_and_splits_are_named(synthetic_root, val_infos, tmp_path, version, split, error):
     path = submission(val_infos, tmp_path / 'results.json')
     with pytest.raises((ValueError, FileNotFoundError), match=error):
@@ -111,8 +133,9 @@ def test_wrong_versions_and_splits_are_named(synthetic_root, val_infos, tmp_path
 
 
 def test_the_metric_writes_and_scores_what_it_is_given(synthetic_root, info_files, val_infos, tmp_path):
-    metric = NuScenesDevkitMetric(str(synthetic_root), 'v1.0-mini', str(info_files['mini_val']),
-                                  results_path=str(tmp_path / 'results.json'))
+    metric = NuScenesDevkitMetric(
+        str(synthetic_root), 'v1.0-mini', str(info_files['mini_val']), results_path=str(tmp_path / 'results.json')
+    )
     metric.dataset_meta = {'classes': CLASSES}
     for instances, meta in truth_as_detections(val_infos).values():
         metric.process({}, [{'pred_instances_3d': instances, **meta}])
@@ -121,24 +144,38 @@ def test_the_metric_writes_and_scores_what_it_is_given(synthetic_root, info_file
     assert set(load_results(tmp_path / 'results.json')) == {entry['token'] for entry in val_infos['data_list']}
 
 
-@pytest.mark.parametrize(('name', 'published'), [
-    ('TRELPy', 'TRELPy_mini_val_metrics_summary.published.json'),
-    ('CC3DT', 'CC3DT_mini_val_metrics_summary.devkit-1.2.0.json'),
-])
+@pytest.mark.parametrize(
+    ('name', 'published'),
+    [
+        ('TRELPy', 'TRELPy_mini_val_metrics_summary.published.json'),
+        ('CC3DT', 'CC3DT_mini_val_metrics_summary.devkit-1.2.0.json'),
+    ],
+)
 def test_real_submissions_score_their_published_metrics(shared_dir, tmp_path, name, published):
     root = shared_dir / 'real' / 'nuscenes'
     if not root.is_dir():
         pytest.skip(f'{root} with real nuScenes tables is not on this machine')
     done = subprocess.run(
-        [sys.executable, str(REPO / 'tools' / 'evaluate.py'),
-         str(root / 'results' / f'{name}_mini_val_results_nusc.json'), '--root', str(root),
-         '--version', 'v1.0-mini', '--out', str(tmp_path)], capture_output=True, text=True)
+        [
+            sys.executable,
+            str(REPO / 'tools' / 'evaluate.py'),
+            str(root / 'results' / f'{name}_mini_val_results_nusc.json'),
+            '--root',
+            str(root),
+            '--version',
+            'v1.0-mini',
+            '--out',
+            str(tmp_path),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     ours = json.loads((tmp_path / 'metrics_summary.json').read_text())
     theirs = json.loads((root / 'results' / published).read_text())
     assert ours['mean_ap'] == pytest.approx(theirs['mean_ap'], abs=1e-6)
     assert ours['nd_score'] == pytest.approx(theirs['nd_score'], abs=1e-6)
-    assert f"NDS {theirs['nd_score']:.4f}" in done.stdout
+    assert f'NDS {theirs["nd_score"]:.4f}' in done.stdout
     for key in ('tp_errors', 'mean_dist_aps'):
         assert ours[key] == pytest.approx(theirs[key], abs=1e-6)
     for name, errors in theirs['label_tp_errors'].items():

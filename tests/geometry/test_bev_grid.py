@@ -1,4 +1,5 @@
 """Cells and pillars lie where the conventions say."""
+
 import numpy as np
 import pytest
 import torch
@@ -30,12 +31,15 @@ def test_pillars_in_metres():
     np.testing.assert_allclose(points[:, 7, 2], np.linspace(0.5, 7.5, 4) - 5, atol=1e-6)
 
 
-@pytest.mark.parametrize(('sizes', 'extent', 'message'), [
-    ((0, 4), RANGE, 'got 0 x 4'),
-    ((5, -1), RANGE, 'got 5 x -1'),
-    ((5, 4), (50.0, -40.0, -5.0, -30.0, 60.0, 3.0), 'minima, then maxima'),
-    ((5, 4), RANGE[:4], 'six numbers'),
-])
+@pytest.mark.parametrize(
+    ('sizes', 'extent', 'message'),
+    [
+        ((0, 4), RANGE, 'got 0 x 4'),
+        ((5, -1), RANGE, 'got 5 x -1'),
+        ((5, 4), (50.0, -40.0, -5.0, -30.0, 60.0, 3.0), 'minima, then maxima'),
+        ((5, 4), RANGE[:4], 'six numbers'),
+    ],
+)
 def test_impossible_grids_are_refused(sizes, extent, message):
     with pytest.raises(ValueError, match=message):
         BEVGrid(*sizes, extent)

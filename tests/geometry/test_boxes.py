@@ -1,4 +1,5 @@
 """Box parametrisations and conventions, forth and back."""
+
 import math
 
 import pytest
@@ -53,8 +54,9 @@ def test_both_conventions_describe_the_same_corners(boxes):
     x, y, _, width, length, _, yaw = old[:, :7].unbind(-1)
     for sign_x, sign_y in [(-1, -1), (-1, 1), (1, -1), (1, 1)]:
         local_x, local_y = sign_x * width / 2, sign_y * length / 2
-        corner = torch.stack([x + local_x * yaw.cos() + local_y * yaw.sin(),
-                              y - local_x * yaw.sin() + local_y * yaw.cos()], dim=-1)
+        corner = torch.stack(
+            [x + local_x * yaw.cos() + local_y * yaw.sin(), y - local_x * yaw.sin() + local_y * yaw.cos()], dim=-1
+        )
         assert (ours - corner[:, None]).norm(dim=-1).min(dim=1).values.max() < 1e-4
 
 

@@ -1,4 +1,5 @@
 """Ego motion: relative poses, shift and rotation of the previous BEV."""
+
 import math
 
 import pytest
@@ -39,8 +40,14 @@ def centroid(bev: torch.Tensor, grid: BEVGrid = GRID) -> torch.Tensor:
     return torch.stack([(weight.sum(0) * x).sum(), (weight.sum(1) * y).sum()]) / weight.sum()
 
 
-def landmark_error(before: torch.Tensor, now: torch.Tensor, landmark: tuple[float, float], interpolation: str,
-                   center: tuple[float, float] | None = None, wrap_heading: bool = True) -> float:
+def landmark_error(
+    before: torch.Tensor,
+    now: torch.Tensor,
+    landmark: tuple[float, float],
+    interpolation: str,
+    center: tuple[float, float] | None = None,
+    wrap_heading: bool = True,
+) -> float:
     """Cells between a static landmark and the place where the aligned previous BEV shows it.
 
     The cell at p of the current BEV reads the rotated previous BEV at p + shift.
@@ -124,8 +131,8 @@ def test_each_sample_turns_by_its_own_angle():
     for interpolation in ('nearest', 'bilinear'):
         together = rotate_bev(bev, degrees, GRID, (5.0, 6.0), interpolation)
         for sample in range(3):
-            alone = rotate_bev(bev[sample:sample + 1], degrees[sample:sample + 1], GRID, (5.0, 6.0), interpolation)
-            torch.testing.assert_close(together[sample:sample + 1], alone)
+            alone = rotate_bev(bev[sample : sample + 1], degrees[sample : sample + 1], GRID, (5.0, 6.0), interpolation)
+            torch.testing.assert_close(together[sample : sample + 1], alone)
 
 
 def test_map_of_another_grid_is_refused():

@@ -1,4 +1,5 @@
 """Projection of pillars against a plain loop and against mmdet3d's own."""
+
 import math
 
 import numpy as np
@@ -77,9 +78,9 @@ def test_each_sample_keeps_its_own_cameras(lidar2img):
     points = pillar_points(GRID, 4)
     both = project_to_cameras(points, lidar2img, IMAGE_HW)
     for sample in range(2):
-        alone = project_to_cameras(points, lidar2img[sample:sample + 1], IMAGE_HW)
-        assert torch.equal(both[0][sample:sample + 1], alone[0])
-        assert torch.equal(both[1][sample:sample + 1], alone[1])
+        alone = project_to_cameras(points, lidar2img[sample : sample + 1], IMAGE_HW)
+        assert torch.equal(both[0][sample : sample + 1], alone[0])
+        assert torch.equal(both[1][sample : sample + 1], alone[1])
     assert not torch.equal(both[1][0], both[1][1])
 
 

@@ -1,4 +1,5 @@
 """A static landmark keeps its place in the world: shift and rotation over headings, turns, speeds and grids."""
+
 import itertools
 import math
 
@@ -33,13 +34,14 @@ def pose(x: Tensor, y: Tensor, heading: Tensor) -> Tensor:
 def drives(headings=HEADINGS, turns=TURNS, speeds=SPEEDS, landmarks=LANDMARKS) -> tuple[Tensor, Tensor, Tensor]:
     """Every combination: (K, 18) poses before and now, and (K, 2) global landmarks."""
     heading, turn, speed, ahead, left = torch.tensor(
-        [(h, t, s, *at) for h, t, s, at in itertools.product(headings, turns, speeds, landmarks)],
-        dtype=torch.float64).unbind(-1)
+        [(h, t, s, *at) for h, t, s, at in itertools.product(headings, turns, speeds, landmarks)], dtype=torch.float64
+    ).unbind(-1)
     x, y = torch.full_like(heading, 600), torch.full_like(heading, 1200)
     forward, way = heading.deg2rad(), (heading + turn / 2).deg2rad()
     before, now = pose(x, y, heading), pose(x + speed * way.cos(), y + speed * way.sin(), heading + turn)
-    landmark = torch.stack([x + ahead * forward.cos() - left * forward.sin(),
-                            y + ahead * forward.sin() + left * forward.cos()], dim=-1)
+    landmark = torch.stack(
+        [x + ahead * forward.cos() - left * forward.sin(), y + ahead * forward.sin() + left * forward.cos()], dim=-1
+    )
     return before, now, landmark
 
 
@@ -67,8 +69,9 @@ def centroids(maps: Tensor, grid: BEVGrid) -> Tensor:
     return mass / maps.sum((1, 2))[:, None]
 
 
-def seen_and_true(alignment: EgoAlignment, grid: BEVGrid, before: Tensor, now: Tensor,
-                  landmark: Tensor) -> tuple[Tensor, Tensor]:
+def seen_and_true(
+    alignment: EgoAlignment, grid: BEVGrid, before: Tensor, now: Tensor, landmark: Tensor
+) -> tuple[Tensor, Tensor]:
     """Where the aligned previous BEV shows the landmarks and where they are now, (K, 2) cells each.
 
     The cell at p of the current BEV reads the rotated previous BEV at p + shift.

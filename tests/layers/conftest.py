@@ -1,4 +1,5 @@
 """Made-up inputs of the layers."""
+
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from bevformer_plugin.layers import PillarHits
 @pytest.fixture
 def randomize():
     """Give every parameter its own value; initial offsets and weights are the same for all queries."""
+
     def fill(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -16,6 +18,7 @@ def randomize():
                 scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.3
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
         return module.eval()
+
     return fill
 
 
@@ -33,6 +36,7 @@ class Scene:
 
         def randn(*shape: int) -> torch.Tensor:
             return torch.randn(*shape, generator=generator)
+
         self.grid = grid
         self.bev_query = randn(batch, grid.num_queries, channels)
         self.bev_pos = randn(batch, grid.num_queries, channels)
@@ -40,8 +44,12 @@ class Scene:
         self.features = [randn(batch, cameras, channels, *hw) for hw in self.level_hw]
         self.shift = randn(batch, 2) * 0.05
         self.has_history = torch.ones(batch, dtype=torch.bool)
-        self.lidar2img = torch.stack([torch.stack([self.camera(360 * n / max(cameras, 6) + 25 * b)
-                                                   for n in range(cameras)]) for b in range(batch)])
+        self.lidar2img = torch.stack(
+            [
+                torch.stack([self.camera(360 * n / max(cameras, 6) + 25 * b) for n in range(cameras)])
+                for b in range(batch)
+            ]
+        )
 
     def camera(self, degrees: float) -> torch.Tensor:
         """A level camera at the origin, 70 degrees wide, that looks along ``degrees`` from +x."""
@@ -62,22 +70,35 @@ class Scene:
         alone = object.__new__(Scene)
         alone.grid = self.grid
         for name in ('bev_query', 'bev_pos', 'prev_bev', 'shift', 'has_history', 'lidar2img'):
-            setattr(alone, name, getattr(self, name)[index:index + 1])
-        alone.features = [level[index:index + 1] for level in self.features]
+            setattr(alone, name, getattr(self, name)[index : index + 1])
+        alone.features = [level[index : index + 1] for level in self.features]
         return alone
 
     def encode(self, encoder: torch.nn.Module, **changes: object) -> torch.Tensor:
         """Run the encoder on these inputs, some of them changed."""
-        inputs = dict(bev_query=self.bev_query, bev_pos=self.bev_pos, features=self.features,
-                      hits=PillarHits.from_projection(*self.project()), prev_bev=self.prev_bev,
-                      has_history=self.has_history, shift=self.shift, grid=self.grid)
+        inputs = dict(
+            bev_query=self.bev_query,
+            bev_pos=self.bev_pos,
+            features=self.features,
+            hits=PillarHits.from_projection(*self.project()),
+            prev_bev=self.prev_bev,
+            has_history=self.has_history,
+            shift=self.shift,
+            grid=self.grid,
+        )
         return encoder(**{**inputs, **changes})
 
 
 @pytest.fixture
 def make_scene():
     """Build a :class:`Scene` on a grid that is not square."""
-    def make(batch: int = 2, cameras: int = 6, channels: int = 16,
-             extent: tuple[float, ...] = (-27.0, -21.0, -5.0, 27.0, 21.0, 3.0)) -> Scene:
+
+    def make(
+        batch: int = 2,
+        cameras: int = 6,
+        channels: int = 16,
+        extent: tuple[float, ...] = (-27.0, -21.0, -5.0, 27.0, 21.0, 3.0),
+    ) -> Scene:
         return Scene(batch, cameras, channels, BEVGrid(7, 9, extent))
+
     return make

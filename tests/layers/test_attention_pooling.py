@@ -1,4 +1,5 @@
 """Attention pooling against its definition, with masks, in chunks, and several heads."""
+
 import importlib
 
 import pytest
@@ -20,8 +21,13 @@ def make_score(kind: str, width: int = 3) -> torch.nn.Module:
     return MODELS.build(dict(type=kind, num_heads=2, query_dims=width, key_dims=width)).double()
 
 
-def query_by_query(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, score: torch.nn.Module,
-                   mask: torch.Tensor | None = None) -> torch.Tensor:
+def query_by_query(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    score: torch.nn.Module,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
     """sum_i alpha_i v_i, one query at a time over the keys it may see."""
     scores = score(query, key)
     allowed = torch.ones_like(scores, dtype=torch.bool) if mask is None else mask.expand_as(scores)
@@ -33,7 +39,7 @@ def query_by_query(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, 
     return output
 
 
-@pytest.fixture(params=[1, 8, 2 ** 22])
+@pytest.fixture(params=[1, 8, 2**22])
 def chunk_elements(request, monkeypatch):
     """One query at a time, some, and all."""
     monkeypatch.setattr(MODULE, 'CHUNK_ELEMENTS', request.param * 30)
@@ -51,13 +57,16 @@ def test_against_the_definition(kind, value_dims, chunk_elements):
 
 
 @pytest.mark.parametrize('kind', SCORES)
-@pytest.mark.parametrize('mask', [
-    padding_mask(torch.tensor([5, 2]), 5), causal_mask(9, 5), causal_mask(9, 5)[None, None].repeat(2, 2, 1, 1)],
-    ids=['padding', 'causal', 'causal of every head'])
+@pytest.mark.parametrize(
+    'mask',
+    [padding_mask(torch.tensor([5, 2]), 5), causal_mask(9, 5), causal_mask(9, 5)[None, None].repeat(2, 2, 1, 1)],
+    ids=['padding', 'causal', 'causal of every head'],
+)
 def test_masks(kind, mask, chunk_elements):
     score = make_score(kind)
-    query, key, value = (x.requires_grad_() for x in
-                         (made_up(2, 2, 9, 3), made_up(2, 2, 5, 3, seed=1), made_up(2, 2, 5, 4, seed=2)))
+    query, key, value = (
+        x.requires_grad_() for x in (made_up(2, 2, 9, 3), made_up(2, 2, 5, 3, seed=1), made_up(2, 2, 5, 4, seed=2))
+    )
     output = attention_pooling(query, key, value, score, mask)
     expected = query_by_query(query, key, value, score, mask)
     torch.testing.assert_close(output, expected)
@@ -68,7 +77,10 @@ def test_masks(kind, mask, chunk_elements):
 
 def test_masks_are_what_they_say():
     assert padding_mask(torch.tensor([3, 0, 1]), 3)[:, 0, 0].tolist() == [
-        [True, True, True], [False, False, False], [True, False, False]]
+        [True, True, True],
+        [False, False, False],
+        [True, False, False],
+    ]
     assert causal_mask(3, 3).tolist() == [[True, False, False], [True, True, False], [True, True, True]]
     assert causal_mask(2, 4).tolist() == [[True, True, True, False], [True, True, True, True]]
 
@@ -91,13 +103,15 @@ def test_a_query_without_keys_gets_zeros_and_no_gradient(kind):
 @pytest.mark.parametrize('kind', SCORES)
 def test_gradients(kind, chunk_elements):
     score = make_score(kind)
-    inputs = [x.requires_grad_() for x in
-              (made_up(1, 2, 3, 3), made_up(1, 2, 4, 3, seed=1), made_up(1, 2, 4, 5, seed=2))]
+    inputs = [
+        x.requires_grad_() for x in (made_up(1, 2, 3, 3), made_up(1, 2, 4, 3, seed=1), made_up(1, 2, 4, 5, seed=2))
+    ]
     assert torch.autograd.gradcheck(lambda q, k, v: attention_pooling(q, k, v, score), inputs)
 
 
 def largest_tensor(work) -> int:
     """Elements of the largest tensor that a piece of work makes, also in its backward pass."""
+
     class Largest(torch.utils._python_dispatch.TorchDispatchMode):
         elements = 0
 

@@ -1,4 +1,5 @@
 """The detection decoder: refinement, batches, where it looks."""
+
 import pytest
 import torch
 from torch import nn
@@ -41,8 +42,9 @@ def test_points_are_refined_by_rows_0_1_and_4(decoder, branches, inputs):
 def test_points_are_detached_between_layers(decoder, branches, inputs):
     inputs[3].requires_grad_()
     states, references = decoder(*inputs, BEV_HW, branches)
-    assert torch.equal(torch.autograd.grad(references[0].sum(), inputs[3], retain_graph=True)[0],
-                       torch.ones_like(inputs[3]))
+    assert torch.equal(
+        torch.autograd.grad(references[0].sum(), inputs[3], retain_graph=True)[0], torch.ones_like(inputs[3])
+    )
     assert torch.autograd.grad(references[1:].sum(), inputs[3], retain_graph=True, allow_unused=True)[0].sum() == 0
     states.sum().backward()
     assert all(parameter.grad is None for parameter in branches.parameters())
@@ -58,9 +60,9 @@ def test_points_stay_without_branches(decoder, inputs):
 def test_samples_are_independent(decoder, branches, inputs):
     states, references = decoder(*inputs, BEV_HW, branches)
     for sample in range(2):
-        alone = decoder(*(x[sample:sample + 1] for x in inputs), BEV_HW, branches)
-        torch.testing.assert_close(states[:, sample:sample + 1], alone[0], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(references[:, sample:sample + 1], alone[1], atol=1e-5, rtol=1e-5)
+        alone = decoder(*(x[sample : sample + 1] for x in inputs), BEV_HW, branches)
+        torch.testing.assert_close(states[:, sample : sample + 1], alone[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(references[:, sample : sample + 1], alone[1], atol=1e-5, rtol=1e-5)
 
 
 def test_looks_at_the_bev_around_its_points(decoder, inputs):

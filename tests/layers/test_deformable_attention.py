@@ -1,4 +1,5 @@
 """The attention core that TSA, SCA and the decoder share."""
+
 import pytest
 import torch
 

@@ -1,4 +1,5 @@
 """The BEV encoder: batches, history, cameras, shapes."""
+
 import pytest
 import torch
 
@@ -7,9 +8,16 @@ from bevformer_plugin.layers import BEVFormerEncoder
 
 @pytest.fixture
 def encoder(randomize):
-    return randomize(BEVFormerEncoder(
-        2, 16, num_heads=4, feedforward_channels=32, num_levels=2,
-        spatial_cross_attention=dict(type='SpatialCrossAttention')))
+    return randomize(
+        BEVFormerEncoder(
+            2,
+            16,
+            num_heads=4,
+            feedforward_channels=32,
+            num_levels=2,
+            spatial_cross_attention=dict(type='SpatialCrossAttention'),
+        )
+    )
 
 
 def gradients(encoder: torch.nn.Module, output: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -1,4 +1,5 @@
 """The other forms of spatial cross-attention: points only, and global."""
+
 import pytest
 import torch
 from mmdet.models.layers import SinePositionalEncoding
@@ -36,7 +37,9 @@ def test_points_are_deformable_without_offsets(make_scene, randomize):
     deformable = SpatialCrossAttention(16, num_heads=4, num_levels=2, num_points=4).eval()
     missing, unexpected = deformable.load_state_dict(points.state_dict(), strict=False)
     assert (missing, unexpected) == (
-        [f'deformable_attention.sampling_offsets.{name}' for name in ('weight', 'bias')], [])
+        [f'deformable_attention.sampling_offsets.{name}' for name in ('weight', 'bias')],
+        [],
+    )
     offsets = deformable.deformable_attention.sampling_offsets
     offsets.weight.zero_()
     assert not torch.allclose(attend(points, scene), attend(deformable, scene))
@@ -76,7 +79,9 @@ def test_a_batch_of_two_is_two_batches_of_one(make_scene, randomize, form):
     attention = randomize(FORMS[form]())
     both = attend(attention, scene)
     for sample in range(2):
-        torch.testing.assert_close(both[sample:sample + 1], attend(attention, scene.one(sample)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            both[sample : sample + 1], attend(attention, scene.one(sample)), atol=1e-5, rtol=1e-5
+        )
 
 
 @torch.no_grad()

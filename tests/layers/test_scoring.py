@@ -1,4 +1,5 @@
 """Scoring functions against their formulas, pair by pair."""
+
 import math
 
 import pytest
@@ -32,12 +33,14 @@ def test_worked_example():
     """The guide's: q = (1, 0.5), k1 = (1, 0.5), k2 = (0, 1)."""
     query, keys = torch.tensor([[[1.0, 0.5]]]), torch.tensor([[[1.0, 0.5], [0.0, 1.0]]])
     scores = ScaledDotProduct(1, 2, 2)(query, keys).flatten()
-    torch.testing.assert_close(scores, torch.tensor([1.25, 0.5]) / 2 ** 0.5)
+    torch.testing.assert_close(scores, torch.tensor([1.25, 0.5]) / 2**0.5)
     assert [round(score, 2) for score in scores.tolist()] == [0.88, 0.35]
 
 
-@pytest.mark.parametrize(('kind', 'widths'), [
-    ('ScaledDotProduct', (5, 5)), ('BilinearScore', (5, 3)), ('AdditiveScore', (5, 3)), ('AdditiveScore', (2, 2))])
+@pytest.mark.parametrize(
+    ('kind', 'widths'),
+    [('ScaledDotProduct', (5, 5)), ('BilinearScore', (5, 3)), ('AdditiveScore', (5, 3)), ('AdditiveScore', (2, 2))],
+)
 @torch.no_grad()
 def test_against_the_formula(kind, widths):
     score = MODELS.build(dict(type=kind, num_heads=2, query_dims=widths[0], key_dims=widths[1])).double()
@@ -48,8 +51,7 @@ def test_against_the_formula(kind, widths):
         torch.testing.assert_close(scores[sample], pair_by_pair(score, query[sample], key[sample]))
 
 
-@pytest.mark.parametrize('make', [
-    lambda: BilinearScore(2, 4, 3), lambda: AdditiveScore(2, 4, 3, hidden_dims=5)])
+@pytest.mark.parametrize('make', [lambda: BilinearScore(2, 4, 3), lambda: AdditiveScore(2, 4, 3, hidden_dims=5)])
 def test_gradients(make):
     score = make().double()
     query, key = made_up(2, 3, 4).requires_grad_(), made_up(2, 2, 3, seed=1).requires_grad_()

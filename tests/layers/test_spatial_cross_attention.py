@@ -1,4 +1,5 @@
 """Spatial cross-attention, equation (2)."""
+
 import pytest
 import torch
 
@@ -12,8 +13,13 @@ def flatten(features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.cat([level.flatten(3) for level in features], dim=-1).transpose(2, 3), shapes
 
 
-def by_a_loop(attention: SpatialCrossAttention, query: torch.Tensor, features: list[torch.Tensor],
-              reference_points_cam: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+def by_a_loop(
+    attention: SpatialCrossAttention,
+    query: torch.Tensor,
+    features: list[torch.Tensor],
+    reference_points_cam: torch.Tensor,
+    visible: torch.Tensor,
+) -> torch.Tensor:
     """Equation (2), one query, camera and height at a time."""
     core = attention.deformable_attention
     values, shapes = flatten(features)
@@ -28,10 +34,13 @@ def by_a_loop(attention: SpatialCrossAttention, query: torch.Tensor, features: l
                 value = core.value_proj(values[sample, camera]).view(1, -1, 4, 4)
                 for height in range(4):
                     points = slice(height, None, 4)  # point p belongs to height p mod 4
-                    locations = reference_points_cam[sample, camera, index, height] \
+                    locations = (
+                        reference_points_cam[sample, camera, index, height]
                         + offsets[:, :, points] / shapes.flip(-1)[:, None]
+                    )
                     output[sample, index] += multi_scale_deformable_attention(
-                        value, shapes, locations[None, None], weights[None, None, :, :, points])[0, 0] / len(cameras)
+                        value, shapes, locations[None, None], weights[None, None, :, :, points]
+                    )[0, 0] / len(cameras)
     return query + attention.output_proj(output)
 
 

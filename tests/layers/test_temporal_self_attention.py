@@ -1,4 +1,5 @@
 """Temporal self-attention, equation (5)."""
+
 import torch
 
 from bevformer_plugin.geometry import BEVGrid, bev_reference_points
@@ -28,8 +29,11 @@ def test_average_of_two_deformable_attentions(randomize):
     slots = []
     for slot, value in enumerate((previous, query)):
         locations = reference_points[:, slot, :, None, None, None] + offsets[:, :, :, slot] / torch.tensor([6.0, 4.0])
-        slots.append(multi_scale_deformable_attention(core.value_proj(value).view(2, 24, 4, 4), SHAPE, locations,
-                                                      weights[:, :, :, slot]))
+        slots.append(
+            multi_scale_deformable_attention(
+                core.value_proj(value).view(2, 24, 4, 4), SHAPE, locations, weights[:, :, :, slot]
+            )
+        )
     expected = query + attention.output_proj((slots[0] + slots[1]) / 2)
     output = attention(query, position, torch.stack([previous, query], dim=1), reference_points, SHAPE)
     torch.testing.assert_close(output, expected)

@@ -1,4 +1,5 @@
 """Fixtures: the small detector and made-up batches for it."""
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +14,7 @@ from small_detector import IMAGE_HW, detector_config
 @pytest.fixture
 def build_detector():
     """Build and initialise a small detector from :func:`detector_config`'s arguments."""
+
     def build(seed: int = 0, **kwargs) -> torch.nn.Module:
         torch.manual_seed(seed)
         with DefaultScope.overwrite_default_scope('mmdet3d'):
@@ -24,6 +26,7 @@ def build_detector():
                 if 'sampling_offsets.weight' in name or 'attention_weights.weight' in name:
                     parameter.normal_(0, 0.2)
         return model
+
     return build
 
 
@@ -40,14 +43,17 @@ def make_meta():
         heading = np.deg2rad(90 + offset + 6 * frame)
         can_bus[:2] = 3 * frame * np.cos(heading), 3 * frame * np.sin(heading)
         can_bus[3], can_bus[16], can_bus[17] = 1, heading, np.rad2deg(heading)
-        return dict(sample_idx=f'{scene}{frame}', scene_token=scene, timestamp=0.5 * frame, lidar2img=matrices,
-                    can_bus=can_bus)
+        return dict(
+            sample_idx=f'{scene}{frame}', scene_token=scene, timestamp=0.5 * frame, lidar2img=matrices, can_bus=can_bus
+        )
+
     return make
 
 
 @pytest.fixture
 def make_sample(make_meta):
     """A queue of frames and its data sample with ``num_objects`` true boxes."""
+
     def image(scene: str, frame: int, num_cameras: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(sum(map(ord, scene)) * 100 + frame)
         return torch.randn(num_cameras, 3, *IMAGE_HW, generator=generator)
@@ -63,4 +69,5 @@ def make_sample(make_meta):
         sample = Det3DDataSample(metainfo={**metas[-1], 'history': metas[:-1]})
         sample.gt_instances_3d = InstanceData(bboxes_3d=boxes, labels_3d=labels)
         return imgs, sample
+
     return make

@@ -1,4 +1,5 @@
 """Stages that are computed twice give the same gradients, statistics and random numbers as stages kept in memory."""
+
 import pytest
 import torch
 from shrunk_configs import build_shrunk
@@ -11,8 +12,11 @@ def step(model, inputs, samples):
     torch.manual_seed(3)
     losses = model.loss(inputs, samples)
     sum(value for name, value in losses.items()).backward()
-    return ({name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad},
-            dict(model.named_buffers()), torch.get_rng_state())
+    return (
+        {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad},
+        dict(model.named_buffers()),
+        torch.get_rng_state(),
+    )
 
 
 @pytest.mark.parametrize('parts', [('img_backbone',), ('encoder',), PARTS])
@@ -20,8 +24,10 @@ def step(model, inputs, samples):
 def test_gradients_statistics_and_random_numbers_are_the_same(make_sample, parts, frames):
     inputs, samples = batch(make_sample(range(frames), 'a'), make_sample(range(frames), 'b'))
     changes = {'model.img_backbone.norm_eval': False, 'model.pts_bbox_head.transformer.dropout': 0.1}
-    kept, twice = (build_shrunk('bevformer_nano', changes={**changes, 'model.activation_checkpointing': checkpointed})
-                   for checkpointed in ((), parts))
+    kept, twice = (
+        build_shrunk('bevformer_nano', changes={**changes, 'model.activation_checkpointing': checkpointed})
+        for checkpointed in ((), parts)
+    )
     calls = []
     for name in parts:
         twice.stages()[name][0].register_forward_pre_hook(lambda *_: calls.append('called'))

@@ -1,4 +1,5 @@
 """Samples of a batch do not know of each other: outputs, losses, gradients and streams of released, shrunk configs."""
+
 import numpy as np
 import pytest
 import torch
@@ -19,10 +20,13 @@ def model(request) -> nn.Module:
 @pytest.fixture
 def make_sample(make_sample):
     """The rig of every scene is mounted at an angle of its own, so that its cameras see other queries."""
+
     def turn(meta: dict, degrees: float) -> dict:
         sin, cos = np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))
-        return {**meta, 'lidar2img': meta['lidar2img'] @ [[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0],
-                                                          [0, 0, 0, 1]]}
+        return {
+            **meta,
+            'lidar2img': meta['lidar2img'] @ [[cos, -sin, 0, 0], [sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+        }
 
     def make(frames: range, scene: str = 'a', num_objects: int = 4) -> tuple[Tensor, Det3DDataSample]:
         imgs, sample = make_sample(frames, scene, num_objects=num_objects)
@@ -30,19 +34,27 @@ def make_sample(make_sample):
         history = [turn(meta, degrees) for meta in sample.history]
         sample.set_metainfo(turn({**sample.metainfo, 'history': history}, degrees))
         return imgs, sample
+
     return make
 
 
 @pytest.fixture
 def make_pair(make_sample):
     """A sample with three frames beside one of another scene, rig and motion: as long, shorter, cut or alone."""
+
     def make(kind: str) -> list[tuple[Tensor, Det3DDataSample]]:
-        frames = {'long': range(7, 10), 'shorter': range(8, 10), 'cut': range(7, 10), 'alone': range(9, 10),
-                  'empty': range(7, 10)}[kind]
+        frames = {
+            'long': range(7, 10),
+            'shorter': range(8, 10),
+            'cut': range(7, 10),
+            'alone': range(9, 10),
+            'empty': range(7, 10),
+        }[kind]
         imgs, sample = make_sample(frames, 'b', num_objects=0 if kind == 'empty' else 3)
         if kind == 'cut':
             sample.set_metainfo({'history': [{**meta, 'scene_token': 'before'} for meta in sample.history]})
         return [make_sample(range(4, 7), 'a', num_objects=6), (imgs, sample)]
+
     return make
 
 
@@ -52,8 +64,11 @@ def normalizers(model: nn.Module, sample: Det3DDataSample) -> dict[str, int]:
     center = torch.cat([boxes.gravity_center, torch.ones(len(boxes), 1)], dim=1).double()
     grid = model.pts_bbox_head.grid
     x_min, y_min, _, x_max, y_max, _ = grid.point_cloud_range
-    held = {(int((x - x_min) // grid.cell_x), int((y - y_min) // grid.cell_y)) for x, y in center[:, :2].tolist()
-            if x_min <= x < x_max and y_min <= y < y_max}
+    held = {
+        (int((x - x_min) // grid.cell_x), int((y - y_min) // grid.cell_y))
+        for x, y in center[:, :2].tolist()
+        if x_min <= x < x_max and y_min <= y < y_max
+    }
     seen, stride = set(), 8  # of nano's finest level
     for camera, matrix in enumerate(torch.as_tensor(sample.lidar2img)):
         for u, v, depth in (center @ matrix[:3].T).tolist():
@@ -64,9 +79,11 @@ def normalizers(model: nn.Module, sample: Det3DDataSample) -> dict[str, int]:
 
 def sums(losses: dict[str, Tensor], counts: list[dict[str, int]]) -> dict[str, Tensor]:
     """Losses before their division by the batch's counts."""
+
     def count(key: str) -> int:
         family = key.split('.')[0] if key.startswith('p') else ''
         return max(1, sum(sample[family] for sample in counts))
+
     return {key: count(key) * loss for key, loss in losses.items()}
 
 
@@ -83,8 +100,9 @@ def test_outputs_of_a_batch_are_those_of_its_samples(model, make_pair, kind):
 
 @torch.no_grad()
 def test_history_is_used_or_cut_by_each_sample_alone(model, make_pair, make_sample):
-    bev_embed = {kind: model(*batch(*make_pair(kind)), mode='tensor')['bev_embed']
-                 for kind in ('long', 'cut', 'alone')}
+    bev_embed = {
+        kind: model(*batch(*make_pair(kind)), mode='tensor')['bev_embed'] for kind in ('long', 'cut', 'alone')
+    }
     for other in ('cut', 'alone'):
         torch.testing.assert_close(bev_embed['long'][0], bev_embed[other][0], **CLOSE)
     torch.testing.assert_close(bev_embed['cut'][1], bev_embed['alone'][1], **CLOSE)
@@ -132,12 +150,14 @@ def test_streams_in_a_batch_are_those_of_each_alone(model, make_sample):
 def test_a_stream_may_begin_beside_one_that_runs(model, make_sample):
     model.eval()
     (first, old), (second, now), (other, begins) = (
-        make_sample(range(frame, frame + 1), scene) for frame, scene in ((0, 'a'), (1, 'a'), (1, 'b')))
+        make_sample(range(frame, frame + 1), scene) for frame, scene in ((0, 'a'), (1, 'a'), (1, 'b'))
+    )
     _, states = model.stream_step(first, [old.metainfo], [None])
     for order in ([0, 1], [1, 0]):
         imgs, metas, histories = [second, other], [now.metainfo, begins.metainfo], [states[0], None]
-        outputs, _ = model.stream_step(torch.cat([imgs[i] for i in order]), [metas[i] for i in order],
-                                       [histories[i] for i in order])
+        outputs, _ = model.stream_step(
+            torch.cat([imgs[i] for i in order]), [metas[i] for i in order], [histories[i] for i in order]
+        )
         for place, i in enumerate(order):
             expected, _ = model.stream_step(imgs[i], [metas[i]], [histories[i]])
             torch.testing.assert_close(outputs['bev_embed'][place], expected['bev_embed'][0], **CLOSE)
@@ -161,10 +181,10 @@ def test_a_scene_of_one_frame(model, make_sample):
     reached = gradients(model, sum(losses.values()))
     assert all(gradient.isfinite().all() and gradient.abs().max() > 0 for gradient in reached.values())
     with torch.no_grad():
-        result, = model.eval().predict(*batch((imgs, sample)))
-        again, = model.predict(*batch(make_sample(range(1), 'b')))
+        (result,) = model.eval().predict(*batch((imgs, sample)))
+        (again,) = model.predict(*batch(make_sample(range(1), 'b')))
         outputs, _ = model.stream_step(imgs, [sample.metainfo], [None])
     assert set(model.streams) == {'b'}
-    expected, = model.pts_bbox_head.predict(outputs)
+    (expected,) = model.pts_bbox_head.predict(outputs)
     torch.testing.assert_close(result.pred_instances_3d.scores_3d, expected.scores_3d, **CLOSE)
     assert again.pred_instances_3d.bboxes_3d.tensor.isfinite().all()

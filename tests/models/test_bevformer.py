@@ -1,11 +1,11 @@
 """The detector: batches, streams, cameras, and errors at the door."""
+
 import pytest
 import torch
 from mmdet3d.registry import MODELS
 from small_detector import IMAGE_HW, batch, detector_config
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
-
 
 
 def test_training_batch_of_two_equals_two_batches_of_one(build_detector, make_sample):
@@ -104,9 +104,17 @@ def test_streams_hold_the_last_batch_and_reset(build_detector, make_sample):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(('change', 'counts'), [
-    ({}, True), ({'scene_token': 'other'}, False), ({'timestamp': 2.6}, False), ({'timestamp': 2.4}, True),
-    ({'timestamp': 0.0}, False), ({'timestamp': -0.5}, False)])
+@pytest.mark.parametrize(
+    ('change', 'counts'),
+    [
+        ({}, True),
+        ({'scene_token': 'other'}, False),
+        ({'timestamp': 2.6}, False),
+        ({'timestamp': 2.4}, True),
+        ({'timestamp': 0.0}, False),
+        ({'timestamp': -0.5}, False),
+    ],
+)
 def test_when_history_counts(build_detector, make_sample, make_meta, change, counts):
     model = build_detector().eval()
     first, second = (make_sample(range(frame, frame + 1))[0] for frame in (0, 1))
@@ -125,7 +133,8 @@ def test_ego_motion_is_relative_to_the_previous_frame_of_the_queue(build_detecto
     skipped[1].set_metainfo({'history': sample.metainfo['history'][:1]})
     states = model._run_history(skipped[0][None], [[*skipped[1].metainfo['history'], sample.metainfo]])
     can_bus = model.pts_bbox_head.transformer.ego_alignment.relative(
-        torch.as_tensor(sample.metainfo['can_bus']), states[0].can_bus)
+        torch.as_tensor(sample.metainfo['can_bus']), states[0].can_bus
+    )
     assert can_bus[17].item() == pytest.approx(12)
 
 
@@ -145,17 +154,24 @@ def test_predict_refuses_queues_and_two_frames_of_a_scene(build_detector, make_s
         model.predict(*batch(make_sample(range(1)), make_sample(range(1, 2))))
 
 
-@pytest.mark.parametrize(('overrides', 'message'), [
-    (dict(img_neck=dict(type='mmdet.FPN', in_channels=[16, 32], out_channels=24, num_outs=2)),
-     r'img_neck.out_channels=24 differs from pts_bbox_head.embed_dims=16'),
-    (dict(pts_bbox_head={**detector_config()['pts_bbox_head'], 'num_cameras': 4}),
-     r"pts_bbox_head sets \['num_cameras'\]"),
-    (dict(bev_grid=(0, 10)), '0 x 10'),
-    (dict(point_cloud_range=(51.2, -51.2, -5, -51.2, 51.2, 3)), 'minima, then maxima'),
-    (dict(ego_motion=dict(preset='official_v2')), "unknown ego_motion preset 'official_v2'"),
-    (dict(ego_motion=dict(wrap=True)), r"unknown ego_motion fields \['wrap'\]"),
-    (dict(grid_mask=dict(prob=1.5)), 'prob=1.5'),
-])
+@pytest.mark.parametrize(
+    ('overrides', 'message'),
+    [
+        (
+            dict(img_neck=dict(type='mmdet.FPN', in_channels=[16, 32], out_channels=24, num_outs=2)),
+            r'img_neck.out_channels=24 differs from pts_bbox_head.embed_dims=16',
+        ),
+        (
+            dict(pts_bbox_head={**detector_config()['pts_bbox_head'], 'num_cameras': 4}),
+            r"pts_bbox_head sets \['num_cameras'\]",
+        ),
+        (dict(bev_grid=(0, 10)), '0 x 10'),
+        (dict(point_cloud_range=(51.2, -51.2, -5, -51.2, 51.2, 3)), 'minima, then maxima'),
+        (dict(ego_motion=dict(preset='official_v2')), "unknown ego_motion preset 'official_v2'"),
+        (dict(ego_motion=dict(wrap=True)), r"unknown ego_motion fields \['wrap'\]"),
+        (dict(grid_mask=dict(prob=1.5)), 'prob=1.5'),
+    ],
+)
 def test_configs_that_do_not_fit_are_refused(build_detector, overrides, message):
     with pytest.raises(ValueError, match=message):
         build_detector(**overrides)

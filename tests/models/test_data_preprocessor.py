@@ -1,4 +1,5 @@
 """Normalisation, padding and alignment of frame queues."""
+
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample
@@ -9,10 +10,14 @@ MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 
 def make_batch(*shapes: tuple) -> dict:
-    queues = [torch.randint(256, (length, cameras, 3, height, width), dtype=torch.uint8)
-              for length, cameras, height, width in shapes]
-    samples = [Det3DDataSample(metainfo=dict(scene_token='a', history=[dict(scene_token='a')] * (len(queue) - 1)))
-               for queue in queues]
+    queues = [
+        torch.randint(256, (length, cameras, 3, height, width), dtype=torch.uint8)
+        for length, cameras, height, width in shapes
+    ]
+    samples = [
+        Det3DDataSample(metainfo=dict(scene_token='a', history=[dict(scene_token='a')] * (len(queue) - 1)))
+        for queue in queues
+    ]
     return dict(inputs=dict(img=queues), data_samples=samples)
 
 
@@ -28,8 +33,10 @@ def test_normalises_in_the_order_of_the_backbone():
 
 def test_8_bits_stand_for_the_range_given():
     data = make_batch((2, 2, 32, 64), (1, 2, 32, 64))
-    ranges = [torch.tensor([[[0.0, 255.0], [-40.0, 470.0]], [[-51.0, 255.0], [0.0, 510.0]]]),
-              torch.tensor([[[-10.0, 265.0], [0.0, 255.0]]])]
+    ranges = [
+        torch.tensor([[[0.0, 255.0], [-40.0, 470.0]], [[-51.0, 255.0], [0.0, 510.0]]]),
+        torch.tensor([[[-10.0, 265.0], [0.0, 255.0]]]),
+    ]
     pixels = [queue.double() for queue in data['inputs']['img']]
     plain = BEVFormerDataPreprocessor(MEAN, STD, bgr_to_rgb=True)(data)['inputs']['imgs']
     data['inputs']['img_range'] = ranges

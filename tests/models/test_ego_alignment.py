@@ -1,4 +1,5 @@
 """How ego motion enters the model."""
+
 import numpy as np
 import pytest
 import torch

@@ -1,4 +1,5 @@
 """GridMask."""
+
 import torch
 
 from bevformer_plugin.models import GridMask

@@ -1,4 +1,5 @@
 """The optimised detector gives the results of the one it was made from."""
+
 import platform
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_only_backbones_without_deformable_convolutions_are_compiled(make_sample
         assert not torch._dynamo.utils.counters['graph_break']
 
 
-FAULTS = '''
+FAULTS = """
 import resource
 import torch
 from bevformer_plugin.models import keep_freed_memory
@@ -95,7 +96,7 @@ print(faults())
 keep_freed_memory()
 torch.ones(2 ** 24)
 print(faults())
-'''
+"""
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='not the GNU C library')

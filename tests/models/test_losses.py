@@ -1,4 +1,5 @@
 """Matching and the training criterion."""
+
 import pytest
 import torch
 from mmdet3d.registry import MODELS

@@ -1,4 +1,5 @@
 """Under bf16 autocast places are float32's, bit for bit, and losses are near float32's."""
+
 from contextlib import contextmanager
 
 import pytest
@@ -60,6 +61,7 @@ def test_places_and_boxes_are_never_rounded_to_bf16(make_sample, monkeypatch, na
         def keeping(value, shapes, locations, *rest):
             kinds.add(locations.dtype)
             return sample(value, shapes, locations, *rest)
+
         return keeping
 
     def keep_projected(*arguments, project=transformer.project_to_cameras):

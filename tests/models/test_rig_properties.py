@@ -1,4 +1,5 @@
 """Cameras, images and grids of other kinds than the released ones: what has to change, and what must not."""
+
 import math
 
 import numpy as np
@@ -44,6 +45,7 @@ def reorder(sample: Det3DDataSample, order: list[int]) -> Det3DDataSample:
 
 # Cameras
 
+
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('num_cameras', [1, 5, 7])
 def test_every_one_of_n_cameras_is_trained_on(make_sample, name, num_cameras):
@@ -87,6 +89,7 @@ def test_cameras_have_no_order(make_sample, name, order):
 
 # Grids
 
+
 @pytest.mark.parametrize('name', NAMES)
 @pytest.mark.parametrize('grid', GRIDS)
 def test_grids_that_are_not_square_train_and_predict(make_sample, name, grid):
@@ -101,9 +104,15 @@ def test_grids_that_are_not_square_train_and_predict(make_sample, name, grid):
         assert ((center >= low) & (center <= high)).all()
 
 
-@pytest.mark.parametrize(('bev_grid', 'extent'), [
-    ((48, 32), (-32.0, -48.0, -5.0, 32.0, 48.0, 3.0)), ((32, 48), (-30.0, -48.0, -5.0, 30.0, 48.0, 3.0)),
-    ((48, 32), (-20.0, -16.0, -5.0, 36.0, 56.0, 3.0))], ids=list(GRIDS))
+@pytest.mark.parametrize(
+    ('bev_grid', 'extent'),
+    [
+        ((48, 32), (-32.0, -48.0, -5.0, 32.0, 48.0, 3.0)),
+        ((32, 48), (-30.0, -48.0, -5.0, 30.0, 48.0, 3.0)),
+        ((48, 32), (-20.0, -16.0, -5.0, 36.0, 56.0, 3.0)),
+    ],
+    ids=list(GRIDS),
+)
 @pytest.mark.parametrize(('heading', 'turn'), [(40, 12), (355, 9), (200, -15)])
 @torch.no_grad()
 def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, heading, turn):
@@ -111,7 +120,8 @@ def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, he
     model = build_shrunk('bevformer_nano', 1, bev_grid, extent)
     grid, seen = BEVGrid(*bev_grid, extent), []
     model.pts_bbox_head.transformer.encoder.layers[0].register_forward_pre_hook(
-        lambda _, args: seen.append((args[2][0, 0], args[3][0, 0])))
+        lambda _, args: seen.append((args[2][0, 0], args[3][0, 0]))
+    )
 
     def meta(frame: int, x: float, y: float, degrees: float) -> dict:
         can_bus = np.zeros(18)
@@ -135,7 +145,7 @@ def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, he
     features = [torch.zeros(1, 1, 32, *hw) for hw in ((8, 12), (4, 6))]
     model.encode_frame(features, IMAGE_HW, [now], [history])
 
-    (previous, reference), = seen
+    ((previous, reference),) = seen
     previous = previous.T.unflatten(1, bev_grid)[None, :1]
     read = F.grid_sample(previous, 2 * reference.view(1, 1, -1, 2) - 1, align_corners=False).flatten()
     assert read.sum() > 0.9 * blob.sum()
@@ -147,8 +157,11 @@ def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, he
 def mirror_map(bev: Tensor, bev_hw: tuple[int, int], symmetry: str) -> Tensor:
     """(..., Q, C) of a grid to the mirrored grid's."""
     maps = bev.unflatten(-2, bev_hw)
-    mirrored = {'left-right': lambda: maps.flip(-2), 'front-back': lambda: maps.flip(-3),
-                'right-front': lambda: maps.transpose(-2, -3)}[symmetry]()
+    mirrored = {
+        'left-right': lambda: maps.flip(-2),
+        'front-back': lambda: maps.flip(-3),
+        'right-front': lambda: maps.transpose(-2, -3),
+    }[symmetry]()
     return mirrored.flatten(-3, -2)
 
 
@@ -210,21 +223,41 @@ def test_a_mirrored_world_gives_the_mirrored_bev(make_meta, grid, symmetry):
     can_bus = torch.stack([torch.as_tensor(meta['can_bus']) for meta in metas])
     can_bus[:, :2], can_bus[:, 17] = torch.tensor([[3.0, 5.0], [-6.0, 2.0]]), torch.tensor([7.0, -11.0])
     features, flags = [torch.randn(2, 6, 32, 4, 6, generator=generator)], torch.ones(2, dtype=torch.bool)
-    expected = transformer.encode(features, query, pos, lidar2img, IMAGE_HW, can_bus, torch.stack(history), flags,
-                                  grid)
+    expected = transformer.encode(
+        features, query, pos, lidar2img, IMAGE_HW, can_bus, torch.stack(history), flags, grid
+    )
 
     mirror_offsets(model, symmetry)
     bev_hw = grid.bev_h, grid.bev_w
     query, pos, history = (mirror_map(x, bev_hw, symmetry) for x in (query, pos, torch.stack(history)))
-    mirrored = transformer.encode(features, query, pos, mirror_cameras(lidar2img, symmetry), IMAGE_HW,
-                                  mirror_motion(can_bus, symmetry), history, flags, mirror_grid(grid, symmetry))
+    mirrored = transformer.encode(
+        features,
+        query,
+        pos,
+        mirror_cameras(lidar2img, symmetry),
+        IMAGE_HW,
+        mirror_motion(can_bus, symmetry),
+        history,
+        flags,
+        mirror_grid(grid, symmetry),
+    )
     torch.testing.assert_close(mirrored, mirror_map(expected, bev_hw, symmetry), **CLOSE)
-    still = transformer.encode(features, query, pos, mirror_cameras(lidar2img, symmetry), IMAGE_HW,
-                               can_bus, history, flags, mirror_grid(grid, symmetry))
+    still = transformer.encode(
+        features,
+        query,
+        pos,
+        mirror_cameras(lidar2img, symmetry),
+        IMAGE_HW,
+        can_bus,
+        history,
+        flags,
+        mirror_grid(grid, symmetry),
+    )
     assert (still - mirrored).abs().mean() > 1e-3
 
 
 # Image sizes
+
 
 def test_padding_moves_no_pixel(make_meta):
     """Fractions of the padded image change with it; where they lie in the image does not."""
@@ -273,7 +306,7 @@ def test_images_of_other_sizes_in_a_batch(make_sample, name):
     sizes = [(64, 96), (52, 90), (32, 64)]
 
     def prepare(*chosen: int) -> tuple[Tensor, list[Det3DDataSample]]:
-        queues = [items[i][0][..., :sizes[i][0], :sizes[i][1]] * 50 + 120 for i in chosen]
+        queues = [items[i][0][..., : sizes[i][0], : sizes[i][1]] * 50 + 120 for i in chosen]
         data = model.data_preprocessor(dict(inputs=dict(img=queues), data_samples=[items[i][1] for i in chosen]))
         return data['inputs']['imgs'], data['data_samples']
 
@@ -293,8 +326,13 @@ def test_perspective_targets_stay_in_their_cells_when_images_are_padded(make_sam
     drawn = []
     for height, width in ((8, 12), (10, 18)):
         targets = torch.zeros(6, 3, height, width), torch.zeros(6, height, width, 6), torch.zeros(6, height, width, 1)
-        PerspectiveSupervision._draw(*targets, truth.bboxes_3d, truth.labels_3d,
-                                     torch.as_tensor(sample.lidar2img).float(), (8 * height, 8 * width))
+        PerspectiveSupervision._draw(
+            *targets,
+            truth.bboxes_3d,
+            truth.labels_3d,
+            torch.as_tensor(sample.lidar2img).float(),
+            (8 * height, 8 * width),
+        )
         drawn.append(targets)
     (_, values, flags), (_, padded_values, padded_flags) = drawn
     assert flags.sum() > 5
@@ -304,6 +342,7 @@ def test_perspective_targets_stay_in_their_cells_when_images_are_padded(make_sam
 
 # Visibility
 
+
 @torch.no_grad()
 def test_a_query_that_no_camera_sees_keeps_only_its_residual(make_sample):
     model = build_shrunk('bevformer_tiny', 1)
@@ -311,7 +350,7 @@ def test_a_query_that_no_camera_sees_keeps_only_its_residual(make_sample):
     calls = []
     layer.register_forward_hook(lambda _, args, output: calls.append((args[0][0], args[3], output[0])))
     model(*batch(make_sample(range(1), num_cameras=1)), mode='tensor')
-    (query, hits, output), = calls
+    ((query, hits, output),) = calls
     unseen = torch.ones(len(query), dtype=torch.bool)
     unseen[hits.query_index] = False
     assert 0.5 < unseen.float().mean() < 1
@@ -332,10 +371,15 @@ def test_training_survives_cameras_that_see_little(make_sample, name, height, se
     """Above the world a camera sees nothing; in its middle, pillars pass through the plane of the camera."""
     model = build_shrunk(name)
     imgs, sample = make_sample(range(2))
-    sample.set_metainfo({'lidar2img': skyward(sample.lidar2img, height), 'history': [
-        {**meta, 'lidar2img': skyward(meta['lidar2img'], height)} for meta in sample.history]})
-    _, visible = project_to_cameras(pillar_points(model.pts_bbox_head.grid, 4),
-                                    torch.as_tensor(sample.lidar2img)[None], IMAGE_HW)
+    sample.set_metainfo(
+        {
+            'lidar2img': skyward(sample.lidar2img, height),
+            'history': [{**meta, 'lidar2img': skyward(meta['lidar2img'], height)} for meta in sample.history],
+        }
+    )
+    _, visible = project_to_cameras(
+        pillar_points(model.pts_bbox_head.grid, 4), torch.as_tensor(sample.lidar2img)[None], IMAGE_HW
+    )
     assert visible.any() == sees
     assert not visible.all(-1).any()  # no pillar as a whole
     reached = image_gradients(model, *batch((imgs, sample)))
@@ -343,6 +387,7 @@ def test_training_survives_cameras_that_see_little(make_sample, name, height, se
 
 
 # Boxes in the cameras
+
 
 @pytest.mark.parametrize('scene', ['a', 'b'])
 def test_corners_of_boxes_are_where_mmdet3d_sees_them(make_sample, scene):
@@ -361,8 +406,9 @@ def test_corners_of_boxes_are_where_mmdet3d_sees_them(make_sample, scene):
         whole = ahead.all(-1)
         ends = boxes.corners[whole][:, [[0, 1], [4, 5]]]  # nx2x2x3, two edges
         drawn, shown = cut_segments(ends.numpy(), matrix[:3].numpy(), IMAGE_HW[::-1], margin=1e3)
-        torch.testing.assert_close(torch.as_tensor(drawn)[shown], expected[whole][:, [[0, 1], [4, 5]], :2][shown],
-                                   atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(
+            torch.as_tensor(drawn)[shown], expected[whole][:, [[0, 1], [4, 5]], :2][shown], atol=1e-2, rtol=1e-3
+        )
         assert shown.all()
     assert compared > 200
 

@@ -1,4 +1,5 @@
 """Which camera sees which pillar is worked out once for a rig."""
+
 import pytest
 import torch
 from small_detector import batch

@@ -1,4 +1,5 @@
 """BEV proposals and perspective supervision: where their targets lie, and what comes out when they are met."""
+
 import pytest
 import torch
 from mmdet3d.registry import MODELS
@@ -18,9 +19,18 @@ CODE_WEIGHTS = [1.0] * 8 + [0.2] * 2
 def proposals():
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet3d'):
-        return MODELS.build(dict(
-            type='BEVProposals', embed_dims=16, num_classes=3, grid=GRID, num_query=5, code_weights=CODE_WEIGHTS,
-            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_bbox=dict(type='mmdet.L1Loss')))
+        return MODELS.build(
+            dict(
+                type='BEVProposals',
+                embed_dims=16,
+                num_classes=3,
+                grid=GRID,
+                num_query=5,
+                code_weights=CODE_WEIGHTS,
+                loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
+                loss_bbox=dict(type='mmdet.L1Loss'),
+            )
+        )
 
 
 def test_a_proposal_at_the_objects_cell_becomes_the_first_query(proposals):
@@ -54,8 +64,10 @@ def test_a_cell_that_two_classes_peak_in_becomes_one_query(proposals):
     torch.testing.assert_close(first, torch.tensor([-6.0, 3.0, 4.0]))
     torch.testing.assert_close(second, torch.tensor([2.0, -6.0, -6.0]))
     torch.testing.assert_close(third, torch.full((3,), -6.0))
-    named = [proposals.content(bev_embed[0, cell]) + proposals.class_embedding.weight[label]
-             for cell, label in ((45, 2), (11, 0))]
+    named = [
+        proposals.content(bev_embed[0, cell]) + proposals.class_embedding.weight[label]
+        for cell, label in ((45, 2), (11, 0))
+    ]
     torch.testing.assert_close(start.content[0, :2], torch.stack(named))
 
 
@@ -82,9 +94,15 @@ def test_objects_outside_the_grid_and_empty_frames_cost_no_boxes(proposals):
 
 def test_perspective_targets_lie_where_the_object_is_seen():
     with DefaultScope.overwrite_default_scope('mmdet3d'):
-        aid = MODELS.build(dict(
-            type='PerspectiveSupervision', embed_dims=16, num_classes=3,
-            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_values=dict(type='mmdet.L1Loss')))
+        aid = MODELS.build(
+            dict(
+                type='PerspectiveSupervision',
+                embed_dims=16,
+                num_classes=3,
+                loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
+                loss_values=dict(type='mmdet.L1Loss'),
+            )
+        )
     # One camera looks along +y, the other along -y; focal length 40 px, principal point (48, 32).
     forward = torch.tensor([[40.0, 48, 0, 0], [0, 32, -40, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
     backward = torch.tensor([[-40.0, -48, 0, 0], [0, -32, -40, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -98,24 +116,45 @@ def test_perspective_targets_lie_where_the_object_is_seen():
 
 
 def test_both_aids_train_every_parameter(build_detector, make_sample):
-    head = {**detector_config()['pts_bbox_head'], 'proposals': dict(
-        type='BEVProposals', loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_bbox=dict(type='mmdet.L1Loss'),
-        code_weights=CODE_WEIGHTS)}
-    model = build_detector(pts_bbox_head=head, perspective_supervision=dict(
-        type='PerspectiveSupervision', loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
-        loss_values=dict(type='mmdet.L1Loss'))).train()
+    head = {
+        **detector_config()['pts_bbox_head'],
+        'proposals': dict(
+            type='BEVProposals',
+            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
+            loss_bbox=dict(type='mmdet.L1Loss'),
+            code_weights=CODE_WEIGHTS,
+        ),
+    }
+    model = build_detector(
+        pts_bbox_head=head,
+        perspective_supervision=dict(
+            type='PerspectiveSupervision',
+            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
+            loss_values=dict(type='mmdet.L1Loss'),
+        ),
+    ).train()
     inputs, samples = batch(make_sample(range(2)), make_sample(range(1), 'b'))
     losses = model(inputs, samples, mode='loss')
-    assert {'proposal.loss_heatmap', 'proposal.loss_bbox', 'perspective.loss_heatmap',
-            'perspective.loss_values'} <= set(losses)
+    assert {
+        'proposal.loss_heatmap',
+        'proposal.loss_bbox',
+        'perspective.loss_heatmap',
+        'perspective.loss_values',
+    } <= set(losses)
     sum(losses.values()).backward()
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_an_untrained_decoder_leaves_the_proposals_as_they_are(build_detector, make_sample):
-    head = {**detector_config()['pts_bbox_head'], 'proposals': dict(
-        type='BEVProposals', loss_heatmap=dict(type='mmdet.GaussianFocalLoss'), loss_bbox=dict(type='mmdet.L1Loss'),
-        code_weights=CODE_WEIGHTS)}
+    head = {
+        **detector_config()['pts_bbox_head'],
+        'proposals': dict(
+            type='BEVProposals',
+            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
+            loss_bbox=dict(type='mmdet.L1Loss'),
+            code_weights=CODE_WEIGHTS,
+        ),
+    }
     model = build_detector(pts_bbox_head=head).eval()
     inputs, samples = batch(make_sample(range(1)))
     with torch.no_grad():
@@ -125,8 +164,9 @@ def test_an_untrained_decoder_leaves_the_proposals_as_they_are(build_detector, m
         torch.testing.assert_close(scores, start.logits)
         torch.testing.assert_close(boxes[..., 5:], start.boxes[..., 5:])
         low, high = torch.tensor(model.pts_bbox_head.grid.point_cloud_range).split(3)
-        torch.testing.assert_close(boxes[..., [0, 1, 4]], start.reference_points * (high - low) + low,
-                                   atol=2e-3, rtol=0)  # a point on the range's edge is pulled in by the logit's eps
+        torch.testing.assert_close(
+            boxes[..., [0, 1, 4]], start.reference_points * (high - low) + low, atol=2e-3, rtol=0
+        )  # a point on the range's edge is pulled in by the logit's eps
 
 
 def test_overlapping_gaussians_keep_the_larger_and_end_at_their_radius():
@@ -134,7 +174,7 @@ def test_overlapping_gaussians_keep_the_larger_and_end_at_their_radius():
     draw_centers(heatmaps, torch.tensor([1, 1]), torch.tensor([[2, 2], [4, 2]]), torch.tensor([2.0, 1.0]))
     assert heatmaps[0].sum() == 0 and heatmaps[1, 2, 2] == heatmaps[1, 2, 4] == 1
     wide, narrow = 5 / 6, 3 / 6
-    expected = max(torch.exp(torch.tensor(-0.5 / wide ** 2)), torch.exp(torch.tensor(-0.5 / narrow ** 2)))
+    expected = max(torch.exp(torch.tensor(-0.5 / wide**2)), torch.exp(torch.tensor(-0.5 / narrow**2)))
     torch.testing.assert_close(heatmaps[1, 2, 3], expected)
-    torch.testing.assert_close(heatmaps[1, 0, 1], torch.exp(torch.tensor(-(4 + 1) / 2 / wide ** 2)))
+    torch.testing.assert_close(heatmaps[1, 0, 1], torch.exp(torch.tensor(-(4 + 1) / 2 / wide**2)))
     assert heatmaps[1, 2, 6] == 0 and heatmaps[1, 0, 5] == 0 and heatmaps[1, 1, 5] > 0

@@ -1,4 +1,5 @@
 """Every step reaches every parameter, which data-parallel training with a static graph relies on."""
+
 import pytest
 import torch
 from shrunk_configs import CONFIGS, build_shrunk
@@ -15,8 +16,13 @@ def unreached(model, inputs, samples) -> list[str]:
 
 
 def test_all_configs_are_here():
-    assert {'bevformer_base', 'bevformer_small', 'bevformer_tiny', 'bevformer_nano',
-            'ablations/bevformer_base_static'} <= set(RELEASED)
+    assert {
+        'bevformer_base',
+        'bevformer_small',
+        'bevformer_tiny',
+        'bevformer_nano',
+        'ablations/bevformer_base_static',
+    } <= set(RELEASED)
 
 
 @pytest.mark.parametrize('name', RELEASED)

@@ -1,4 +1,5 @@
 """Every backend of multi-scale deformable attention against the definition in float64, and the operator to torch."""
+
 import os
 import random
 import subprocess
@@ -39,8 +40,14 @@ def random_case(seed: int) -> tuple[list[int], int, int, list[tuple[int, int]], 
 CASES.update({f'random {seed}': random_case(seed) for seed in range(5)})
 
 
-def make_case(lengths: list[int], heads: int, channels: int, levels: list[tuple[int, int]], points: int,
-              dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, ...]:
+def make_case(
+    lengths: list[int],
+    heads: int,
+    channels: int,
+    levels: list[tuple[int, int]],
+    points: int,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(len(lengths))
     rows = sum(lengths)
     value = torch.randn(len(lengths), sum(h * w for h, w in levels), heads, channels, generator=generator)
@@ -83,8 +90,10 @@ def test_values_and_gradients_equal_the_definition_in_float64(backend, name):
 @pytest.mark.parametrize('backend', ['native', 'triton'], indirect=True)
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision_is_summed_in_float32(backend, dtype):
-    halved = [tensor.to(dtype) if tensor.is_floating_point() else tensor
-              for tensor in make_case(*CASES['lists of other lengths'])]
+    halved = [
+        tensor.to(dtype) if tensor.is_floating_point() else tensor
+        for tensor in make_case(*CASES['lists of other lengths'])
+    ]
     # Rounding the inputs is the caller's doing: the definition sees them rounded too.
     rounded = [tensor.double() if tensor.is_floating_point() else tensor for tensor in halved]
     output = ragged_deformable_attention(*halved)
@@ -110,10 +119,12 @@ def test_mmcv_is_called_as_its_operator_wants_it(name):
 
 def test_lists_of_a_batch_are_lists_of_each_map():
     value, shapes, locations, weights, lengths = make_case(*CASES['odd channels'])
-    batched = multi_scale_deformable_attention(value, shapes, locations.unflatten(0, (2, 13)),
-                                               weights.unflatten(0, (2, 13)))
-    torch.testing.assert_close(batched.flatten(0, 1), ragged_deformable_attention(value, shapes, locations, weights,
-                                                                                  lengths))
+    batched = multi_scale_deformable_attention(
+        value, shapes, locations.unflatten(0, (2, 13)), weights.unflatten(0, (2, 13))
+    )
+    torch.testing.assert_close(
+        batched.flatten(0, 1), ragged_deformable_attention(value, shapes, locations, weights, lengths)
+    )
 
 
 def test_locations_are_never_cast_down():
@@ -188,9 +199,11 @@ def test_a_backend_that_cannot_is_refused(monkeypatch):
 
 
 def test_the_choice_is_said_once():
-    script = ('import torch\nfrom bevformer_plugin.ops import multi_scale_deformable_attention as attend\n'
-              'case = torch.ones(1, 4, 1, 2), torch.tensor([[2, 2]]), torch.full((1, 1, 1, 1, 1, 2), 0.5)\n'
-              'for _ in range(3): attend(*case, torch.ones(1, 1, 1, 1, 1))\n')
+    script = (
+        'import torch\nfrom bevformer_plugin.ops import multi_scale_deformable_attention as attend\n'
+        'case = torch.ones(1, 4, 1, 2), torch.tensor([[2, 2]]), torch.full((1, 1, 1, 1, 1, 2), 0.5)\n'
+        'for _ in range(3): attend(*case, torch.ones(1, 1, 1, 1, 1))\n'
+    )
     environment = {**os.environ, 'BEVFORMER_ATTENTION_BACKEND': 'reference'}
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, env=environment, check=True)
     assert (done.stdout + done.stderr).count('on cpu in torch.float32: reference backend') == 1

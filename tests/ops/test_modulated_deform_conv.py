@@ -1,4 +1,5 @@
 """Modulated deformable convolution against a plain loop, numerical gradients, and through mmcv and mmdet."""
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -23,8 +24,10 @@ def make_case(stride, padding, dilation, groups, deform_groups, size=(6, 7), cha
 
     out = [(size[i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)]
     taps = kernel[0] * kernel[1]
-    inputs, offset, mask = (random(2, n, *shape) for n, shape in (
-        (channels, size), (deform_groups * taps * 2, out), (deform_groups * taps, out)))
+    inputs, offset, mask = (
+        random(2, n, *shape)
+        for n, shape in ((channels, size), (deform_groups * taps * 2, out), (deform_groups * taps, out))
+    )
     return inputs, 2 * offset, mask.sigmoid(), random(outputs, channels // groups, *kernel), random(outputs)
 
 
@@ -73,6 +76,7 @@ def test_no_offset_and_full_mask_is_a_convolution(name):
 def test_mmcv_gradients_are_numerically_right():
     # mmcv's autograd function hands its own gradient tensors to the backward operator.
     from mmcv.ops import modulated_deform_conv2d as mmcv_convolution
+
     for name in ('plain', 'everything'):
         case = [x.requires_grad_() for x in make_case(*SETTINGS[name], size=(3, 4))]
         assert torch.autograd.gradcheck(lambda *x, name=name: mmcv_convolution(*x, *SETTINGS[name]), case)
@@ -82,6 +86,7 @@ def test_mmcv_gradients_are_numerically_right():
 
 def test_mmcv_accepts_strided_inputs():
     from mmcv.ops import modulated_deform_conv2d as mmcv_convolution
+
     inputs, offset, mask, weight, bias = make_case(*SETTINGS['plain'])
     expected = modulated_deform_conv2d(inputs, offset, mask, weight, bias, *SETTINGS['plain'])
     # A crop of a wider map: rows are not adjacent in memory.
@@ -95,7 +100,7 @@ def test_mmcv_accepts_strided_inputs():
 
 def test_positions_keep_their_precision_in_half():
     # With the eight bits of bfloat16, position 300.25 would be 300 and 301.25 would be 302.
-    inputs = torch.arange(400.).view(1, 1, 1, 400) / 400
+    inputs = torch.arange(400.0).view(1, 1, 1, 400) / 400
     offset = torch.zeros(1, 2, 1, 400)
     offset[:, 1] = 0.25
     mask, weight = torch.ones(1, 1, 1, 400), torch.ones(1, 1, 1, 1)
@@ -108,11 +113,19 @@ def test_positions_keep_their_precision_in_half():
 
 def test_resnet101_with_dcn_trains():
     from mmdet.models import ResNet
+
     torch.manual_seed(0)
-    backbone = ResNet(depth=101, num_stages=4, out_indices=(3,), frozen_stages=1, norm_eval=True, style='caffe',
-                      norm_cfg=dict(type='BN2d', requires_grad=False),
-                      dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
-                      stage_with_dcn=(False, False, True, True))
+    backbone = ResNet(
+        depth=101,
+        num_stages=4,
+        out_indices=(3,),
+        frozen_stages=1,
+        norm_eval=True,
+        style='caffe',
+        norm_cfg=dict(type='BN2d', requires_grad=False),
+        dcn=dict(type='DCNv2', deform_groups=1, fallback_on_stride=False),
+        stage_with_dcn=(False, False, True, True),
+    )
     backbone.train()
     (features,) = backbone(torch.randn(2, 3, 32, 64))
     assert features.shape == (2, 2048, 1, 2)

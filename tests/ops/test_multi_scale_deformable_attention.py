@@ -1,4 +1,5 @@
 """Multi-scale deformable attention against a plain loop and numerical gradients."""
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +22,7 @@ def loop_attention(value, shapes, locations, weights):
     result = torch.zeros(batch, queries, heads, value.shape[-1], dtype=value.dtype)
     start = 0
     for level, (height, width) in enumerate(shapes.tolist()):
-        grid = value[:, start:start + height * width].unflatten(1, (height, width))
+        grid = value[:, start : start + height * width].unflatten(1, (height, width))
         start += height * width
         for b, q, h, p in torch.cartesian_prod(*(torch.arange(n) for n in (batch, queries, heads, points))).tolist():
             x, y = (locations[b, q, h, level, p] * torch.tensor([width, height]) - 0.5).tolist()
@@ -47,11 +48,13 @@ def test_gradients_are_numerically_right():
 @pytest.mark.skipif(MMCV_EXT == 'compiled', reason='the compiled operator runs on a GPU only')
 def test_mmcv_function_calls_the_operator_forward_and_backward():
     from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
+
     value, shapes, locations, weights = make_case()
     inputs = [x.requires_grad_() for x in (value, locations, weights)]
     starts = torch.tensor([0, 20, 26])
     assert torch.autograd.gradcheck(
-        lambda v, s, a: MultiScaleDeformableAttnFunction.apply(v, shapes, starts, s, a, 64), inputs)
+        lambda v, s, a: MultiScaleDeformableAttnFunction.apply(v, shapes, starts, s, a, 64), inputs
+    )
 
 
 def test_sizes_that_do_not_fit_are_refused():
@@ -64,5 +67,6 @@ def test_bfloat16_autocast_stays_close():
     value, shapes, locations, weights = make_case(torch.float32)
     with torch.autocast('cpu', torch.bfloat16):
         result = multi_scale_deformable_attention(value.bfloat16(), shapes, locations, weights)
-    torch.testing.assert_close(result.float(), multi_scale_deformable_attention(value, shapes, locations, weights),
-                               atol=3e-2, rtol=3e-2)
+    torch.testing.assert_close(
+        result.float(), multi_scale_deformable_attention(value, shapes, locations, weights), atol=3e-2, rtol=3e-2
+    )

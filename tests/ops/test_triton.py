@@ -1,4 +1,5 @@
 """The Triton kernels, on machines without a GPU: run by Triton's interpreter, compiled for a GPU that is not there."""
+
 import os
 import re
 import subprocess
@@ -15,9 +16,22 @@ DTYPES = ('fp32', 'bf16', 'fp16')
 def test_in_the_interpreter():
     """The same cases as every backend; the interpreter is chosen when Triton is imported, so in a fresh process."""
     done = subprocess.run(
-        [sys.executable, '-m', 'pytest', str(Path(__file__).with_name('test_backends.py')), '-q', '-k', 'triton',
-         '-p', 'no:cacheprovider'],
-        capture_output=True, text=True, env={**os.environ, 'TRITON_INTERPRET': '1'}, check=False)
+        [
+            sys.executable,
+            '-m',
+            'pytest',
+            str(Path(__file__).with_name('test_backends.py')),
+            '-q',
+            '-k',
+            'triton',
+            '-p',
+            'no:cacheprovider',
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'TRITON_INTERPRET': '1'},
+        check=False,
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r'(\d+) passed', done.stdout)[1]) >= 12
     assert 'skipped' not in done.stdout

@@ -1,4 +1,5 @@
 """Models with the published implementation's weights, and its small cases."""
+
 import logging
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def modules() -> dict[str, torch.Tensor]:
 @pytest.fixture(scope='session')
 def build_published():
     """Build a released config's detector with the published weights in it."""
+
     def build(name: str) -> torch.nn.Module:
         model = Config.fromfile(CONFIGS / f'{name}.py').model
         model.img_backbone.init_cfg = None
@@ -34,4 +36,5 @@ def build_published():
             detector = MODELS.build(model)
         detector.load_state_dict(to_ours(published_weights(manifest(name))))
         return detector
+
     return build

@@ -1,4 +1,5 @@
 """Whole detectors over all frames of every stream file, and one training step of every training file."""
+
 import json
 import re
 from pathlib import Path
@@ -33,7 +34,7 @@ def images_of(path: Path, frame: int) -> torch.Tensor:
         return torch.from_numpy(reference_module('rig').images(frame, height, width))
     photos = []
     for camera in CAMERAS:
-        photo, = (path.parent / 'images').glob(f'*__{camera}__*.jpg')
+        (photo,) = (path.parent / 'images').glob(f'*__{camera}__*.jpg')
         photos.append(np.roll(mmcv.imread(str(photo)).astype(np.float32), 16 * frame, axis=1))
     size = tuple(round(scale * side) for side in photos[0].shape[1::-1])
     results = {'history': [], 'scale': size, 'img': photos, 'lidar2img': np.stack([np.eye(4)] * len(photos))}
@@ -81,27 +82,40 @@ def test_stream(path, build_published):
     model = build_published(path.name.split('.')[0]).eval()
     head = model.pts_bbox_head
     content = np.load(path)
-    frames = [{key.partition('.')[2]: content[key] for key in content if key.startswith(f'f{frame}.')}
-              for frame in range(len({key.partition('.')[0] for key in content}))]
+    frames = [
+        {key.partition('.')[2]: content[key] for key in content if key.startswith(f'f{frame}.')}
+        for frame in range(len({key.partition('.')[0] for key in content}))
+    ]
     histories, scene = [None], 0
     for number, expected in enumerate(frames):
         imgs = images_of(path, number)
         np.testing.assert_allclose(imgs[:, :, ::37, ::41], expected['img_sample'], atol=1e-5)
         scene += starts_scene(frames, number)
-        meta = dict(lidar2img=expected['lidar2img'], can_bus=expected['can_bus'], scene_token=str(scene),
-                    timestamp=0.5 * number)
+        meta = dict(
+            lidar2img=expected['lidar2img'],
+            can_bus=expected['can_bus'],
+            scene_token=str(scene),
+            timestamp=0.5 * number,
+        )
         outputs, histories = model.stream_step(imgs[None], [meta], histories)
         bev_embed = outputs['bev_embed']
         if number + 1 < len(frames) and not starts_scene(frames, number + 1):
             # The published code turns the previous BEV in place: the file holds it as the next frame left it.
             bev_embed, _ = head.transformer.ego_alignment.align(
-                bev_embed, torch.from_numpy(frames[number + 1]['can_bus_delta'])[None], head.grid)
+                bev_embed, torch.from_numpy(frames[number + 1]['can_bus_delta'])[None], head.grid
+            )
         stride = max(1, bev_embed.shape[1] // 250)
-        torch.testing.assert_close(bev_embed[0, ::stride], torch.from_numpy(expected['bev_embed_sample']), atol=1e-4,
-                                   rtol=1e-5)
+        torch.testing.assert_close(
+            bev_embed[0, ::stride], torch.from_numpy(expected['bev_embed_sample']), atol=1e-4, rtol=1e-5
+        )
         for layer, key, share in ((0, '0', 1.0), (-1, '', 0.97)):
-            assert_close(f'f{number}.cls{key}', outputs['all_cls_scores'][layer, 0],
-                         torch.from_numpy(expected[f'cls{key}']), LOGIT, share)
+            assert_close(
+                f'f{number}.cls{key}',
+                outputs['all_cls_scores'][layer, 0],
+                torch.from_numpy(expected[f'cls{key}']),
+                LOGIT,
+                share,
+            )
             rows = swap_box_convention(torch.from_numpy(expected[f'bbox{key}']).T).T
             assert_close(f'f{number}.bbox{key}', outputs['all_bbox_preds'][layer, 0], rows, METRES, share)
         assert_same_detections(head.predict(outputs)[0], expected)
@@ -133,12 +147,15 @@ def test_training_step(path, build_published):
     can_bus = reference['can_bus'].copy()
     can_bus[:, :3] = can_bus[:, :3].cumsum(0)
     can_bus[:, 17] = can_bus[:, 17].cumsum(0)
-    metas = [dict(lidar2img=lidar2img_of(path), can_bus=pose, scene_token='rig', timestamp=0.5 * frame)
-             for frame, pose in enumerate(can_bus)]
+    metas = [
+        dict(lidar2img=lidar2img_of(path), can_bus=pose, scene_token='rig', timestamp=0.5 * frame)
+        for frame, pose in enumerate(can_bus)
+    ]
     sample = Det3DDataSample(metainfo={**metas[-1], 'history': metas[:-1]})
     sample.gt_instances_3d = InstanceData(
         bboxes_3d=LiDARInstance3DBoxes(reference['gt_boxes_lwh'], box_dim=9),
-        labels_3d=torch.from_numpy(reference['gt_labels']))
+        labels_3d=torch.from_numpy(reference['gt_labels']),
+    )
     imgs = torch.stack([images_of(path, frame) for frame in range(len(metas))])
 
     model = without_dropout(build_published(path.name.split('.')[0]).train())

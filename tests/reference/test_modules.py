@@ -1,4 +1,5 @@
 """Every case of modules.npz."""
+
 import pytest
 import torch
 from reference_files import manifest, published_weights
@@ -56,7 +57,8 @@ def test_reference_points(modules, grid):
 
 def test_projection(modules, grid):
     reference, visible = project_to_cameras(
-        pillar_points(grid, 4), modules['encoder/lidar2img'][None], tuple(modules['encoder/img_shape'].tolist()))
+        pillar_points(grid, 4), modules['encoder/lidar2img'][None], tuple(modules['encoder/img_shape'].tolist())
+    )
     assert torch.equal(visible[0], modules['encoder/bev_mask'][:, 0])
     torch.testing.assert_close(reference[0], modules['encoder/reference_points_cam'][:, 0])
 
@@ -67,8 +69,12 @@ def test_temporal_self_attention(modules, with_history):
     attention = load(TemporalSelfAttention(64, num_heads=8), 'tsa', 'encoder.layers.0.attentions.0.')
     query, previous = modules['tsa/query'], modules['tsa/prev_bev']
     output = attention(
-        query, modules['tsa/query_pos'], torch.stack([previous if with_history else query, query], dim=1),
-        modules['tsa/reference_points'].squeeze(2)[None], modules['tsa/bev_shape'][None])
+        query,
+        modules['tsa/query_pos'],
+        torch.stack([previous if with_history else query, query], dim=1),
+        modules['tsa/reference_points'].squeeze(2)[None],
+        modules['tsa/bev_shape'][None],
+    )
     expected = modules['tsa/output_with_prev' if with_history else 'tsa/output_first_frame']
     torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
 
@@ -76,19 +82,33 @@ def test_temporal_self_attention(modules, with_history):
 @pytest.mark.parametrize('with_history', [True, False])
 @torch.no_grad()
 def test_encoder(modules, grid, with_history):
-    encoder = load(BEVFormerEncoder(
-        2, 64, num_heads=8, feedforward_channels=128, num_levels=2,
-        spatial_cross_attention=dict(type='SpatialCrossAttention')), 'encoder', 'encoder.')
+    encoder = load(
+        BEVFormerEncoder(
+            2,
+            64,
+            num_heads=8,
+            feedforward_channels=128,
+            num_levels=2,
+            spatial_cross_attention=dict(type='SpatialCrossAttention'),
+        ),
+        'encoder',
+        'encoder.',
+    )
     shapes = modules['encoder/feature_shapes'].tolist()
     levels = modules['encoder/features'].permute(2, 0, 3, 1).split([h * w for h, w in shapes], dim=-1)  # 1xNxCxS
     reference_points_cam, visible = project_to_cameras(
-        pillar_points(grid, 4), modules['encoder/lidar2img'][None], tuple(modules['encoder/img_shape'].tolist()))
+        pillar_points(grid, 4), modules['encoder/lidar2img'][None], tuple(modules['encoder/img_shape'].tolist())
+    )
     output = encoder(
-        modules['encoder/bev_query'].transpose(0, 1), modules['encoder/bev_pos'].transpose(0, 1),
+        modules['encoder/bev_query'].transpose(0, 1),
+        modules['encoder/bev_pos'].transpose(0, 1),
         [level.unflatten(-1, hw) for level, hw in zip(levels, shapes, strict=True)],
         PillarHits.from_projection(reference_points_cam, visible),
-        modules['encoder/prev_bev'].transpose(0, 1) if with_history else None, torch.tensor([with_history]),
-        modules['encoder/shift_xy'], grid)
+        modules['encoder/prev_bev'].transpose(0, 1) if with_history else None,
+        torch.tensor([with_history]),
+        modules['encoder/shift_xy'],
+        grid,
+    )
     expected = modules['encoder/output_with_prev' if with_history else 'encoder/output_first_frame']
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
 
@@ -96,18 +116,31 @@ def test_encoder(modules, grid, with_history):
 @torch.no_grad()
 def test_transformer(modules, grid):
     center = tuple(modules['transformer/rotate_center'].tolist())
-    transformer = load(BEVFormerTransformer(
-        encoder=dict(type='BEVFormerEncoder', num_layers=2,
-                     spatial_cross_attention=dict(type='SpatialCrossAttention')),
-        decoder=dict(type='DetectionTransformerDecoder', num_layers=2),
-        num_cameras=6, num_levels=2, embed_dims=64, feedforward_channels=128,
-        ego_motion=dict(preset='official_v1', rotate_center=center)), 'transformer')
+    transformer = load(
+        BEVFormerTransformer(
+            encoder=dict(
+                type='BEVFormerEncoder', num_layers=2, spatial_cross_attention=dict(type='SpatialCrossAttention')
+            ),
+            decoder=dict(type='DetectionTransformerDecoder', num_layers=2),
+            num_cameras=6,
+            num_levels=2,
+            embed_dims=64,
+            feedforward_channels=128,
+            ego_motion=dict(preset='official_v1', rotate_center=center),
+        ),
+        'transformer',
+    )
     bev_embed = transformer.encode(
         [modules['transformer/feature_level0'], modules['transformer/feature_level1']],
-        modules['transformer/bev_queries'], modules['transformer/bev_pos'][0].flatten(1).T,
-        modules['encoder/lidar2img'][None], tuple(modules['encoder/img_shape'].tolist()),
-        modules['transformer/can_bus'][None], modules['transformer/prev_bev'].transpose(0, 1), torch.tensor([True]),
-        grid)
+        modules['transformer/bev_queries'],
+        modules['transformer/bev_pos'][0].flatten(1).T,
+        modules['encoder/lidar2img'][None],
+        tuple(modules['encoder/img_shape'].tolist()),
+        modules['transformer/can_bus'][None],
+        modules['transformer/prev_bev'].transpose(0, 1),
+        torch.tensor([True]),
+        grid,
+    )
     torch.testing.assert_close(bev_embed, modules['transformer/bev_embed'], atol=1e-4, rtol=0)
     query_pos, query = modules['transformer/object_query_embed'][None].chunk(2, dim=-1)
     states, references = transformer.decode(bev_embed, query, query_pos, None, grid, None)
@@ -126,7 +159,11 @@ def test_box_coder(modules):
 
 def test_assigner(modules):
     assigner = HungarianAssigner3D(dict(type='mmdet.FocalLossCost', weight=2.0), reg_cost_weight=0.25)
-    result = assigner.assign(modules['coder/cls'], box_rows(modules['coder/bbox']),
-                             modules['assigner/gt_labels'], boxes_from_old_convention(modules['assigner/gt_boxes']))
+    result = assigner.assign(
+        modules['coder/cls'],
+        box_rows(modules['coder/bbox']),
+        modules['assigner/gt_labels'],
+        boxes_from_old_convention(modules['assigner/gt_boxes']),
+    )
     assert torch.equal(result.gt_inds, modules['assigner/assigned_gt_inds'])
     assert torch.equal(result.labels, modules['assigner/assigned_labels'])

@@ -1,4 +1,5 @@
 """The published models' names and shapes: all of them become ours, and the way back is the identity."""
+
 import pytest
 import torch
 from reference_files import REFERENCE, manifest, published_weights

@@ -1,4 +1,5 @@
 """Detections as the published code writes them for a submission."""
+
 import json
 
 import numpy as np
@@ -11,8 +12,18 @@ from reference_files import files
 from bevformer_plugin.evaluation import detections_to_results
 from bevformer_plugin.geometry import boxes_from_old_convention
 
-CLASSES = ['car', 'truck', 'construction_vehicle', 'bus', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian',
-           'traffic_cone']
+CLASSES = [
+    'car',
+    'truck',
+    'construction_vehicle',
+    'bus',
+    'trailer',
+    'barrier',
+    'motorcycle',
+    'bicycle',
+    'pedestrian',
+    'traffic_cone',
+]
 
 
 @pytest.mark.parametrize('path', files('bevformer_*.results.json'))
@@ -20,9 +31,11 @@ def test_entries_equal_the_published_codes(path):
     stream = np.load(path.with_name(path.name.replace('.results.json', '.stream.npz')))
     published = json.loads(path.read_text())
     boxes = boxes_from_old_convention(torch.from_numpy(stream['f0.boxes']))
-    detections = InstanceData(bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9),
-                              scores_3d=torch.from_numpy(stream['f0.scores']),
-                              labels_3d=torch.from_numpy(stream['f0.labels']).long())
+    detections = InstanceData(
+        bboxes_3d=LiDARInstance3DBoxes(boxes, box_dim=9),
+        scores_3d=torch.from_numpy(stream['f0.scores']),
+        labels_3d=torch.from_numpy(stream['f0.labels']).long(),
+    )
     meta = dict(sample_idx='a', **{key: np.array(published[key]) for key in ('lidar2ego', 'ego2global')})
     entries = detections_to_results(detections, meta, CLASSES)
     assert [e['detection_name'] for e in entries] == [e['detection_name'] for e in published['boxes']]
@@ -30,5 +43,6 @@ def test_entries_equal_the_published_codes(path):
         np.testing.assert_allclose([e[key] for e in entries], [e[key] for e in published['boxes']], atol=2e-4)
     ours, theirs = (np.array([e['rotation'] for e in boxes]) for boxes in (entries, published['boxes']))
     np.testing.assert_allclose(np.abs((ours * theirs).sum(-1)), 1, atol=1e-6)  # q and -q are one rotation
-    np.testing.assert_allclose([e['detection_score'] for e in entries],
-                               [e['detection_score'] for e in published['boxes']], atol=1e-6)
+    np.testing.assert_allclose(
+        [e['detection_score'] for e in entries], [e['detection_score'] for e in published['boxes']], atol=1e-6
+    )

@@ -1,4 +1,5 @@
 """Accidents for the tools' processes; each is called before the tool runs."""
+
 import os
 import signal
 from dataclasses import dataclass
@@ -98,8 +99,10 @@ class KeepWeights:
 
     def __call__(self) -> None:
         def keep(module: DetectorModule) -> None:
-            weights = {name: value.full_tensor() if isinstance(value, DTensor) else value
-                       for name, value in module.detector.state_dict().items()}
+            weights = {
+                name: value.full_tensor() if isinstance(value, DTensor) else value
+                for name, value in module.detector.state_dict().items()
+            }
             torch.save(weights, self.folder / f'{module.global_rank}.pth')
 
         DetectorModule.on_train_end = keep

@@ -1,4 +1,5 @@
 """The tools in real processes, forked from one that has made the imports."""
+
 import multiprocessing
 import os
 import runpy
@@ -44,8 +45,10 @@ def run_tool(tool: str, *arguments: object, processes: int = 1, plant: Callable 
             arguments = ('--devices', processes, '--accelerator', 'cpu', *arguments)
         command = [f'tools/{tool}.py', *map(str, arguments)]
         port = _free_port()
-        group = [context.Process(target=_run, args=(command, plant, outputs[rank], rank, processes, port))
-                 for rank in range(processes)]
+        group = [
+            context.Process(target=_run, args=(command, plant, outputs[rank], rank, processes, port))
+            for rank in range(processes)
+        ]
         for process in group:
             process.start()
         try:
@@ -77,9 +80,16 @@ def _run(command: list[str], plant: Callable | None, output: Path, rank: int, pr
     sys.argv = command
     torch.set_num_threads(1)
     if processes > 1:
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), GROUP_RANK='0', WORLD_SIZE=str(processes),
-                          LOCAL_WORLD_SIZE=str(processes), MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port),
-                          TORCHELASTIC_RUN_ID='test')
+        os.environ.update(
+            RANK=str(rank),
+            LOCAL_RANK=str(rank),
+            GROUP_RANK='0',
+            WORLD_SIZE=str(processes),
+            LOCAL_WORLD_SIZE=str(processes),
+            MASTER_ADDR='127.0.0.1',
+            MASTER_PORT=str(port),
+            TORCHELASTIC_RUN_ID='test',
+        )
         rank_zero_only.rank = rank  # Lightning has read the environment in the import
     if plant is not None:
         plant()

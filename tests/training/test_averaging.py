@@ -1,4 +1,5 @@
 """The average of the weights that a config's EMAHook asks for, exact over a stop."""
+
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +82,9 @@ def test_a_run_that_was_stopped_has_the_same_average(unstopped, averaging_config
 
 
 def test_a_checkpoint_without_average_is_refused(lightning_run, averaging_config, small_options, tmp_path):
-    output = train(averaging_config, tmp_path, '--resume', lightning_run / 'last.ckpt', '--cfg-options',
-                   *small_options, expect=1)
+    output = train(
+        averaging_config, tmp_path, '--resume', lightning_run / 'last.ckpt', '--cfg-options', *small_options, expect=1
+    )
     assert 'was written without EMAHook in custom_hooks, the config is with it' in output.splitlines()[-1]
 
 
@@ -91,9 +93,15 @@ def test_sharded_weights_are_not_averaged(averaging_config, small_options, tmp_p
     assert 'fsdp cannot average weights' in output.splitlines()[-1]
 
 
-@pytest.mark.parametrize(('hooks', 'message'), [
-    ([dict(type='EmptyCacheHook')], 'only EMAHook'), ([dict(type='EMAHook', interval=2)], 'only EMAHook'),
-    ([dict(type='EMAHook'), dict(type='EMAHook')], 'holds 2 EMAHooks'), (["{'type'"], 'is no hook')])
+@pytest.mark.parametrize(
+    ('hooks', 'message'),
+    [
+        ([dict(type='EmptyCacheHook')], 'only EMAHook'),
+        ([dict(type='EMAHook', interval=2)], 'only EMAHook'),
+        ([dict(type='EMAHook'), dict(type='EMAHook')], 'holds 2 EMAHooks'),
+        (["{'type'"], 'is no hook'),
+    ],
+)
 def test_hooks_that_lightning_cannot_honour_are_refused(hooks, message):
     with pytest.raises(ValueError, match=message):
         averages_weights(load_config(NANO, {'custom_hooks': hooks}))

@@ -1,4 +1,5 @@
 """Checkpoints that are whole, foreign, damaged or interrupted."""
+
 import pytest
 import torch
 from torch import nn

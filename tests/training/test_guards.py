@@ -1,4 +1,5 @@
 """Losses and gradients that are NaN stop the run, and say where they come from."""
+
 import pytest
 import torch
 from plants import NotFinite
@@ -10,11 +11,14 @@ NECK = 'img_neck.lateral_convs.1.conv.weight'
 FFN = 'pts_bbox_head.transformer.decoder.layers.0.ffn'
 
 
-@pytest.mark.parametrize(('plant', 'message'), [
-    (NotFinite('parameter', NECK, step=2), f'parameter {NECK} is not finite'),
-    (NotFinite('output', FFN, step=2), f'the output of {FFN} is not finite'),
-    (NotFinite('gradient', NECK, step=2), f'the gradient of {NECK} is not finite (1 parameters)'),
-])
+@pytest.mark.parametrize(
+    ('plant', 'message'),
+    [
+        (NotFinite('parameter', NECK, step=2), f'parameter {NECK} is not finite'),
+        (NotFinite('output', FFN, step=2), f'the output of {FFN} is not finite'),
+        (NotFinite('gradient', NECK, step=2), f'the gradient of {NECK} is not finite (1 parameters)'),
+    ],
+)
 def test_the_run_stops_and_names_the_tensor_the_step_and_the_samples(small_options, tmp_path, plant, message):
     done = run_tool('train', NANO, '--work-dir', tmp_path, '--cfg-options', *small_options, plant=plant)
     assert done.returncode == 1
@@ -31,7 +35,15 @@ def test_the_run_stops_and_names_the_tensor_the_step_and_the_samples(small_optio
 
 
 def test_one_process_is_enough_to_stop_all(small_options, tmp_path):
-    done = run_tool('train', NANO, '--work-dir', tmp_path, '--cfg-options', *small_options, processes=2,
-                    plant=NotFinite('output', FFN, step=1, rank=0))
+    done = run_tool(
+        'train',
+        NANO,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *small_options,
+        processes=2,
+        plant=NotFinite('output', FFN, step=1, rank=0),
+    )
     assert done.returncode == 1 and done.last_line.startswith(f'error: the output of {FFN} is not finite')
     assert read_checkpoint(str(tmp_path / 'not_finite.ckpt'))['global_step'] == 1

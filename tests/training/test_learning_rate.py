@@ -1,4 +1,5 @@
 """The learning rate follows the samples of a step, alike under both engines."""
+
 import pytest
 from processes import NANO, run_tool
 from test_runs import lightning_steps, mmengine_steps
@@ -7,12 +8,21 @@ from bevformer_plugin.training import load_config
 from bevformer_plugin.training.learning_rate import scaling_factor
 
 
-@pytest.mark.parametrize(('config', 'batch_size', 'accumulated', 'processes', 'factor'), [
-    ('bevformer_tiny', 1, 1, 8, 1.0), ('bevformer_tiny', 1, 1, 1, 1 / 8), ('bevformer_base', 2, 4, 2, 2.0),
-    ('bevformer_nano', 1, 1, 1, 1.0), ('bevformer_nano', 3, 1, 2, 6.0)])
+@pytest.mark.parametrize(
+    ('config', 'batch_size', 'accumulated', 'processes', 'factor'),
+    [
+        ('bevformer_tiny', 1, 1, 8, 1.0),
+        ('bevformer_tiny', 1, 1, 1, 1 / 8),
+        ('bevformer_base', 2, 4, 2, 2.0),
+        ('bevformer_nano', 1, 1, 1, 1.0),
+        ('bevformer_nano', 3, 1, 2, 6.0),
+    ],
+)
 def test_it_is_linear_in_batch_processes_and_accumulation(config, batch_size, accumulated, processes, factor):
-    cfg = load_config(f'configs/bevformer/{config}.py', {
-        'train_dataloader.batch_size': batch_size, 'optim_wrapper.accumulative_counts': accumulated})
+    cfg = load_config(
+        f'configs/bevformer/{config}.py',
+        {'train_dataloader.batch_size': batch_size, 'optim_wrapper.accumulative_counts': accumulated},
+    )
     assert scaling_factor(cfg, processes) == factor
     cfg.auto_scale_lr.enable = False
     assert scaling_factor(cfg, processes) == 1.0
@@ -25,12 +35,21 @@ def test_a_base_batch_that_is_none_is_refused(base):
 
 
 def test_both_engines_use_the_same_and_say_so(small_options, tmp_path):
-    options = ['--cfg-options', *small_options, 'train_dataloader.batch_size=2', 'optim_wrapper.accumulative_counts=3',
-               'auto_scale_lr.base_batch_size=4', 'train_cfg.val_begin=2', 'param_scheduler.0.start_factor=1.0',
-               'param_scheduler.1.eta_min_ratio=1.0']
-    says = {'lightning': 'learning rate 0.003 = configured 0.002 x 1.5 (linear rule, base batch of 4 samples); '
-                         '6 samples a step = batch of 2 x 1 processes x 3 accumulated',
-            'mmengine': 'Scaling the original LR by 1.5'}
+    options = [
+        '--cfg-options',
+        *small_options,
+        'train_dataloader.batch_size=2',
+        'optim_wrapper.accumulative_counts=3',
+        'auto_scale_lr.base_batch_size=4',
+        'train_cfg.val_begin=2',
+        'param_scheduler.0.start_factor=1.0',
+        'param_scheduler.1.eta_min_ratio=1.0',
+    ]
+    says = {
+        'lightning': 'learning rate 0.003 = configured 0.002 x 1.5 (linear rule, base batch of 4 samples); '
+        '6 samples a step = batch of 2 x 1 processes x 3 accumulated',
+        'mmengine': 'Scaling the original LR by 1.5',
+    }
     used = {}
     for engine, steps in (('lightning', lightning_steps), ('mmengine', mmengine_steps)):
         done = run_tool('train', NANO, '--engine', engine, '--work-dir', tmp_path / engine, *options)

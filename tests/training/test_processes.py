@@ -1,4 +1,5 @@
 """Several real processes (gloo on CPU) train and evaluate like one."""
+
 import csv
 import json
 import os
@@ -13,9 +14,14 @@ from processes import NANO, REPO, run_tool
 from bevformer_plugin.checkpoint import read_checkpoint
 
 # Adam would magnify differences of rounding in gradients near 0.
-SGD = ['optim_wrapper.optimizer._delete_=True', 'optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.lr=0.01',
-       'optim_wrapper.optimizer.weight_decay=0.01', 'param_scheduler.0.start_factor=1.0',
-       'auto_scale_lr.base_batch_size=2']
+SGD = [
+    'optim_wrapper.optimizer._delete_=True',
+    'optim_wrapper.optimizer.type=SGD',
+    'optim_wrapper.optimizer.lr=0.01',
+    'optim_wrapper.optimizer.weight_decay=0.01',
+    'param_scheduler.0.start_factor=1.0',
+    'auto_scale_lr.base_batch_size=2',
+]
 
 
 def summary(folder) -> dict:
@@ -30,15 +36,24 @@ def one_process(small_options, lightning_run, tmp_path_factory):
 
 
 def evaluate(processes, options, run, folder):
-    done = run_tool('test', NANO, run / 'last.ckpt', '--out', folder / 'results_nusc.json', '--cfg-options', *options,
-                    processes=processes)
+    done = run_tool(
+        'test',
+        NANO,
+        run / 'last.ckpt',
+        '--out',
+        folder / 'results_nusc.json',
+        '--cfg-options',
+        *options,
+        processes=processes,
+    )
     assert done.returncode == 0, done.output
     return folder
 
 
 @pytest.mark.parametrize('processes', [2, 3, 4])
-def test_scores_do_not_depend_on_the_number_of_processes(one_process, small_options, lightning_run, tmp_path,
-                                                         processes):
+def test_scores_do_not_depend_on_the_number_of_processes(
+    one_process, small_options, lightning_run, tmp_path, processes
+):
     evaluate(processes, small_options, lightning_run, tmp_path)  # of two scenes
     assert summary(tmp_path) == summary(one_process)
     assert (tmp_path / 'results_nusc.json').read_bytes() == (one_process / 'results_nusc.json').read_bytes()
@@ -50,8 +65,17 @@ def test_two_processes_train_like_one_with_twice_the_batch(small_options, tmp_pa
     for processes, batch_size in ((2, 1), (1, 2)):
         folder = tmp_path / str(processes)
         folder.mkdir()
-        done = run_tool('train', NANO, '--work-dir', folder / 'run', '--cfg-options', *options,
-                        f'train_dataloader.batch_size={batch_size}', processes=processes, plant=KeepWeights(folder))
+        done = run_tool(
+            'train',
+            NANO,
+            '--work-dir',
+            folder / 'run',
+            '--cfg-options',
+            *options,
+            f'train_dataloader.batch_size={batch_size}',
+            processes=processes,
+            plant=KeepWeights(folder),
+        )
         assert done.returncode == 0, done.output
         assert read_checkpoint(str(folder / 'run' / 'last.ckpt'))['global_step'] == 6
         assert not (folder / 'run' / 'best_NDS.ckpt').exists()  # val_begin
@@ -67,8 +91,10 @@ def three_processes(small_options, tmp_path_factory):
     options = ['--cfg-options', *small_options, 'model.pts_bbox_head.transformer.dropout=0.1']
     unstopped, stopped = (tmp_path_factory.mktemp(name) for name in ('unstopped', 'stopped'))
     for work_dir, resume, plant, expected in (
-            (unstopped, [], None, 0), (stopped, [], Sigterm(epoch=0, batch=1, rank=2), 143),
-            (stopped, ['--resume'], None, 0)):
+        (unstopped, [], None, 0),
+        (stopped, [], Sigterm(epoch=0, batch=1, rank=2), 143),
+        (stopped, ['--resume'], None, 0),
+    ):
         done = run_tool('train', NANO, '--work-dir', work_dir, *resume, *options, processes=3, plant=plant)
         assert done.returncode == expected, done.output
     return unstopped, stopped
@@ -91,8 +117,24 @@ def test_sigterm_to_any_process_stops_all_and_they_resume_exactly(three_processe
 def test_processes_started_by_lightning_speak_with_one_voice(small_options, tmp_path):
     work_dir = tmp_path / 'run'
     done = subprocess.run(
-        [sys.executable, 'tools/train.py', NANO, '--work-dir', work_dir, '--devices', '2', '--accelerator', 'cpu',
-         '--cfg-options', *small_options], cwd=REPO, text=True, capture_output=True, env={**os.environ})
+        [
+            sys.executable,
+            'tools/train.py',
+            NANO,
+            '--work-dir',
+            work_dir,
+            '--devices',
+            '2',
+            '--accelerator',
+            'cpu',
+            '--cfg-options',
+            *small_options,
+        ],
+        cwd=REPO,
+        text=True,
+        capture_output=True,
+        env={**os.environ},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('epoch 1/1') == (work_dir / 'train.log').read_text().count('epoch 1/1') == 1
     assert done.stdout.count('length of training dataset') == 1

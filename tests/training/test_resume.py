@@ -1,4 +1,5 @@
 """Stopping at any point and resuming is as if the run had never stopped, bit for bit."""
+
 import csv
 import shutil
 from itertools import pairwise
@@ -16,9 +17,16 @@ TIMES = ('train/data_time', 'train/samples_per_second')
 @pytest.fixture(scope='module')
 def options(small_options):
     """Two epochs with all that is random: dropped frames, colours, masks, dropout; validation after each."""
-    return ['--cfg-options', *small_options, 'train_cfg.max_epochs=2', 'param_scheduler.1.end=2',
-            'train_cfg.val_interval=1', 'model.grid_mask._delete_=True', 'model.grid_mask.prob=0.5',
-            'model.pts_bbox_head.transformer.dropout=0.1']
+    return [
+        '--cfg-options',
+        *small_options,
+        'train_cfg.max_epochs=2',
+        'param_scheduler.1.end=2',
+        'train_cfg.val_interval=1',
+        'model.grid_mask._delete_=True',
+        'model.grid_mask.prob=0.5',
+        'model.pts_bbox_head.transformer.dropout=0.1',
+    ]
 
 
 def train(work_dir, options, *changes, expect=0, **how) -> str:

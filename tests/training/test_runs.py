@@ -1,4 +1,5 @@
 """Real runs of the tools on the synthetic world, under both engines."""
+
 import csv
 import json
 import os
@@ -17,8 +18,15 @@ from bevformer_plugin.training.callbacks import ValidationPlan
 
 def lightning_steps(work_dir) -> list[dict[str, float]]:
     with open(work_dir / 'csv' / 'metrics.csv') as file:
-        return [{key.removeprefix('train/'): float(value) for key, value in row.items()
-                 if key.startswith('train/') and value} for row in csv.DictReader(file) if row['train/loss']]
+        return [
+            {
+                key.removeprefix('train/'): float(value)
+                for key, value in row.items()
+                if key.startswith('train/') and value
+            }
+            for row in csv.DictReader(file)
+            if row['train/loss']
+        ]
 
 
 def mmengine_steps(work_dir) -> list[dict[str, float]]:
@@ -32,22 +40,33 @@ def test_every_step_is_the_same_under_both_engines(lightning_run, mmengine_run):
     names = [name for name in ours[0] if 'loss' in name or name == 'grad_norm']
     assert len(names) == 10
     for step in range(12):
-        window = ours[max(0, step - 9):step + 1]  # MMEngine logs means of ten steps
+        window = ours[max(0, step - 9) : step + 1]  # MMEngine logs means of ten steps
         for name in names:
             mean = sum(row[name] for row in window) / len(window)
             assert mean == pytest.approx(theirs[step][name], rel=5e-6), (step, name)
 
 
 def test_the_learning_rate_follows_mmengines(lightning_run, mmengine_run):
-    ours, theirs = (torch.tensor([row['lr'] for row in steps])
-                    for steps in (lightning_steps(lightning_run), mmengine_steps(mmengine_run)))
+    ours, theirs = (
+        torch.tensor([row['lr'] for row in steps])
+        for steps in (lightning_steps(lightning_run), mmengine_steps(mmengine_run))
+    )
     assert len(ours) == 12 and ours[0] < ours.max()
     torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0)
 
 
 def test_bfloat16_trains_with_a_fused_optimizer_and_clipped_gradients(lightning_run, small_options, tmp_path):
-    done = run_tool('train', NANO, '--work-dir', tmp_path / 'run', '--precision', 'bf16-mixed', '--cfg-options',
-                    *small_options, 'train_cfg.val_begin=2')
+    done = run_tool(
+        'train',
+        NANO,
+        '--work-dir',
+        tmp_path / 'run',
+        '--precision',
+        'bf16-mixed',
+        '--cfg-options',
+        *small_options,
+        'train_cfg.val_begin=2',
+    )
     assert done.returncode == 0, done.output
     exact, mixed = (lightning_steps(run) for run in (lightning_run, tmp_path / 'run'))
     assert mixed[0]['loss'] != exact[0]['loss']
@@ -71,8 +90,9 @@ def test_a_run_leaves_checkpoints_logs_and_its_config(lightning_run):
 def test_both_engines_checkpoints_are_tested_alike(small_options, lightning_run, mmengine_run, tmp_path):
     published = next(mmengine_run.glob('epoch_*.pth'))
     for name, checkpoint in (('lightning', lightning_run / 'last.ckpt'), ('mmengine', published)):
-        done = run_tool('test', NANO, checkpoint, '--out', tmp_path / name / 'results_nusc.json', '--cfg-options',
-                        *small_options)
+        done = run_tool(
+            'test', NANO, checkpoint, '--out', tmp_path / name / 'results_nusc.json', '--cfg-options', *small_options
+        )
         assert done.returncode == 0, done.output
         assert 'NDS' in done.output
         assert len(load_results(tmp_path / name / 'results_nusc.json')) == 12
@@ -93,8 +113,10 @@ def test_throughput_and_waiting_are_logged(lightning_run):
         assert 0 < row['samples_per_second'] < 1000 and 0 < row['data_time'] < 1 / row['samples_per_second']
 
 
-@pytest.mark.parametrize(('interval', 'begin', 'due'), [
-    (1, 1, [1, 2, 3, 4, 5]), (2, 1, [2, 4, 5]), (1, 4, [4, 5]), (2, 3, [4, 5]), (3, 6, [])])
+@pytest.mark.parametrize(
+    ('interval', 'begin', 'due'),
+    [(1, 1, [1, 2, 3, 4, 5]), (2, 1, [2, 4, 5]), (1, 4, [4, 5]), (2, 3, [4, 5]), (3, 6, [])],
+)
 def test_validation_is_due_as_under_mmengine(interval, begin, due):
     plan, found = ValidationPlan(interval, begin), []
     for epoch in range(5):
@@ -105,17 +127,20 @@ def test_validation_is_due_as_under_mmengine(interval, begin, due):
     assert found == due
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (['configs/bevformer/bevformer_none.py'], 'bevformer_none.py does not exist'),
-    (['configs/_base_/runtime.py'], 'has no model'),
-    ([NANO, 'train_dataloader.dataset.data_root=/nowhere'], '/nowhere'),
-    ([NANO, 'model.num_cameras=0'], 'num_cameras'),
-    ([NANO, 'val_evaluator.version=v1.0-trainval'], 'nuScenes tables at'),
-    ([NANO, 'val_evaluator.split=mini_train'], 'split mini_val, not mini_train'),
-    ([NANO, 'val_dataloader.dataset.test_mode=False'], 'test_mode=True'),
-    ([NANO, 'optim_wrapper.type=AmpOptimWrapper'], 'use bf16-mixed, optim_wrapper.optimizer.fused=False'),
-    ([NANO, 'val_dataloader.dataset.ann_file={mini_train}'], '12 and 0 are in both'),
-])
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['configs/bevformer/bevformer_none.py'], 'bevformer_none.py does not exist'),
+        (['configs/_base_/runtime.py'], 'has no model'),
+        ([NANO, 'train_dataloader.dataset.data_root=/nowhere'], '/nowhere'),
+        ([NANO, 'model.num_cameras=0'], 'num_cameras'),
+        ([NANO, 'val_evaluator.version=v1.0-trainval'], 'nuScenes tables at'),
+        ([NANO, 'val_evaluator.split=mini_train'], 'split mini_val, not mini_train'),
+        ([NANO, 'val_dataloader.dataset.test_mode=False'], 'test_mode=True'),
+        ([NANO, 'optim_wrapper.type=AmpOptimWrapper'], 'use bf16-mixed, optim_wrapper.optimizer.fused=False'),
+        ([NANO, 'val_dataloader.dataset.ann_file={mini_train}'], '12 and 0 are in both'),
+    ],
+)
 def test_what_cannot_run_is_refused_at_the_door(small_options, info_files, tmp_path, arguments, message):
     config, *changes = [argument.format_map(info_files) for argument in arguments]
     done = run_tool('train', config, '--work-dir', tmp_path / 'run', '--cfg-options', *small_options, *changes)
@@ -126,16 +151,40 @@ def test_what_cannot_run_is_refused_at_the_door(small_options, info_files, tmp_p
 
 
 def test_mmengines_runner_takes_hardware_and_precision_from_the_config(small_options, tmp_path):
-    done = run_tool('train', NANO, '--engine', 'mmengine', '--work-dir', tmp_path / 'run', '--precision', 'bf16-mixed',
-                    '--cfg-options', *small_options)
+    done = run_tool(
+        'train',
+        NANO,
+        '--engine',
+        'mmengine',
+        '--work-dir',
+        tmp_path / 'run',
+        '--precision',
+        'bf16-mixed',
+        '--cfg-options',
+        *small_options,
+    )
     assert done.returncode == 1 and 'the config decides: launcher' in done.last_line
     assert not (tmp_path / 'run').exists()
 
 
 def test_processes_do_not_train_side_by_side_under_mmengine(small_options, tmp_path):
     done = subprocess.run(
-        [sys.executable, 'tools/train.py', NANO, '--engine', 'mmengine', '--work-dir', tmp_path, '--cfg-options',
-         *small_options], cwd=REPO, text=True, capture_output=True, env={**os.environ, 'WORLD_SIZE': '2'})
+        [
+            sys.executable,
+            'tools/train.py',
+            NANO,
+            '--engine',
+            'mmengine',
+            '--work-dir',
+            tmp_path,
+            '--cfg-options',
+            *small_options,
+        ],
+        cwd=REPO,
+        text=True,
+        capture_output=True,
+        env={**os.environ, 'WORLD_SIZE': '2'},
+    )
     assert done.returncode == 1 and 'launcher=pytorch joins them' in done.stderr.splitlines()[-1]
 
 

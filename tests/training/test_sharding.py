@@ -1,4 +1,5 @@
 """FSDP in real processes (gloo on CPU) trains like DDP and writes the same checkpoint."""
+
 import shutil
 
 import pytest
@@ -14,8 +15,14 @@ from bevformer_plugin.checkpoint import read_checkpoint
 @pytest.fixture(scope='module')
 def options(small_options):
     """Histories, on running statistics, of up to two frames; clipped gradients; steps that add little noise."""
-    return ['--cfg-options', *small_options, *SGD, 'train_dataloader.dataset.queue_length=3',
-            'optim_wrapper.clip_grad.max_norm=1.0', 'optim_wrapper.optimizer.lr=0.001']
+    return [
+        '--cfg-options',
+        *small_options,
+        *SGD,
+        'train_dataloader.dataset.queue_length=3',
+        'optim_wrapper.clip_grad.max_norm=1.0',
+        'optim_wrapper.optimizer.lr=0.001',
+    ]
 
 
 def train_with_both(options, make_folder) -> dict:
@@ -23,8 +30,17 @@ def train_with_both(options, make_folder) -> dict:
     folders = {}
     for strategy in ('ddp', 'fsdp'):
         folder = folders[strategy] = make_folder(strategy)
-        done = run_tool('train', NANO, '--strategy', strategy, '--work-dir', folder, *options, processes=2,
-                        plant=KeepWeights(folder))
+        done = run_tool(
+            'train',
+            NANO,
+            '--strategy',
+            strategy,
+            '--work-dir',
+            folder,
+            *options,
+            processes=2,
+            plant=KeepWeights(folder),
+        )
         assert done.returncode == 0, done.output
     return folders
 
@@ -50,8 +66,12 @@ def test_losses_and_gradient_norms_are_those_of_ddp(runs):
 
 
 def test_accumulated_gradients_are_those_of_ddp(options, tmp_path_factory):
-    assert_same_steps(train_with_both([*options, 'optim_wrapper.accumulative_counts=2', 'train_cfg.val_begin=2'],
-                                      tmp_path_factory.mktemp), 3)
+    assert_same_steps(
+        train_with_both(
+            [*options, 'optim_wrapper.accumulative_counts=2', 'train_cfg.val_begin=2'], tmp_path_factory.mktemp
+        ),
+        3,
+    )
 
 
 def test_processes_agree_on_weights_and_running_statistics(runs):
@@ -66,8 +86,9 @@ def test_one_file_holds_all_and_one_process_loads_it(runs, options, tmp_path):
     assert type(next(iter(ours['state_dict'].values()))) is torch.Tensor
     torch.testing.assert_close(ours['state_dict'], theirs['state_dict'], rtol=0, atol=5e-6)
     for strategy in runs:
-        done = run_tool('test', NANO, runs[strategy] / 'last.ckpt', '--out', tmp_path / strategy / 'results_nusc.json',
-                        *options)
+        done = run_tool(
+            'test', NANO, runs[strategy] / 'last.ckpt', '--out', tmp_path / strategy / 'results_nusc.json', *options
+        )
         assert done.returncode == 0, done.output
     assert summary(tmp_path / 'fsdp')['nd_score'] == pytest.approx(summary(tmp_path / 'ddp')['nd_score'], abs=1e-4)
 
@@ -79,8 +100,18 @@ def test_each_strategy_goes_on_with_the_others_checkpoint(small_options, tmp_pat
     for first, then in (('ddp', 'ddp'), ('ddp', 'fsdp'), ('fsdp', 'fsdp'), ('fsdp', 'ddp')):
         folder = tmp_path / f'{first}_{then}'
         for strategy, epochs, resume in ((first, 1, []), (then, 2, ['--resume'])):
-            done = run_tool('train', NANO, '--strategy', strategy, '--work-dir', folder, *resume, *adam,
-                            f'train_cfg.max_epochs={epochs}', processes=2)
+            done = run_tool(
+                'train',
+                NANO,
+                '--strategy',
+                strategy,
+                '--work-dir',
+                folder,
+                *resume,
+                *adam,
+                f'train_cfg.max_epochs={epochs}',
+                processes=2,
+            )
             assert done.returncode == 0, done.output
         kept = read_checkpoint(str(folder / 'last.ckpt'))
         assert kept['global_step'] == 12

@@ -1,4 +1,5 @@
 """Keyframes of the synthetic world, and their annotations as a submission."""
+
 import json
 
 import pytest
@@ -21,10 +22,15 @@ def perfect_results(synthetic_root, info_files, tmp_path_factory):
             annotation = nusc.get('sample_annotation', token)
             name = category_to_detection_name(annotation['category_name'])
             if name is not None and annotation['num_lidar_pts'] + annotation['num_radar_pts'] > 0:
-                entries.append({
-                    **{key: annotation[key] for key in ('sample_token', 'translation', 'size', 'rotation')},
-                    'velocity': nusc.box_velocity(token)[:2].tolist(),
-                    'detection_name': name, 'detection_score': 0.9, 'attribute_name': ''})
+                entries.append(
+                    {
+                        **{key: annotation[key] for key in ('sample_token', 'translation', 'size', 'rotation')},
+                        'velocity': nusc.box_velocity(token)[:2].tolist(),
+                        'detection_name': name,
+                        'detection_score': 0.9,
+                        'attribute_name': '',
+                    }
+                )
     path = tmp_path_factory.mktemp('results') / 'results_nusc.json'
     path.write_text(json.dumps({'meta': {}, 'results': results}))
     return path

@@ -1,4 +1,5 @@
 """The pictures of the guide to attention show what the layers compute."""
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_a_pillar_is_four_points_above_one_another():
 
 def test_attention_weights_are_those_of_the_formula():
     points = subspace_points()
-    torch.testing.assert_close(attention_weights(points, points), (points @ points.T / 6 ** 0.5).softmax(-1))
+    torch.testing.assert_close(attention_weights(points, points), (points @ points.T / 6**0.5).softmax(-1))
 
 
 def test_self_expression_explains_points_by_their_plane():

@@ -1,4 +1,5 @@
 """Boxes in camera images: cutting at the near plane and the image's sides, against the devkit on real frames."""
+
 import numpy as np
 import pytest
 from nuscenes import NuScenes
@@ -27,15 +28,18 @@ def test_corners_4_to_7_are_the_front():
 
 
 def test_segments_are_cut_where_they_leave_the_view():
-    segments = np.array([
-        [(0, 10, 0), (2, 10, 1)],  # inside
-        [(0, 10, 0), (20, 10, 0)],  # leaves to the right, at x = 10
-        [(1, -5, -0.05), (1, 5, -0.05)],  # comes from behind; at depth 1 it enters through the right side
-        [(0, -5, 0.01), (0, 5, 0.01)],  # comes from behind; is cut at the near plane
-        [(0, -5, 0), (0, -1, 0)],  # behind
-        [(-20, 10, 0), (-20, 10, 3)],  # beside
-        [(-12, 10, 8), (-8, 10, -8)],  # passes below or above a corner of the view only
-    ], dtype=np.float64)
+    segments = np.array(
+        [
+            [(0, 10, 0), (2, 10, 1)],  # inside
+            [(0, 10, 0), (20, 10, 0)],  # leaves to the right, at x = 10
+            [(1, -5, -0.05), (1, 5, -0.05)],  # comes from behind; at depth 1 it enters through the right side
+            [(0, -5, 0.01), (0, 5, 0.01)],  # comes from behind; is cut at the near plane
+            [(0, -5, 0), (0, -1, 0)],  # behind
+            [(-20, 10, 0), (-20, 10, 3)],  # beside
+            [(-12, 10, 8), (-8, 10, -8)],  # passes below or above a corner of the view only
+        ],
+        dtype=np.float64,
+    )
     pixels, visible = cut_segments(segments, FORWARD, SIZE)
     assert visible.tolist() == [True, True, True, True, False, False, True]
     np.testing.assert_allclose(pixels[0], [(100, 50), (120, 40)])
@@ -88,10 +92,18 @@ def real_frames(shared_dir, tmp_path_factory):
 
 def test_real_keyframe_shows_25_boxes(real_frames):
     frame = real_frames.frame(real_frames.tokens_of_scene('scene-0103')[0])
-    shown = {camera: int(boxes_in_image(frame.truth, frame.lidar2img(camera), (1600, 900)).sum())
-             for camera in frame.info['images']}
-    assert shown == {'CAM_FRONT': 14, 'CAM_FRONT_LEFT': 5, 'CAM_BACK': 3, 'CAM_BACK_RIGHT': 2, 'CAM_FRONT_RIGHT': 1,
-                     'CAM_BACK_LEFT': 0}
+    shown = {
+        camera: int(boxes_in_image(frame.truth, frame.lidar2img(camera), (1600, 900)).sum())
+        for camera in frame.info['images']
+    }
+    assert shown == {
+        'CAM_FRONT': 14,
+        'CAM_FRONT_LEFT': 5,
+        'CAM_BACK': 3,
+        'CAM_BACK_RIGHT': 2,
+        'CAM_FRONT_RIGHT': 1,
+        'CAM_BACK_LEFT': 0,
+    }
 
 
 def test_real_boxes_lie_where_the_devkit_puts_them(real_frames):

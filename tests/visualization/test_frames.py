@@ -1,4 +1,5 @@
 """Keyframes and their boxes."""
+
 import json
 import shutil
 from dataclasses import replace

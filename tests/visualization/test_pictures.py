@@ -1,4 +1,5 @@
 """Picture files, and the command that writes them."""
+
 import pickle
 import runpy
 from pathlib import Path
@@ -27,6 +28,7 @@ def infos(info_files):
 @pytest.fixture
 def source_of(synthetic_root, tmp_path):
     """Keyframes of changed infos, without results."""
+
     def make(infos):
         path = tmp_path / 'infos.pkl'
         path.write_bytes(pickle.dumps(infos))
@@ -39,7 +41,7 @@ def test_sample_without_results(source_of, infos, tmp_path):
     source = source_of(infos)
     path = draw_sample(source, infos['data_list'][2]['token'], tmp_path)
     entry = infos['data_list'][2]
-    assert path == tmp_path / f"{entry['scene_name']}_002_{entry['token'][:8]}.png"
+    assert path == tmp_path / f'{entry["scene_name"]}_002_{entry["token"][:8]}.png'
     picture = cv2.imread(str(path))
     assert picture.shape[1] == 1920
     # The front camera is the second picture of the first row.
@@ -95,9 +97,25 @@ def test_folders_are_not_overwritten(tmp_path):
 
 
 def test_command(synthetic_root, info_files, perfect_results, infos, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr('sys.argv', [str(word) for word in (
-        TOOL, '--root', synthetic_root, '--infos', info_files['mini_val'], '--results', perfect_results,
-        '--out', tmp_path / 'pictures', '--sample', infos['data_list'][0]['token'])])
+    monkeypatch.setattr(
+        'sys.argv',
+        [
+            str(word)
+            for word in (
+                TOOL,
+                '--root',
+                synthetic_root,
+                '--infos',
+                info_files['mini_val'],
+                '--results',
+                perfect_results,
+                '--out',
+                tmp_path / 'pictures',
+                '--sample',
+                infos['data_list'][0]['token'],
+            )
+        ],
+    )
     runpy.run_path(str(TOOL), run_name='__main__')
     (picture,) = (tmp_path / 'pictures').iterdir()
     assert capsys.readouterr().out.splitlines()[-2:] == ['wrote', f'  {picture}']

@@ -1,4 +1,5 @@
 """The score of a sample."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from bevformer_plugin.visualization import Boxes, Frame, sample_score
 
 def make_frame(truth, predictions):
     """Truth rows are (x, y, class), prediction rows (x, y, class, score)."""
+
     def boxes(rows):
         values = np.array([(x, y, 0, 4, 2, 1.5, 0, 0, 0) for x, y, *_ in rows], dtype=np.float64).reshape(-1, 9)
         return Boxes(values, tuple(row[2] for row in rows), np.array([(*row, 1.0)[3] for row in rows]))
@@ -16,15 +18,18 @@ def make_frame(truth, predictions):
     return Frame(None, {'lidar_points': {'lidar2ego': np.eye(4)}}, boxes(truth), boxes(predictions))
 
 
-@pytest.mark.parametrize(('truth', 'predictions', 'score'), [
-    ([(0, 10, 'car')], [(0, 11.9, 'car', 0.5)], 1.0),  # within 2 m
-    ([(0, 10, 'car')], [(0, 12.1, 'car', 0.5)], 0.0),  # not within 2 m
-    ([(0, 10, 'car')], [(0, 10, 'truck', 0.5)], 0.0),  # another class
-    ([(0, 10, 'car')], [], 0.0),
-    ([(0, 10, 'car'), (5, 5, 'pedestrian')], [(0, 10, 'car', 0.5)], 0.5),  # the mean over two classes
-    ([(0, 10, 'car'), (0, 60, 'car')], [(0, 10, 'car', 0.5)], 1.0),  # cars beyond 50 m do not count
-    ([(0, 60, 'car')], [], None),
-])
+@pytest.mark.parametrize(
+    ('truth', 'predictions', 'score'),
+    [
+        ([(0, 10, 'car')], [(0, 11.9, 'car', 0.5)], 1.0),  # within 2 m
+        ([(0, 10, 'car')], [(0, 12.1, 'car', 0.5)], 0.0),  # not within 2 m
+        ([(0, 10, 'car')], [(0, 10, 'truck', 0.5)], 0.0),  # another class
+        ([(0, 10, 'car')], [], 0.0),
+        ([(0, 10, 'car'), (5, 5, 'pedestrian')], [(0, 10, 'car', 0.5)], 0.5),  # the mean over two classes
+        ([(0, 10, 'car'), (0, 60, 'car')], [(0, 10, 'car', 0.5)], 1.0),  # cars beyond 50 m do not count
+        ([(0, 60, 'car')], [], None),
+    ],
+)
 def test_score(truth, predictions, score):
     assert sample_score(make_frame(truth, predictions)) == pytest.approx(score)
 

@@ -2,6 +2,7 @@
 
 Read ``scenario`` (what happens), ``rendering`` and ``lidar`` (what the sensors see), ``world`` (what is written).
 """
+
 from bevformer_plugin.datasets.synthetic.scenario import Scenario, build_scenario
 from bevformer_plugin.datasets.synthetic.world import WorldSummary, create_synthetic_world
 

@@ -1,4 +1,5 @@
 """What lies on the ground plane and behind everything: the painted street from above, and the sky with a skyline."""
+
 from __future__ import annotations
 
 import functools
@@ -11,8 +12,21 @@ from bevformer_plugin.datasets.synthetic.road import SIDE_STREET_HALF_WIDTH, Roa
 RESOLUTION = 0.1
 LEVELS = 5
 GRASS, YARD, PAVED, JOINT, ASPHALT, PATCH, BAY, BIKE, WHITE, YELLOW = range(10)
-COLOURS = np.array([(62, 104, 84), (118, 136, 146), (160, 162, 164), (126, 128, 130), (92, 90, 90), (78, 76, 76),
-                    (106, 104, 102), (88, 88, 112), (222, 224, 224), (70, 190, 225)], dtype=np.uint8)
+COLOURS = np.array(
+    [
+        (62, 104, 84),
+        (118, 136, 146),
+        (160, 162, 164),
+        (126, 128, 130),
+        (92, 90, 90),
+        (78, 76, 76),
+        (106, 104, 102),
+        (88, 88, 112),
+        (222, 224, 224),
+        (70, 190, 225),
+    ],
+    dtype=np.uint8,
+)
 PANORAMA_WIDTH, PANORAMA_HEIGHT = 2880, 400
 PANORAMA_LOW, PANORAMA_HIGH = np.deg2rad(-2.0), np.deg2rad(48.0)
 
@@ -118,7 +132,7 @@ def texture_pyramid(labels: np.ndarray, seed: int) -> list[np.ndarray]:
     while len(levels) < LEVELS:
         previous = levels[-1]
         size = (previous.shape[1] // 2, previous.shape[0] // 2)
-        levels.append(cv2.resize(previous[:2 * size[1], :2 * size[0]], size, interpolation=cv2.INTER_AREA))
+        levels.append(cv2.resize(previous[: 2 * size[1], : 2 * size[0]], size, interpolation=cv2.INTER_AREA))
     return levels
 
 
@@ -134,11 +148,12 @@ def panorama(sky_bottom, sky_top, rng: np.random.Generator) -> np.ndarray:
     """
     elevation = np.linspace(PANORAMA_HIGH, PANORAMA_LOW, PANORAMA_HEIGHT)
     mix = np.clip(elevation / PANORAMA_HIGH, 0, 1)[:, None, None] ** 0.6
-    image = np.broadcast_to((1 - mix) * np.array(sky_bottom, float) + mix * np.array(sky_top, float),
-                            (PANORAMA_HEIGHT, PANORAMA_WIDTH, 3)).astype(np.float32)
+    image = np.broadcast_to(
+        (1 - mix) * np.array(sky_bottom, float) + mix * np.array(sky_top, float), (PANORAMA_HEIGHT, PANORAMA_WIDTH, 3)
+    ).astype(np.float32)
     puffs = rng.standard_normal((10, 48)).astype(np.float32)
     wide = cv2.resize(np.tile(puffs, (1, 3)), (3 * PANORAMA_WIDTH, PANORAMA_HEIGHT), interpolation=cv2.INTER_CUBIC)
-    clouds = wide[:, PANORAMA_WIDTH:2 * PANORAMA_WIDTH]  # the middle of three turns joins up with itself
+    clouds = wide[:, PANORAMA_WIDTH : 2 * PANORAMA_WIDTH]  # the middle of three turns joins up with itself
     image = image + 9 * np.clip(clouds, 0, 2)[..., None]
     azimuth = 0
     while azimuth < PANORAMA_WIDTH:
@@ -146,7 +161,7 @@ def panorama(sky_bottom, sky_top, rng: np.random.Generator) -> np.ndarray:
         height = np.deg2rad(rng.uniform(0.8, 3.4))
         top = int(np.searchsorted(-elevation, -height))
         shade = rng.uniform(0.62, 0.85)
-        image[top:, azimuth:azimuth + width] = shade * np.array(sky_bottom) * (0.95, 0.97, 1.0)
+        image[top:, azimuth : azimuth + width] = shade * np.array(sky_bottom) * (0.95, 0.97, 1.0)
         azimuth += width
     image = np.clip(image, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.concatenate([image, image], axis=1))

@@ -1,4 +1,5 @@
 """LIDAR_TOP: rays cast against the solids of all actors and the ground, and how many of them end in each box."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -67,7 +68,7 @@ def count_points(points, scenario: Scenario, timestamp: int, indices) -> np.ndar
     lasts = np.searchsorted(places[:, 0], poses[:, 0] + radius)
     counts = np.zeros(len(indices), dtype=int)
     for k, (x, y, yaw) in enumerate(poses):
-        offset = places[firsts[k]:lasts[k]] - (x, y, half[k, 2])
+        offset = places[firsts[k] : lasts[k]] - (x, y, half[k, 2])
         forward = offset[:, 0] * np.cos(yaw) + offset[:, 1] * np.sin(yaw)
         left = offset[:, 1] * np.cos(yaw) - offset[:, 0] * np.sin(yaw)
         counts[k] = (np.abs(np.stack([forward, left, offset[:, 2]], axis=1)) <= half[k]).all(axis=1).sum()

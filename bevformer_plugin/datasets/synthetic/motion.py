@@ -1,4 +1,5 @@
 """Speed over time, and the actors that stand still or follow the street with it."""
+
 from __future__ import annotations
 
 import dataclasses

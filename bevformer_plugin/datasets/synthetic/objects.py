@@ -1,4 +1,5 @@
 """The ten detection classes as they occur in the synthetic world: nuScenes categories, sizes and attributes."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,4 +1,5 @@
 """Who is on the street: traffic in the lanes, people on the sidewalks, parked things, work sites, and scenery."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,8 +10,16 @@ from bevformer_plugin.datasets.synthetic.road import BIKE_LANE, PARKING, SIDEWAL
 
 LANE_DECK = ('car', 'rig', 'bus', 'motorcycle', 'car', 'rig', 'motorcycle', 'car', 'truck', 'motorcycle')
 PARKING_DECK = ('car', 'motorcycle', 'bus', 'bicycle', 'truck', 'work', 'trailer', 'car', 'work', 'bicycle', 'bus')
-YARD_DECK = ('construction_vehicle', 'trailer', 'cones', 'barriers', 'bus', 'construction_vehicle', 'barriers',
-             'trailer')
+YARD_DECK = (
+    'construction_vehicle',
+    'trailer',
+    'cones',
+    'barriers',
+    'bus',
+    'construction_vehicle',
+    'barriers',
+    'trailer',
+)
 EGO_SIZE = (4.2, 1.8, 1.6)
 EGO_CENTRE = 1.4
 
@@ -53,7 +62,7 @@ class Population:
                 size = tuple(round(scale * value, 3) for value in size)
             elif choice < 0.25:
                 category = 'human.pedestrian.construction_worker'
-        look = int(self.rng.integers(2 ** 31))
+        look = int(self.rng.integers(2**31))
         self.actors.append(Actor(name, category, size, motion, look, parked, rider, walking))
 
     def place(self, name, arc, lateral, yaw=0.0, **details):
@@ -61,8 +70,7 @@ class Population:
         x, y, heading = self.road.poses(arc, lateral)
         self.add(name, (float(x), float(y), float(heading + yaw)), **details)
 
-    def fill_lane(self, lateral, direction, profile: SpeedProfile, reach, deck, gap=(9.0, 32.0),
-                  ego=False):
+    def fill_lane(self, lateral, direction, profile: SpeedProfile, reach, deck, gap=(9.0, 32.0), ego=False):
         """Fill a lane with vehicles that share a profile, each some time and distance ahead of the one behind.
 
         Args:
@@ -80,8 +88,9 @@ class Population:
                 for name in self._convoy(deck.deal(), sign):
                     rider = name in objects.RIDER_HEIGHT
                     size = objects.sample_size(name, self.rng, rider)
-                    track = Track(profile, direction * (base + sign * (edge + size[0] / 2)), lateral, direction,
-                                  sign * shift)
+                    track = Track(
+                        profile, direction * (base + sign * (edge + size[0] / 2)), lateral, direction, sign * shift
+                    )
                     self.add(name, track, size=size, rider=rider)
                     edge += size[0] + 0.9
 
@@ -121,8 +130,9 @@ class Population:
         strip = side * (section.bike_edge + PARKING / 2)
         size = objects.sample_size('construction_vehicle', rng)
         ends = (arc + 0.5, arc + 5.6 + size[0])
-        self.place('construction_vehicle', arc + 2.6 + size[0] / 2, strip, rng.choice([0.0, np.pi]), size=size,
-                   parked=True)
+        self.place(
+            'construction_vehicle', arc + 2.6 + size[0] / 2, strip, rng.choice([0.0, np.pi]), size=size, parked=True
+        )
         for end in ends:
             if rng.random() < 0.6:
                 self.place('barrier', end, strip, rng.choice([0.0, np.pi]) + rng.normal(0, 0.06))

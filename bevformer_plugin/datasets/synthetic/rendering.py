@@ -3,6 +3,7 @@
 Pixel (0, 0) is the centre of the upper left pixel's area moved by half a pixel, as in nuScenes: a point projects to
 ``K @ p`` and pixel column c covers [c, c + 1).
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -73,8 +74,17 @@ def make_view(sensor: Sensor, size) -> View:
     azimuth = centre + np.angle(np.exp(1j * (azimuth - centre)))
     haze = (1 - np.exp(-np.minimum(reach, 1e4) / HAZE_LENGTH))[..., None].astype(np.float32)
     half_fov = float(np.abs(azimuth - centre).max()) + 0.02
-    return View(sensor, size, is_ground.astype(np.uint8) * 255, haze, bands,
-                azimuth[:sky_rows].astype(np.float32), elevation[:sky_rows].astype(np.float32), sky_rows, half_fov)
+    return View(
+        sensor,
+        size,
+        is_ground.astype(np.uint8) * 255,
+        haze,
+        bands,
+        azimuth[:sky_rows].astype(np.float32),
+        elevation[:sky_rows].astype(np.float32),
+        sky_rows,
+        half_fov,
+    )
 
 
 class SceneRenderer:
@@ -95,8 +105,11 @@ class SceneRenderer:
         light = scenario.light
         self._panorama = ground.panorama(light.sky_bottom, light.sky_top, rng)
         self._haze_colour = np.array(light.sky_bottom)
-        self._views = {name: make_view(sensor, image_size) for name, sensor in scenario.rig.items()
-                       if sensor.intrinsic is not None}
+        self._views = {
+            name: make_view(sensor, image_size)
+            for name, sensor in scenario.rig.items()
+            if sensor.intrinsic is not None
+        }
         self._noise = rng.normal(0, NOISE_SIGMA, (3 * self.size[1], 3 * self.size[0], 3)).round().astype(np.int8)
         ramp = np.arange(256)[:, None] * light.tint
         self._tone = np.clip(ramp, 0, 255).round().astype(np.uint8).reshape(256, 1, 3)
@@ -133,18 +146,24 @@ class SceneRenderer:
             column = (turn * (base + view.azimuth - view.azimuth.min())).astype(np.float32)
             down = (ground.PANORAMA_HEIGHT - 1) / (ground.PANORAMA_HIGH - ground.PANORAMA_LOW)
             row = (down * (ground.PANORAMA_HIGH - view.elevation)).astype(np.float32)
-            image[:view.sky_rows] = cv2.remap(self._panorama, column, row, cv2.INTER_LINEAR,
-                                              borderMode=cv2.BORDER_REPLICATE)
+            image[: view.sky_rows] = cv2.remap(
+                self._panorama, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
         to_camera = np.linalg.inv(camera_to_global)
         plane = view.sensor.intrinsic @ to_camera[:3, [0, 1, 3]]  # ground (x, y, 1) -> pixel
         for first, last, level in view.bands:
-            resolution = ground.RESOLUTION * 2 ** level
+            resolution = ground.RESOLUTION * 2**level
             # Both rasters have their sample k at coordinate k + 1/2.
             texture = np.array([[resolution, 0, resolution / 2], [0, resolution, resolution / 2], [0, 0, 1]])
             pixel = np.array([[1, 0, -0.5], [0, 1, -0.5 - first], [0, 0, 1]])
-            band = cv2.warpPerspective(self._pyramid[level], pixel @ plane @ texture, (width, last - first),
-                                       flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT,
-                                       borderValue=ground.COLOURS[ground.GRASS].tolist())
+            band = cv2.warpPerspective(
+                self._pyramid[level],
+                pixel @ plane @ texture,
+                (width, last - first),
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=ground.COLOURS[ground.GRASS].tolist(),
+            )
             haze = view.haze[first:last]
             band = (band * (1 - haze) + haze * self._haze_colour.astype(np.float32)).astype(np.uint8)
             cv2.copyTo(band, view.is_ground[first:last], image[first:last])
@@ -162,15 +181,17 @@ class SceneRenderer:
         angle = middle + np.angle(np.exp(1j * (angle - middle)))
         low, high = angle.min(axis=1), angle.max(axis=1)
         reach = np.linalg.norm(offset, axis=-1).min(axis=1)
-        seen = np.flatnonzero((low < view.half_fov) & (high > -view.half_fov) & (forward.max(axis=1) > NEAR)
-                              & (reach < self._sight))
+        seen = np.flatnonzero(
+            (low < view.half_fov) & (high > -view.half_fov) & (forward.max(axis=1) > NEAR) & (reach < self._sight)
+        )
         low, high, reach = low[seen], high[seen], reach[seen]
         first, second = np.nonzero(np.triu(np.minimum(high[:, None], high) - np.maximum(low[:, None], low) > 0, k=1))
         ray = 0.5 * (np.maximum(low[first], low[second]) + np.minimum(high[first], high[second]))
         ray = ray + np.arctan2(axis[1], axis[0])
         direction = np.stack([np.cos(ray), np.sin(ray)], axis=1)
-        nearer = (_entry(eye, direction, poses[seen[first]], self._half[seen[first]])
-                  < _entry(eye, direction, poses[seen[second]], self._half[seen[second]]))
+        nearer = _entry(eye, direction, poses[seen[first]], self._half[seen[first]]) < _entry(
+            eye, direction, poses[seen[second]], self._half[seen[second]]
+        )
         hides = np.zeros((len(seen), len(seen)), dtype=bool)  # hides[i, j]: i stands before j
         hides[first[nearer], second[nearer]] = True
         hides[second[~nearer], first[~nearer]] = True
@@ -265,7 +286,7 @@ class SceneRenderer:
     def _develop(self, image, rng):
         height, width = image.shape[:2]
         row, column = rng.integers(0, 2 * height), rng.integers(0, 2 * width)
-        noise = self._noise[row:row + height, column:column + width]
+        noise = self._noise[row : row + height, column : column + width]
         return cv2.add(cv2.LUT(image, self._tone), noise, dtype=cv2.CV_8U)
 
 
@@ -289,8 +310,9 @@ def _entry(eye, direction, poses, half):
     cos, sin = np.cos(poses[:, 2]), np.sin(poses[:, 2])
     offset = eye - poses[:, :2]
     start = np.stack([offset[:, 0] * cos + offset[:, 1] * sin, offset[:, 1] * cos - offset[:, 0] * sin], axis=1)
-    step = np.stack([direction[:, 0] * cos + direction[:, 1] * sin, direction[:, 1] * cos - direction[:, 0] * sin],
-                    axis=1)
+    step = np.stack(
+        [direction[:, 0] * cos + direction[:, 1] * sin, direction[:, 1] * cos - direction[:, 0] * sin], axis=1
+    )
     step = np.where(np.abs(step) < 1e-9, 1e-9, step)
     return np.minimum((-half - start) / step, (half - start) / step).max(axis=1)
 
@@ -308,8 +330,8 @@ def _clip_near(polygon):
 
 def _fixed_point(pixels, scale):
     """Image coordinates with pixel k covering [k, k + 1) -> OpenCV's fixed point with pixel k at k."""
-    limit = 2.0 ** 20
-    return np.round(((pixels * scale - 0.5) * 2 ** FRACTION_BITS).clip(-limit, limit)).astype(np.int32)
+    limit = 2.0**20
+    return np.round(((pixels * scale - 0.5) * 2**FRACTION_BITS).clip(-limit, limit)).astype(np.int32)
 
 
 def _fill(image, pixels, colour, scale):

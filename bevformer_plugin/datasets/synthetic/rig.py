@@ -3,6 +3,7 @@
 Ego frame: x forward, y left, z up, origin on the ground under the rear axle. Camera frame: x right, y down, z forward.
 LiDAR frame: x right, y forward, z up.
 """
+
 from __future__ import annotations
 
 import dataclasses

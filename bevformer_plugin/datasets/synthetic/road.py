@@ -1,4 +1,5 @@
 """The street of one scene: a smooth centre line with lanes, parking strips, sidewalks and side streets beside it."""
+
 from __future__ import annotations
 
 import dataclasses

@@ -1,4 +1,5 @@
 """One scene: its street, its light, where everybody is at any time, and what of it gets annotated."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -89,8 +90,11 @@ class Scenario:
         """Indices of the actors that move, their lateral offsets, and what driving direction adds to their yaw."""
         moving = [index for index, actor in enumerate(self.actors) if actor.moves]
         tracks = [self.actors[index].motion for index in moving]
-        return (np.array(moving, dtype=int), np.array([track.lateral for track in tracks]),
-                np.array([0.0 if track.direction > 0 else np.pi for track in tracks]))
+        return (
+            np.array(moving, dtype=int),
+            np.array([track.lateral for track in tracks]),
+            np.array([0.0 if track.direction > 0 else np.pi for track in tracks]),
+        )
 
     def annotated(self) -> dict[int, range]:
         """For each actor that gets annotated: the keyframes from the first to the last near the ego vehicle."""
@@ -114,8 +118,15 @@ def sample_light(rng: np.random.Generator) -> Light:
     gain = rng.uniform(0.88, 1.10)
     sky_top = tuple(clear * np.array([225, 160, 95]) + (1 - clear) * np.array([205, 198, 190]))
     sky_bottom = tuple(clear * np.array([235, 222, 205]) + (1 - clear) * np.array([214, 212, 210]))
-    return Light(sun, ambient=0.78 - 0.2 * clear, direct=0.2 + 0.32 * clear, shadow=0.22 + 0.3 * clear,
-                 tint=gain * np.array([1 - warmth, 1.0, 1 + warmth]), sky_bottom=sky_bottom, sky_top=sky_top)
+    return Light(
+        sun,
+        ambient=0.78 - 0.2 * clear,
+        direct=0.2 + 0.32 * clear,
+        shadow=0.22 + 0.3 * clear,
+        tint=gain * np.array([1 - warmth, 1.0, 1 + warmth]),
+        sky_bottom=sky_bottom,
+        sky_top=sky_top,
+    )
 
 
 def build_scenario(name: str, index: int, frames: int, seed: int, image_size) -> Scenario:

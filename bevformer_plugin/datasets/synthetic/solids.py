@@ -2,6 +2,7 @@
 
 A model's local frame is that of its box: x forward, y left, z up, metres, origin on the ground under the centre.
 """
+
 from __future__ import annotations
 
 import dataclasses
@@ -77,8 +78,14 @@ class Solid:
         for side, sign in (('left', -1.0), ('right', 1.0)):
             y = self.high[1] if side == 'left' else self.low[1]
             for scale, paint in ((1.0 / np.cos(np.pi / 8), colour), (0.5, hub)):
-                ring = np.stack([x + sign * scale * radius * np.cos(angle), np.full(8, y),
-                                 radius + scale * radius * np.sin(angle)], axis=1)
+                ring = np.stack(
+                    [
+                        x + sign * scale * radius * np.cos(angle),
+                        np.full(8, y),
+                        radius + scale * radius * np.sin(angle),
+                    ],
+                    axis=1,
+                )
                 self.decals.append(Polygon(ring, paint))
         return self
 
@@ -89,8 +96,9 @@ class Solid:
     def _on_face(self, face, u, v):
         bottom_left, bottom_right, top_right, top_left = self.faces[face]
         u, v = u[:, None], v[:, None]
-        return ((1 - u) * (1 - v) * bottom_left + u * (1 - v) * bottom_right + u * v * top_right
-                + (1 - u) * v * top_left)
+        return (
+            (1 - u) * (1 - v) * bottom_left + u * (1 - v) * bottom_right + u * v * top_right + (1 - u) * v * top_left
+        )
 
 
 class Disc:
@@ -101,8 +109,12 @@ class Disc:
         self.high = np.array([x + radius, thickness / 2, 2 * radius])
         angle = np.linspace(0, 2 * np.pi, 9)[:8] + np.pi / 8
         rim = radius / np.cos(np.pi / 8)
-        self._rings = {scale: np.stack([x + scale * rim * np.cos(angle), np.zeros(8),
-                                        radius + scale * rim * np.sin(angle)], axis=1) for scale in (1.0, 0.62)}
+        self._rings = {
+            scale: np.stack(
+                [x + scale * rim * np.cos(angle), np.zeros(8), radius + scale * rim * np.sin(angle)], axis=1
+            )
+            for scale in (1.0, 0.62)
+        }
         self.thickness, self.tyre, self.hub = thickness, tuple(tyre), tuple(hub)
 
     def polygons(self) -> list[Polygon]:

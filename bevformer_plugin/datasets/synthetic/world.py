@@ -1,4 +1,5 @@
 """Writes a whole synthetic world: images, point clouds, maps, CAN bus and tables, several scenes at a time."""
+
 from __future__ import annotations
 
 import collections
@@ -52,8 +53,13 @@ class WorldSummary:
         lines += [f'{name:<22}{self.boxes[name]:>8}{self.boxes_with_points[name]:>13}' for name in self.boxes]
         lines += [f'{"all":<22}{sum(self.boxes.values()):>8}{sum(self.boxes_with_points.values()):>13}']
         rate = self.keyframes / self.seconds
-        return '\n'.join([*lines, f'{self.scenes} scenes, {self.keyframes} keyframes, {self.images} images in '
-                                  f'{self.seconds:.1f} s ({rate:.1f} keyframes/s): {self.root}'])
+        return '\n'.join(
+            [
+                *lines,
+                f'{self.scenes} scenes, {self.keyframes} keyframes, {self.images} images in '
+                f'{self.seconds:.1f} s ({rate:.1f} keyframes/s): {self.root}',
+            ]
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,8 +73,17 @@ class _Scene:
     image_size: tuple[int, int]
 
 
-def create_synthetic_world(out_dir, scenes_train: int, scenes_val: int, frames: int, seed: int, image_size,
-                           version: str = 'v1.0-mini', workers: int = 2, overwrite: bool = False) -> WorldSummary:
+def create_synthetic_world(
+    out_dir,
+    scenes_train: int,
+    scenes_val: int,
+    frames: int,
+    seed: int,
+    image_size,
+    version: str = 'v1.0-mini',
+    workers: int = 2,
+    overwrite: bool = False,
+) -> WorldSummary:
     """Write a dataroot in nuScenes format that the unmodified devkit opens.
 
     The same seed and sizes give the same bytes, for any number of workers. Everything is written to a temporary folder
@@ -114,9 +129,15 @@ def create_synthetic_world(out_dir, scenes_train: int, scenes_val: int, frames: 
     boxes = collections.Counter(annotation['name'] for annotation in flat)
     seen = collections.Counter(annotation['name'] for annotation in flat if annotation['num_lidar_pts'])
     keyframes = frames * len(scenes)
-    return WorldSummary(out_dir, len(scenes), keyframes, len(CAMERA_MOUNTS) * keyframes,
-                        {name: boxes[name] for name in objects.KINDS}, {name: seen[name] for name in objects.KINDS},
-                        time.perf_counter() - begin)
+    return WorldSummary(
+        out_dir,
+        len(scenes),
+        keyframes,
+        len(CAMERA_MOUNTS) * keyframes,
+        {name: boxes[name] for name in objects.KINDS},
+        {name: seen[name] for name in objects.KINDS},
+        time.perf_counter() - begin,
+    )
 
 
 def _scene_names(scenes_train, scenes_val, version):
@@ -141,14 +162,18 @@ def _check(frames, seed, image_size, workers):
         raise ValueError(f'seed must be a non-negative whole number, got {seed!r}')
     if not isinstance(workers, int) or workers < 1:
         raise ValueError(f'workers must be at least 1, got {workers!r}')
-    if len(image_size) != 2 or any(not isinstance(size, int) or size < least or size > 4096
-                                   for size, least in zip(image_size, SMALLEST_IMAGE, strict=True)):
-        raise ValueError('image_size must be (width, height) from '
-                         f'{SMALLEST_IMAGE} to (4096, 4096), got {image_size!r}')
+    if len(image_size) != 2 or any(
+        not isinstance(size, int) or size < least or size > 4096
+        for size, least in zip(image_size, SMALLEST_IMAGE, strict=True)
+    ):
+        raise ValueError(
+            f'image_size must be (width, height) from {SMALLEST_IMAGE} to (4096, 4096), got {image_size!r}'
+        )
     width, height = image_size
     if not 1.2 <= width / height <= 2.5:
-        raise ValueError('image_size must be 1.2 to 2.5 times as wide as high, as nuScenes images are, '
-                         f'got {image_size}')
+        raise ValueError(
+            f'image_size must be 1.2 to 2.5 times as wide as high, as nuScenes images are, got {image_size}'
+        )
 
 
 def _write_files(scenes, root, workers):
@@ -157,8 +182,11 @@ def _write_files(scenes, root, workers):
         (root / 'samples' / channel).mkdir(parents=True)
     for folder in ('maps', 'can_bus'):
         (root / folder).mkdir()
-    jobs = [(scene, range(first, min(first + FRAMES_PER_JOB, scene.frames)))
-            for scene in scenes for first in range(0, scene.frames, FRAMES_PER_JOB)]
+    jobs = [
+        (scene, range(first, min(first + FRAMES_PER_JOB, scene.frames)))
+        for scene in scenes
+        for first in range(0, scene.frames, FRAMES_PER_JOB)
+    ]
     annotations = {scene.name: {} for scene in scenes}
     total = sum(scene.frames for scene in scenes)
     with contextlib.ExitStack() as stack:
@@ -166,8 +194,10 @@ def _write_files(scenes, root, workers):
         for scene, frames, found in _run(jobs, root, min(workers, len(jobs)), stack):
             annotations[scene.name][frames.start] = found
             bar.update(len(frames))
-    return {name: [annotation for start in sorted(parts) for annotation in parts[start]]
-            for name, parts in annotations.items()}
+    return {
+        name: [annotation for start in sorted(parts) for annotation in parts[start]]
+        for name, parts in annotations.items()
+    }
 
 
 def _run(jobs, root, workers, stack):
@@ -224,8 +254,9 @@ def _write_keyframes(scene, frames, root):
         seen = collections.defaultdict(lambda: np.zeros(2))
         for channel, timestamp in camera_timestamps(keyframe).items():
             image, pixels = renderer.render(channel, timestamp, rng)
-            _write_image(root / file_name(scenario, channel, timestamp), image,
-                         [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            _write_image(
+                root / file_name(scenario, channel, timestamp), image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            )
             for index, counts in pixels.items():
                 seen[index] += counts
         points = scan(scenario, keyframe, rng)
@@ -244,11 +275,18 @@ def _annotate(scenario, frame, present, points, seen):
         actor = scenario.actors[index]
         speed = float(actor.speeds(scenario.road, [scenario.seconds(keyframe)])[0])
         visible, whole = seen.get(index, (0.0, 1.0))
-        annotations.append({
-            'frame': frame, 'actor': index, 'name': actor.name, 'pose': poses[index].tolist(),
-            'attribute': objects.attribute(actor.name, speed, actor.parked, actor.rider),
-            'visibility': str(1 + int(np.searchsorted((0.4, 0.6, 0.8), min(visible / whole, 1.0), side='right'))),
-            'num_lidar_pts': count, 'num_radar_pts': objects.radar_points(actor.name, count)})
+        annotations.append(
+            {
+                'frame': frame,
+                'actor': index,
+                'name': actor.name,
+                'pose': poses[index].tolist(),
+                'attribute': objects.attribute(actor.name, speed, actor.parked, actor.rider),
+                'visibility': str(1 + int(np.searchsorted((0.4, 0.6, 0.8), min(visible / whole, 1.0), side='right'))),
+                'num_lidar_pts': count,
+                'num_radar_pts': objects.radar_points(actor.name, count),
+            }
+        )
     return annotations
 
 

@@ -2,6 +2,7 @@
 
 Normalisation, padding and GridMask run on the device, in ``bevformer_plugin.models``.
 """
+
 from .formatting import PackTemporalInputs
 from .loading import LoadMultiViewImages
 from .photometric import PhotoMetricDistortionMultiView

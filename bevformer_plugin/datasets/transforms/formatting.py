@@ -1,4 +1,5 @@
 """From a queue of loaded frames to the item that models take."""
+
 import cv2
 import numpy as np
 import torch

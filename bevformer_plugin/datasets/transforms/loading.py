@@ -1,4 +1,5 @@
 """Reading the camera images of a queue."""
+
 from io import BytesIO
 
 import cv2
@@ -47,9 +48,12 @@ class LoadMultiViewImages(BaseTransform):
             frame['img_paths'] = [image['img_path'] for image in images.values()]
             loaded = [self._load(path, frame) for path in frame['img_paths']]
             frame['img'] = [pixels for pixels, _ in loaded]
-            frame['lidar2img'] = np.stack([
-                resized_projection(image['lidar2img'], stored_size, pixels.shape[1::-1])
-                for image, (pixels, stored_size) in zip(images.values(), loaded, strict=True)])
+            frame['lidar2img'] = np.stack(
+                [
+                    resized_projection(image['lidar2img'], stored_size, pixels.shape[1::-1])
+                    for image, (pixels, stored_size) in zip(images.values(), loaded, strict=True)
+                ]
+            )
             frame['ori_shape'] = loaded[0][1][::-1]
         return results
 

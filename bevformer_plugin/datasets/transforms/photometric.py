@@ -1,4 +1,5 @@
 """Random changes of brightness, contrast and colour."""
+
 import cv2
 import numpy as np
 from mmdet3d.datasets.transforms import PhotoMetricDistortion3D

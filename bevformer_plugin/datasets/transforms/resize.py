@@ -1,4 +1,5 @@
 """Bringing images to the size the model sees."""
+
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform

@@ -1,4 +1,5 @@
 """Multi-scale deformable attention in C++ for CPUs, compiled once with the machine's compiler and cached."""
+
 import ctypes
 import hashlib
 import os
@@ -57,15 +58,19 @@ def load_library() -> ctypes.CDLL | None:
     """The compiled operator; None, said once in the log, where no compiler is found or it fails."""
     compiler = os.environ.get('CXX') or shutil.which('g++') or shutil.which('c++') or shutil.which('clang++')
     if compiler is None:
-        print_log('no C++ compiler found: multi-scale deformable attention runs in plain PyTorch, which takes longer',
-                  logger='current')
+        print_log(
+            'no C++ compiler found: multi-scale deformable attention runs in plain PyTorch, which takes longer',
+            logger='current',
+        )
         return None
     try:
         library = ctypes.CDLL(str(_build(compiler)))
     except (OSError, subprocess.CalledProcessError) as error:
         details = getattr(error, 'stderr', None) or error
-        print_log(f'{compiler} cannot build multi-scale deformable attention; it runs in plain PyTorch: {details}',
-                  logger='current')
+        print_log(
+            f'{compiler} cannot build multi-scale deformable attention; it runs in plain PyTorch: {details}',
+            logger='current',
+        )
         return None
     library.msda_forward.restype = library.msda_backward.restype = None
     return library
@@ -76,28 +81,38 @@ def supports(device: str, dtype: torch.dtype) -> bool:
     return device == 'cpu' and dtype in (torch.float32, torch.bfloat16, torch.float16) and load_library() is not None
 
 
-def forward(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor,
-            lengths: Tensor) -> Tensor:
+def forward(
+    value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
+) -> Tensor:
     """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
     tensors = [tensor.float().contiguous() for tensor in (value, sampling_locations, attention_weights)]
     output = tensors[0].new_empty(len(sampling_locations), value.shape[2] * value.shape[3])
-    _call(load_library().msda_forward, [*tensors, output], shapes, lengths,
-          [*value.shape, *attention_weights.shape[2:]])
+    _call(
+        load_library().msda_forward, [*tensors, output], shapes, lengths, [*value.shape, *attention_weights.shape[2:]]
+    )
     return output.to(value.dtype)
 
 
-def backward(grad_output: Tensor, value: Tensor, shapes: list[list[int]], sampling_locations: Tensor,
-             attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: list[list[int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights."""
     tensors = [tensor.float().contiguous() for tensor in (grad_output, value, sampling_locations, attention_weights)]
     grads = [torch.zeros_like(tensors[1]), torch.empty_like(tensors[2]), torch.empty_like(tensors[3])]
-    _call(load_library().msda_backward, [*tensors, *grads], shapes, lengths,
-          [*value.shape, *attention_weights.shape[2:]])
+    _call(
+        load_library().msda_backward, [*tensors, *grads], shapes, lengths, [*value.shape, *attention_weights.shape[2:]]
+    )
     return tuple(grad.to(value.dtype) for grad in grads)
 
 
-def _call(function: ctypes._CFuncPtr, tensors: list[Tensor], shapes: list[list[int]], lengths: Tensor,
-          sizes: list[int]) -> None:
+def _call(
+    function: ctypes._CFuncPtr, tensors: list[Tensor], shapes: list[list[int]], lengths: Tensor, sizes: list[int]
+) -> None:
     """Call with the addresses of the levels' shapes, of every list's first row and of the tensors, and the sizes."""
     levels = torch.tensor(shapes, dtype=torch.int64)
     first_rows = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])

@@ -1,4 +1,5 @@
 """Multi-scale deformable attention in Triton for CUDA GPUs: float32, bfloat16 and float16, summed in float32."""
+
 import importlib.util
 import os
 
@@ -14,16 +15,23 @@ def supports(device: str, dtype: torch.dtype) -> bool:
     return there and dtype in DTYPES and importlib.util.find_spec('triton') is not None
 
 
-def forward(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor,
-            lengths: Tensor) -> Tensor:
+def forward(
+    value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
+) -> Tensor:
     """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
     from .launch import forward as launch  # Triton comes with torch for GPUs only
 
     return launch(value, shapes, sampling_locations, attention_weights, lengths)
 
 
-def backward(grad_output: Tensor, value: Tensor, shapes: list[list[int]], sampling_locations: Tensor,
-             attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: list[list[int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights."""
     from .launch import backward as launch
 

@@ -4,6 +4,7 @@ value (M, S, H, C), locations (R, H, L, P, 2) of (x, y) in fractions of a level,
 (R, H, C), row_map (R) the map of each row, level_table (L, 3) of (height, width, first position). All contiguous. A
 program does a block of rows of one head, all channels at once.
 """
+
 import triton
 import triton.language as tl
 
@@ -30,8 +31,22 @@ def _corner(column, row, height, width, near):
 
 
 @triton.jit
-def forward_kernel(value, locations, weights, output, row_map, level_table, rows, positions, heads, channels, levels,
-                   points, BLOCK_ROWS: tl.constexpr, BLOCK_CHANNELS: tl.constexpr):
+def forward_kernel(
+    value,
+    locations,
+    weights,
+    output,
+    row_map,
+    level_table,
+    rows,
+    positions,
+    heads,
+    channels,
+    levels,
+    points,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
     """sum over levels and points of weight * bilinear sample."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     head = tl.program_id(1)
@@ -52,17 +67,39 @@ def forward_kernel(value, locations, weights, output, row_map, level_table, rows
                 position, inside = _corner(left + corner % 2, top + corner // 2, height, width, near)
                 share = weight * (fx if corner % 2 else 1 - fx) * (fy if corner // 2 else 1 - fy)
                 place = ((first + start + position) * heads + head) * channels
-                sampled = tl.load(value + place[:, None] + channel[None, :],
-                                  mask=inside[:, None] & channel_inside[None, :], other=0.0).to(tl.float32)
+                sampled = tl.load(
+                    value + place[:, None] + channel[None, :],
+                    mask=inside[:, None] & channel_inside[None, :],
+                    other=0.0,
+                ).to(tl.float32)
                 total += share[:, None] * sampled
-    tl.store(output + ((row * heads + head) * channels)[:, None] + channel[None, :],
-             total.to(output.dtype.element_ty), mask=row_inside[:, None] & channel_inside[None, :])
+    tl.store(
+        output + ((row * heads + head) * channels)[:, None] + channel[None, :],
+        total.to(output.dtype.element_ty),
+        mask=row_inside[:, None] & channel_inside[None, :],
+    )
 
 
 @triton.jit
-def backward_kernel(grad_output, value, locations, weights, grad_value, grad_locations, grad_weights, row_map,
-                    level_table, rows, positions, heads, channels, levels, points, BLOCK_ROWS: tl.constexpr,
-                    BLOCK_CHANNELS: tl.constexpr):
+def backward_kernel(
+    grad_output,
+    value,
+    locations,
+    weights,
+    grad_value,
+    grad_locations,
+    grad_weights,
+    row_map,
+    level_table,
+    rows,
+    positions,
+    heads,
+    channels,
+    levels,
+    points,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+):
     """Gradients of the three; grad_value is float32 and comes in as zeros."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     head = tl.program_id(1)
@@ -70,8 +107,11 @@ def backward_kernel(grad_output, value, locations, weights, grad_value, grad_loc
     row_inside = row < rows
     channel_inside = channel < channels
     first = tl.load(row_map + row, mask=row_inside, other=0).to(tl.int64) * positions
-    grad = tl.load(grad_output + ((row * heads + head) * channels)[:, None] + channel[None, :],
-                   mask=row_inside[:, None] & channel_inside[None, :], other=0.0).to(tl.float32)
+    grad = tl.load(
+        grad_output + ((row * heads + head) * channels)[:, None] + channel[None, :],
+        mask=row_inside[:, None] & channel_inside[None, :],
+        other=0.0,
+    ).to(tl.float32)
     for level in range(levels):
         height = tl.load(level_table + 3 * level)
         width = tl.load(level_table + 3 * level + 1)
@@ -97,7 +137,13 @@ def backward_kernel(grad_output, value, locations, weights, grad_value, grad_loc
                 grad_x += (share_y if corner % 2 else -share_y) * product
                 grad_y += (share_x if corner // 2 else -share_x) * product
             tl.store(grad_weights + sample, grad_weight.to(grad_weights.dtype.element_ty), mask=row_inside)
-            tl.store(grad_locations + 2 * sample, (grad_x * weight * width).to(grad_locations.dtype.element_ty),
-                     mask=row_inside)
-            tl.store(grad_locations + 2 * sample + 1, (grad_y * weight * height).to(grad_locations.dtype.element_ty),
-                     mask=row_inside)
+            tl.store(
+                grad_locations + 2 * sample,
+                (grad_x * weight * width).to(grad_locations.dtype.element_ty),
+                mask=row_inside,
+            )
+            tl.store(
+                grad_locations + 2 * sample + 1,
+                (grad_y * weight * height).to(grad_locations.dtype.element_ty),
+                mask=row_inside,
+            )

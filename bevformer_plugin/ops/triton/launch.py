@@ -1,4 +1,5 @@
 """Calling the Triton kernels of multi-scale deformable attention."""
+
 from functools import lru_cache
 
 import torch
@@ -10,8 +11,9 @@ from .kernels import backward_kernel, forward_kernel
 ELEMENTS = 1024  # rows times channels of a program: a few registers for each thread of its four warps
 
 
-def forward(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor,
-            lengths: Tensor) -> Tensor:
+def forward(
+    value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
+) -> Tensor:
     """(R, heads * C); arguments as of :func:`..multi_scale_deformable_attention.ragged_deformable_attention`."""
     tensors = [tensor.contiguous() for tensor in (value, sampling_locations, attention_weights)]
     output = value.new_empty(len(sampling_locations), value.shape[2] * value.shape[3])
@@ -19,8 +21,14 @@ def forward(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, 
     return output
 
 
-def backward(grad_output: Tensor, value: Tensor, shapes: list[list[int]], sampling_locations: Tensor,
-             attention_weights: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def backward(
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: list[list[int]],
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    lengths: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of value, locations and weights."""
     tensors = [tensor.contiguous() for tensor in (grad_output, value, sampling_locations, attention_weights)]
     grad_value = torch.zeros_like(tensors[1], dtype=torch.float32)  # many add to one place: not in half precision
@@ -29,21 +37,39 @@ def backward(grad_output: Tensor, value: Tensor, shapes: list[list[int]], sampli
     return grad_value.to(value.dtype), *others
 
 
-def _launch(kernel: triton.JITFunction, tensors: list[Tensor], value: Tensor, shapes: list[list[int]],
-            attention_weights: Tensor, lengths: Tensor) -> None:
+def _launch(
+    kernel: triton.JITFunction,
+    tensors: list[Tensor],
+    value: Tensor,
+    shapes: list[list[int]],
+    attention_weights: Tensor,
+    lengths: Tensor,
+) -> None:
     """A program for every block of rows and every head."""
     (maps, positions, heads, channels), (rows, _, levels, points) = value.shape, attention_weights.shape
     if rows == 0:
         return
     device = value.device
-    row_map = torch.repeat_interleave(torch.arange(maps, dtype=torch.int32, device=device), lengths.to(device),
-                                      output_size=rows)
+    row_map = torch.repeat_interleave(
+        torch.arange(maps, dtype=torch.int32, device=device), lengths.to(device), output_size=rows
+    )
     block_channels = triton.next_power_of_2(channels)
     block_rows = max(1, ELEMENTS // block_channels)
     grid = triton.cdiv(rows, block_rows), heads
     with torch.cuda.device_of(value):
-        kernel[grid](*tensors, row_map, _levels(tuple(map(tuple, shapes)), device), rows, positions, heads, channels,
-                     levels, points, BLOCK_ROWS=block_rows, BLOCK_CHANNELS=block_channels)
+        kernel[grid](
+            *tensors,
+            row_map,
+            _levels(tuple(map(tuple, shapes)), device),
+            rows,
+            positions,
+            heads,
+            channels,
+            levels,
+            points,
+            BLOCK_ROWS=block_rows,
+            BLOCK_CHANNELS=block_channels,
+        )
 
 
 @lru_cache(maxsize=64)

@@ -1,5 +1,8 @@
 # SCA at the projected points only (table 5, "points").
 _base_ = './bevformer_base_static.py'
 
-model = dict(pts_bbox_head=dict(transformer=dict(encoder=dict(
-    spatial_cross_attention=dict(_delete_=True, type='PointSpatialCrossAttention')))))
+model = dict(
+    pts_bbox_head=dict(
+        transformer=dict(encoder=dict(spatial_cross_attention=dict(_delete_=True, type='PointSpatialCrossAttention')))
+    )
+)
