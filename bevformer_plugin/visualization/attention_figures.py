@@ -149,7 +149,7 @@ def leave_one_out_error(x: Tensor, y: Tensor, width: float | Tensor) -> Tensor:
 
 
 def learned_width(x: Tensor, y: Tensor) -> float:
-    """Width of least leave-one-out error for (n,) points, found by gradient descent from 1 (torch's L-BFGS)."""
+    """Width of least leave-one-out error for (n,) points, found by torch's L-BFGS, starting from 1."""
     log_width = torch.zeros((), requires_grad=True)  # a width is positive
     optimizer = torch.optim.LBFGS([log_width], max_iter=50, line_search_fn='strong_wolfe')
 
