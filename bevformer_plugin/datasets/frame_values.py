@@ -20,9 +20,7 @@ def shaped(values: object, shape: tuple[int, ...], name: str, token: str) -> np.
     except (TypeError, ValueError):
         raise ValueError(f'{name} of sample {token} holds no numbers of shape {shape}: {values}') from None
     if array.shape != shape:
-        raise ValueError(
-            f'{name} of sample {token} has shape {array.shape}, not {shape}: make the infos again, or mend what made them'
-        )
+        raise ValueError(f'{name} of sample {token} has shape {array.shape}, not {shape}: make the infos again')
     return array
 
 
@@ -50,7 +48,7 @@ def _require_finite(values: np.ndarray, frames: list[dict], name: str) -> None:
         first = frames[broken[0]]
         channels = f' in values {np.flatnonzero(~finite[broken[0]]).tolist()}' if name == 'can_bus' else ''
         raise ValueError(
-            f'{name} of sample {first["token"]} (scene {first["scene_name"]}, frame {first["frame_idx"]}) is not finite'
-            f'{channels} ({len(broken)} of {len(frames)} samples are so): mend the tables or CAN-bus messages of the '
-            'scene and make the infos again'
+            f'{name} of sample {first["token"]} (scene {first["scene_name"]}, frame {first["frame_idx"]}) is not '
+            f'finite{channels} ({len(broken)} of {len(frames)} samples are so): mend the tables or CAN-bus messages '
+            'of the scene and make the infos again'
         )

@@ -194,9 +194,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
                 usable.append(idx)
         if not usable:
             raise ValueError(
-                f'filter_empty_gt leaves nothing of {len(frames)} keyframes, {has_boxes.sum()} of which have boxes of '
-                f'the classes {", ".join(self.metainfo["classes"])} within point_cloud_range: check classes and range, '
-                'or set filter_empty_gt=False'
+                f'filter_empty_gt leaves nothing of {len(frames)} keyframes, {has_boxes.sum()} of which have boxes '
+                f'of the classes {", ".join(self.metainfo["classes"])} within point_cloud_range: check classes and '
+                'range, or set filter_empty_gt=False'
             )
         print_log(
             f'{len(frames) - has_boxes.sum()} of {len(frames)} keyframes have no boxes to train on: filter_empty_gt '
@@ -224,7 +224,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         return [self._frame(index) for age, index in reversed([*enumerate(before, 1)]) if age != dropped]
 
     def _history_indices(self, idx: int, frame_of: Callable[[int], dict]) -> list[int]:
-        """The ``queue_length`` keyframes before one, newest first, as far as they are of its scene and none is missing."""
+        """The ``queue_length`` keyframes before one, newest first, up to its scene's start or a missing keyframe."""
         indices, following = [], frame_of(idx)
         for index in range(idx - 1, max(idx - self.queue_length, 0) - 1, -1):
             frame = frame_of(index)

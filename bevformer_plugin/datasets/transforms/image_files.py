@@ -74,11 +74,11 @@ def is_jpeg(content: bytes) -> bool:
 def decode_jpeg(content: bytes, header: JpegHeader, halved: bool) -> np.ndarray:
     """The (H, W, 3) uint8 pixels, BGR, of a JPEG; an orientation tag is ignored, a grey picture has equal channels.
 
-    Refused are files that are cut, and those about whose data libjpeg complains: it decodes them all the same, from the
-    damaged place on to garbage. It notices what breaks the code or moves what follows: on nuScenes images a damaged
-    block of a disk (512 bytes, whether 0, random or of another JPEG) practically always, 16 bytes in three of four
-    cases, a single flipped bit in one of three. What decodes to another valid picture cannot be found without a
-    checksum.
+    Refused are files that are cut, and those about whose data libjpeg complains: it decodes them all the same, to
+    garbage from the damaged place on. It notices what breaks the code or moves what follows. On nuScenes images that
+    is a damaged block of a disk (512 bytes, whether 0, random or of another JPEG) practically always, 16 bytes in
+    three of four cases, a single flipped bit in one of three. What decodes to another valid picture cannot be found
+    without a checksum.
 
     Args:
         content: the file.
@@ -122,7 +122,7 @@ def decode_image(content: bytes) -> np.ndarray:
     if pixels.ndim == 2:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
     if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
-        raise ValueError('is transparent in places, so its colours there are undefined: store it without alpha channel')
+        raise ValueError('is transparent in places, where it has no colours: store it without alpha channel')
     return np.ascontiguousarray(pixels[..., :3])
 
 
