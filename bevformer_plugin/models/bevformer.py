@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.ops import configure_attention_backend
 
 from .activation_checkpointing import checkpoint_activations
@@ -79,9 +80,6 @@ class BEVFormer(Base3DDetector):
             'num_levels': img_neck['num_outs'],
             'ego_motion': ego_motion,
         }
-        repeated = sorted(set(handed_down) & set(pts_bbox_head))
-        if repeated:
-            raise ValueError(f'pts_bbox_head sets {repeated}; set them on the detector only')
         if not max_time_gap > 0:
             raise ValueError(
                 f'max_time_gap is seconds above 0, got {max_time_gap}: to go without history set use_history=False'
@@ -91,23 +89,23 @@ class BEVFormer(Base3DDetector):
         self.max_time_gap = max_time_gap
         self.img_backbone = MODELS.build(img_backbone)
         self.img_neck = MODELS.build(img_neck)
-        self.pts_bbox_head = MODELS.build({**pts_bbox_head, **handed_down})
+        self.pts_bbox_head = MODELS.build(
+            with_handed_down(pts_bbox_head, handed_down, 'pts_bbox_head', 'the detector')
+        )
         if img_neck['out_channels'] != self.pts_bbox_head.embed_dims:
             raise ValueError(
                 f'img_neck.out_channels={img_neck["out_channels"]} differs from '
                 f'pts_bbox_head.embed_dims={self.pts_bbox_head.embed_dims}'
             )
-        self.perspective_supervision = (
-            None
-            if perspective_supervision is None
-            else MODELS.build(
-                {
-                    **perspective_supervision,
-                    'embed_dims': self.pts_bbox_head.embed_dims,
-                    'num_classes': self.pts_bbox_head.num_classes,
-                }
+        self.perspective_supervision = None
+        if perspective_supervision is not None:
+            of_supervision = {
+                'embed_dims': self.pts_bbox_head.embed_dims,
+                'num_classes': self.pts_bbox_head.num_classes,
+            }
+            self.perspective_supervision = MODELS.build(
+                with_handed_down(perspective_supervision, of_supervision, 'perspective_supervision', 'pts_bbox_head')
             )
-        )
         self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
         self.streams: dict[str, BEVHistory] = {}
         self.unused_history_said = False
@@ -115,6 +113,11 @@ class BEVFormer(Base3DDetector):
         for part in activation_checkpointing:
             if part not in stages:
                 raise ValueError(f'activation_checkpointing takes of {sorted(stages)}, got {part!r}')
+            if not stages[part]:
+                raise ValueError(
+                    f'activation_checkpointing of {part} has no effect: a {type(self.img_backbone).__name__} has no '
+                    'stages (children of type nn.Sequential) to checkpoint; leave it out'
+                )
             for stage in stages[part]:
                 checkpoint_activations(stage)
 
