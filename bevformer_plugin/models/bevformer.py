@@ -295,7 +295,7 @@ class BEVFormer(Base3DDetector):
         """
         imgs = batch_inputs_dict['imgs']
         metas = [sample.metainfo for sample in batch_data_samples]
-        scenes = [meta['scene_token'] for meta in metas]
+        scenes = [meta.get('scene_token') for meta in metas]  # a meta without one is refused below
         if imgs.shape[1] != 1:
             raise ValueError(
                 f'predict streams frame by frame but got queues of {imgs.shape[1]} frames; build the '
