@@ -108,7 +108,7 @@ class BEVFormer(Base3DDetector):
             )
         self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
         self.streams: dict[str, BEVHistory] = {}
-        self.unused_history_said = False
+        self.said: set[str] = set()  # why history was not used
         stages = self.stages()
         for part in activation_checkpointing:
             if part not in stages:
@@ -180,17 +180,18 @@ class BEVFormer(Base3DDetector):
             return None
         if 0 < gap <= self.max_time_gap:
             return history
-        if not self.unused_history_said:
-            self.unused_history_said = True
-            problem = (
-                f'farther apart than max_time_gap={self.max_time_gap:g} s'
-                if gap > 0
-                else 'not in the order of their timestamps'
-            )
+        if gap > 0:
+            problem = f'farther apart than max_time_gap={self.max_time_gap:g} s'
+            remedy = 'set model.max_time_gap for slower frames, or model.use_history=False to treat every frame alone'
+        else:
+            problem = 'not in the order of their timestamps'
+            remedy = 'give them in that order, and call reset_streams() before a scene begins again'
+        if problem not in self.said:
+            self.said.add(problem)
             print_log(
                 f'frames of scene {meta["scene_token"]} are {problem}: sample {meta.get("sample_idx")} is {gap:g} s '
-                'after the one before, whose BEV is therefore not used as history, here and wherever it is so. Set '
-                'model.max_time_gap for slower frames, or model.use_history=False to treat every frame alone',
+                'after the one before, whose BEV is therefore not used as history, here and wherever it is so; '
+                + remedy,
                 logger='current',
                 level=logging.WARNING,
             )
