@@ -10,6 +10,7 @@ from mmengine.config import DictAction
 
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.benchmark.study import run_study, study_table
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -28,7 +29,7 @@ def main():
     try:
         report = run_study(args.configs, args.work_dir, args.cfg_options or {}, args.seed)
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
     print(study_table(report))
     if args.out:
         Path(args.out).write_text(json.dumps(report, indent=2))

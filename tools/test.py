@@ -9,6 +9,7 @@ from mmengine.config import DictAction
 
 from bevformer_plugin.evaluation import refuse_existing
 from bevformer_plugin.training import Hardware, load_config, test_with_lightning
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -35,7 +36,7 @@ def main():
         devices = args.devices if args.devices == 'auto' else int(args.devices)
         test_with_lightning(cfg, args.checkpoint, Hardware(devices, args.num_nodes, args.accelerator))
     except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
 
 
 if __name__ == '__main__':
