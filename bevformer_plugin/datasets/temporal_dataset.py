@@ -6,8 +6,9 @@ import numpy as np
 from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.datasets.transforms import ObjectRangeFilter
 from mmdet3d.registry import DATASETS
+from mmengine.logging import print_log
 
-from .infos import load_infos, require_matching
+from .infos import count_true_boxes, load_infos, require_matching
 from .training_sampler import SeededIndex, seeded_generators
 
 
@@ -23,7 +24,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
     Before the pipeline an item is a dict with fields of the info file's entry, ``images`` (the chosen cameras, each
     ``img_path`` and ``lidar2img`` (4, 4) of the image as stored), ``scale`` = ``image_size``, ``history`` (list of
     such dicts, oldest first) and ``ann_info`` (test mode: ``eval_ann_info``). Boxes are LiDARInstance3DBoxes with
-    velocities in the LiDAR frame, of objects with at least one lidar or radar point.
+    velocities in the LiDAR frame, of the objects that count by ``true_boxes``.
 
     Args:
         data_root: nuScenes dataroot; image paths in infos are relative to it.
@@ -37,11 +38,13 @@ class NuScenesTemporalDataset(NuScenesDataset):
         queue_length: most frames of an item, the current one included.
         random_drop: False takes the ``queue_length - 1`` frames right before the current one.
         test_mode: single frames, with ``eval_ann_info``.
+        true_boxes: which objects count: 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
         filter_empty_gt: in training, replace an item without boxes by a random other one.
 
     Raises:
         FileNotFoundError: no such ``data_root`` or ``ann_file``.
-        ValueError: unknown class or camera, infos of another format, unusable ``image_size`` or ``queue_length``.
+        ValueError: unknown class or camera, infos of another format or with broken numbers, unusable ``image_size`` or
+            ``queue_length``, a rule ``true_boxes`` that is unknown or leaves none of the boxes.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         random_drop: bool = True,
         test_mode: bool = False,
         filter_empty_gt: bool = False,
+        true_boxes: str = 'points',
     ) -> None:
         if not Path(data_root).is_dir():
             raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
@@ -72,6 +76,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
         metainfo = {**self.METAINFO, **(metainfo or {})}
         self._infos = load_infos(Path(data_root, ann_file), root=data_root)
         require_matching(self._infos['metainfo'], classes=metainfo['classes'])
+        counted, total = count_true_boxes(self._infos['data_list'], true_boxes)
+        print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={true_boxes!r}', logger='current')
+        self.true_boxes = true_boxes
         super().__init__(
             data_root=str(data_root),
             ann_file=str(ann_file),

@@ -68,10 +68,11 @@ def test_files_and_metainfo(files, infos):
         'dataset': 'nuscenes',
         'version': VERSION,
         'split': 'mini_train',
-        'info_version': '1.1',
+        'info_version': '1.2',
         'info_kind': 'bevformer_temporal',
         'categories': CATEGORIES,
         'can_bus': 'nearest',
+        'scenes': ['scene-0061', 'scene-0553'],
     }
 
 

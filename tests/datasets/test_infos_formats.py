@@ -181,7 +181,7 @@ def assert_equal(actual, expected, ignore=()):
 def test_published_file_equals_ours(tables, direct, synthetic_root, tmp_path, old_boxes):
     path = write(tmp_path / 'old.pkl', published_infos(tables, direct, old_boxes))
     infos = load_infos(path, synthetic_root, VERSION)
-    assert_equal(infos, direct, ignore=('instance_token', 'attribute'))
+    assert_equal(infos, direct, ignore=('visibility', 'instance_token', 'attribute'))
     assert [list(entry['images']) for entry in infos['data_list']] == [
         list(entry['images']) for entry in direct['data_list']
     ]
@@ -189,8 +189,14 @@ def test_published_file_equals_ours(tables, direct, synthetic_root, tmp_path, ol
 
 
 def test_published_file_without_a_root(tables, direct, tmp_path):
-    path = write(tmp_path / 'old.pkl', published_infos(tables, direct))
-    infos = load_infos(path)
+    content = published_infos(tables, direct)
+    path = write(tmp_path / 'old.pkl', content)
+    with pytest.raises(ValueError, match=r'size of the images of CAM_\w+ is not known.*--root'):
+        load_infos(path)  # the principal point is that of a 200 x 112 image
+    for info in content['infos']:
+        for camera in info['cams'].values():
+            camera['cam_intrinsic'] = np.diag([8.0, 8.0, 1.0]) @ camera['cam_intrinsic']
+    infos = load_infos(write(path, content))
     assert infos['metainfo']['split'] is None
     entry = infos['data_list'][0]
     assert entry['scene_name'] == entry['scene_token'] == direct['data_list'][0]['scene_token']
@@ -224,7 +230,7 @@ def test_stock_file_with_another_class_order(tables, direct, synthetic_root, tmp
 def test_converted_file_is_ours(tables, direct, synthetic_root, tmp_path):
     path = write(tmp_path / 'old.pkl', published_infos(tables, direct))
     out = convert_infos(path, tmp_path / 'new' / 'infos.pkl', synthetic_root, VERSION)
-    assert_equal(load_infos(out), direct, ignore=('instance_token', 'attribute'))
+    assert_equal(load_infos(out), direct, ignore=('visibility', 'instance_token', 'attribute'))
     with pytest.raises(FileExistsError, match='--overwrite'):
         convert_infos(path, out)
 
@@ -264,7 +270,7 @@ def test_version_must_match(tables, direct, tmp_path):
                 'metainfo': {'dataset': 'nuscenes', 'info_kind': 'bevformer_temporal', 'info_version': '0.9'},
                 'data_list': [{}],
             },
-            'bevformer_temporal 0.9, not bevformer_temporal 1.1',
+            'bevformer_temporal 0.9, not bevformer_temporal 1.2',
         ),
         (
             {'metainfo': {'dataset': 'nuscenes', 'version': VERSION}, 'data_list': [{'sample_idx': 0}]},
