@@ -171,7 +171,7 @@ def assert_equal(actual, expected, ignore=()):
         assert len(actual) == len(expected)
         for one, other in zip(actual, expected, strict=True):
             assert_equal(one, other, ignore)
-    elif isinstance(expected, (list, float)):
+    elif isinstance(expected, (list, float)) and not (expected and isinstance(expected[0], str)):
         np.testing.assert_allclose(actual, expected, atol=1e-7)
     else:
         assert actual == expected
