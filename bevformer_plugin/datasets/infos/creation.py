@@ -14,8 +14,9 @@ from tqdm import tqdm
 
 from .atomic_write import atomic_write
 from .can_bus import CanBusMessages, find_can_bus
+from .entry_checks import check_entries
 from .formats import infos_file, load_infos, number, our_metainfo
-from .nuscenes_tables import LIDAR, EntryBuilder, SceneCount
+from .nuscenes_tables import CATEGORIES, LIDAR, EntryBuilder, SceneCount
 from .splits import Splits, find_splits
 from .table_files import check_tables, open_tables, refuse_tables_that_do_not_fit
 from .true_boxes import box_table
@@ -88,6 +89,7 @@ def create_nuscenes_infos(
         if not data_list:
             lines.append(f'{split}: no keyframe with images, so no {path.name} was written')
             continue
+        check_entries(data_list, CATEGORIES, path.name)
         written[split] = path
         metainfo = our_metainfo(version, split, messages.rule, [count.name for _, count in parts])
         write_infos({'metainfo': metainfo, 'data_list': number(data_list)}, path)

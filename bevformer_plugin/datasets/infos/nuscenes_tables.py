@@ -153,7 +153,7 @@ class EntryBuilder:
         cameras: channels that entries have; None takes all of the tables.
 
     Raises:
-        ValueError: a camera that the tables do not have, the same one twice, or none.
+        ValueError: a camera that the tables do not have, the same one twice, or none at all.
     """
 
     def __init__(self, tables: NuScenes, messages: CanBusMessages, cameras: list[str] | None = None):
@@ -162,6 +162,8 @@ class EntryBuilder:
         self.root = Path(tables.dataroot)
         self.has_lidar = any(LIDAR in sample['data'] for sample in tables.sample)
         known = order_cameras(row['channel'] for row in tables.sensor if row['modality'] == 'camera')
+        if not known:
+            raise ValueError(f'the tables of {tables.version} in {self.root} have no camera: sensor.json lists them')
         chosen = known if cameras is None else list(cameras)
         unknown = [name for name in chosen if name not in known]
         if unknown:
