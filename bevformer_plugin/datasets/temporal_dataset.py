@@ -11,8 +11,7 @@ from mmdet3d.registry import DATASETS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.logging import print_log
 
-from .frame_values import require_finite_frames, shaped
-from .infos import load_infos, require_matching
+from .infos import count_true_boxes, load_infos, require_matching
 from .training_sampler import SeededIndex, seeded_generators
 
 
@@ -28,9 +27,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
     Before the pipeline an item is a dict with fields of the info file's entry, ``images`` (the chosen cameras, each
     ``img_path``, ``lidar2img`` (4, 4) of the image as stored, and its ``width`` and ``height``), ``scale`` =
     ``image_size``, ``history`` (list of such dicts, oldest first) and ``ann_info`` (test mode: ``eval_ann_info``).
-    Boxes are LiDARInstance3DBoxes with velocities in the LiDAR frame, of objects with at least one lidar or radar
-    point. An unknown velocity, as of an object seen in one keyframe only, is NaN and not trained on; the published
-    code trains it towards 0.
+    Boxes are LiDARInstance3DBoxes with velocities in the LiDAR frame, of the objects that count by ``true_boxes``. An
+    unknown velocity, as of an object seen in one keyframe only, is NaN and not trained on; the published code trains
+    it towards 0.
 
     Args:
         data_root: nuScenes dataroot; image paths in infos are relative to it.
@@ -44,13 +43,15 @@ class NuScenesTemporalDataset(NuScenesDataset):
         queue_length: most frames of an item, the current one included.
         random_drop: False takes the ``queue_length - 1`` frames right before the current one.
         test_mode: single frames, with ``eval_ann_info``.
+        true_boxes: which objects count: 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
         filter_empty_gt: replace an item by a random other one if a frame of its queue, the current one or one of its
             history, has no boxes of the classes in range, as the published training does. Not for ``test_mode``.
 
     Raises:
         FileNotFoundError: no such ``data_root`` or ``ann_file``.
-        ValueError: unknown class or camera, infos of another format or with values that are not finite, unusable
-            ``image_size`` or ``queue_length``, ``filter_empty_gt`` in ``test_mode`` or where it leaves nothing.
+        ValueError: unknown class or camera, infos of another format or with broken numbers, unusable ``image_size`` or
+            ``queue_length``, a rule ``true_boxes`` that is unknown or leaves none of the boxes, ``filter_empty_gt`` in
+            ``test_mode`` or where it leaves nothing.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         random_drop: bool = True,
         test_mode: bool = False,
         filter_empty_gt: bool = False,
+        true_boxes: str = 'points',
     ) -> None:
         if not Path(data_root).is_dir():
             raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
@@ -83,6 +85,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
         metainfo = {**self.METAINFO, **(metainfo or {})}
         self._infos = load_infos(Path(data_root, ann_file), root=data_root)
         require_matching(self._infos['metainfo'], classes=metainfo['classes'])
+        counted, total = count_true_boxes(self._infos['data_list'], true_boxes)
+        print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={true_boxes!r}', logger='current')
+        self.true_boxes = true_boxes
         super().__init__(
             data_root=str(data_root),
             ann_file=str(ann_file),
@@ -116,7 +121,6 @@ class NuScenesTemporalDataset(NuScenesDataset):
         if self.cameras is None:
             self.cameras = list(infos['data_list'][0]['images'])
         frames = [self.parse_data_info(info) for info in infos['data_list']]
-        require_finite_frames(frames)
         if self.filter_empty_gt:
             self._replacements = self._find_replacements(frames)
         return frames
@@ -134,24 +138,21 @@ class NuScenesTemporalDataset(NuScenesDataset):
             )
         info['images'] = {name: info['images'][name] for name in self.cameras}
         info = super().parse_data_info(info)
-        token = info['token']
         for name, image in info['images'].items():
-            if not {'width', 'height'} <= image.keys():
-                raise ValueError(f'{name} of sample {token} has no width and height in the infos: make them again')
             cam2img = np.eye(4)
-            cam2img[:3, :3] = shaped(image['cam2img'], (3, 3), f'cam2img of {name}', token)
+            cam2img[:3, :3] = np.array(image['cam2img'], dtype=np.float64)
             info['images'][name] = {
                 'img_path': image['img_path'],
-                'lidar2img': cam2img @ shaped(image['lidar2cam'], (4, 4), f'lidar2cam of {name}', token),
+                'lidar2img': cam2img @ np.array(image['lidar2cam'], dtype=np.float64),
                 'width': image['width'],
                 'height': image['height'],
             }
         kept = ('token', 'prev', 'timestamp', 'scene_token', 'scene_name', 'frame_idx', 'images')
         return {
             **{key: info[key] for key in (*kept, 'ann_info', 'eval_ann_info') if key in info},
-            'ego2global': shaped(info['ego2global'], (4, 4), 'ego2global', token),
-            'lidar2ego': shaped(info['lidar_points']['lidar2ego'], (4, 4), 'lidar2ego', token),
-            'can_bus': shaped(info['can_bus'], (18,), 'can_bus', token),
+            'ego2global': np.array(info['ego2global'], dtype=np.float64),
+            'lidar2ego': np.array(info['lidar_points']['lidar2ego'], dtype=np.float64),
+            'can_bus': np.array(info['can_bus'], dtype=np.float64),
         }
 
     def parse_ann_info(self, info: dict) -> dict:
