@@ -1,6 +1,6 @@
 """Training and testing under PyTorch Lightning, and the same configs under MMEngine's Runner."""
 
-from .config import check_training, load_config, new_work_dir
+from .config import check_training, direct_results, load_config, new_work_dir
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
 from .hardware import Hardware, configured_precision
@@ -12,6 +12,7 @@ __all__ = [
     'Hardware',
     'check_training',
     'configured_precision',
+    'direct_results',
     'load_config',
     'new_work_dir',
     'test_with_lightning',
