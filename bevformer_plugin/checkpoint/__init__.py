@@ -1,7 +1,7 @@
 """Published weights in, ours out, and back; checkpoint files read and loaded."""
 
 from .conversion import convert_checkpoint
-from .files import SAFE_GLOBALS, load_weights, publish_checkpoint, read_checkpoint, weights_of
+from .files import SAFE_GLOBALS, load_weights, mismatch, publish_checkpoint, read_checkpoint, weights_of
 from .initialization import initialize
 from .layout import to_ours, to_published
 from .record import TrainingRecord, recorded_metainfo
@@ -12,6 +12,7 @@ __all__ = [
     'convert_checkpoint',
     'initialize',
     'load_weights',
+    'mismatch',
     'publish_checkpoint',
     'read_checkpoint',
     'recorded_metainfo',

@@ -75,8 +75,8 @@ def initialize(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, is a published BEVFormer, holds weights that are not finite, or has
-            nothing that fits.
+        ValueError: if the file is damaged, is a published BEVFormer, holds weights that are not finite, has nothing
+            that fits, or lacks layers of the backbone that are frozen and would stay random.
     """
     content = read_checkpoint(path)
     state = weights_of(content, path)
@@ -119,6 +119,7 @@ def _use_detector(detector: nn.Module, state: dict[str, Tensor], path: str, name
             f'nothing of {path} fits this detector: of its {len(state)} tensors {len(own.keys() & state.keys())} '
             'have a name of this one, and those have another shape'
         )
+    _refuse_random_frozen(detector, used, path)
     detector.load_state_dict(used, strict=False)
     lines = [f'{path}: {len(used)} tensors of {len(state)} used, {len(mapped)} of them row by row']
     lines += [rows.describe() for rows in named if rows.differ or not rows.known]
@@ -142,6 +143,7 @@ def _use_backbone(detector: nn.Module, state: dict[str, Tensor], path: str) -> N
             f'{path} has no backbone for this detector: its tensors are named '
             f'{", ".join(list(state)[:3])}, the backbone needs {", ".join(wanted[:3])}'
         )
+    _refuse_random_frozen(detector, used, path)
     detector.load_state_dict({name: state[source] for name, source in used.items()}, strict=False)
     lines = [
         f'{path}: {len(used)} tensors of {len(state)} used'
@@ -150,6 +152,34 @@ def _use_backbone(detector: nn.Module, state: dict[str, Tensor], path: str) -> N
         _counted('in the file not used', sorted(set(state) - set(used.values()))),
     ]
     print_log('\n'.join(lines), logger='current')
+
+
+def _refuse_random_frozen(detector: nn.Module, used: dict, path: str) -> None:
+    """Refuse to leave layers of the backbone as they were drawn that never learn.
+
+    Args:
+        detector: initialised already; a backbone with a ``Pretrained`` ``init_cfg`` has weights without the file.
+        used: by name, what of the detector the file gives.
+        path: the file.
+
+    Raises:
+        ValueError: naming the first such parameters.
+    """
+    init_cfg = getattr(detector.img_backbone, 'init_cfg', None)
+    entries = init_cfg if isinstance(init_cfg, list) else [init_cfg]
+    if any(entry and entry.get('type') == 'Pretrained' for entry in entries):
+        return
+    random = [
+        name
+        for name, parameter in detector.named_parameters()
+        if name.startswith('img_backbone.') and not parameter.requires_grad and name not in used
+    ]
+    if random:
+        raise ValueError(
+            f'{path} lacks {len(random)} parameters of the backbone that are frozen (first: {", ".join(random[:3])}): '
+            'they would stay random. Start from a file of the same backbone, or let them learn with '
+            'frozen_stages=-1, norm_cfg.requires_grad=True and norm_eval=False of model.img_backbone'
+        )
 
 
 def _matching(detector: nn.Module, part: str, state: dict, prefixes: tuple[str, ...]) -> dict[str, str]:

@@ -68,5 +68,5 @@ def check_rows(state: dict[str, Tensor], rows: re.Pattern, names: Sequence[str],
         if rows.fullmatch(name) and len(value) != len(names):
             raise ValueError(
                 f'{path} records {len(names)} {what} ({", ".join(names)}), but {name} in it has {len(value)} rows: '
-                'its meta.dataset_meta is not of these weights'
+                'what its meta says is not of these weights'
             )

@@ -93,5 +93,6 @@ def _value(node: ast.expr) -> object:
     if isinstance(node, ast.Dict):
         return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True)}
     if isinstance(node, ast.List | ast.Tuple):
-        return [_value(element) for element in node.elts]
+        elements = [_value(element) for element in node.elts]
+        return elements if isinstance(node, ast.List) else tuple(elements)
     return ast.literal_eval(node)

@@ -14,7 +14,15 @@ from bevformer_plugin.evaluation import NuScenesDevkitMetric
 
 from .checkpoints import CHECKPOINTS
 
-__all__ = ['DictAction', 'check_evaluation', 'check_training', 'direct_results', 'load_config', 'new_work_dir']
+__all__ = [
+    'DictAction',
+    'check_evaluation',
+    'check_testing',
+    'check_training',
+    'direct_results',
+    'load_config',
+    'new_work_dir',
+]
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
@@ -48,15 +56,23 @@ def check_training(cfg: Config) -> None:
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
 
 
+def check_testing(cfg: Config) -> None:
+    """Refuse a config that cannot test.
+
+    Raises:
+        ValueError: if a section is missing.
+    """
+    missing = [key for key in ('test_dataloader', 'test_evaluator') if cfg.get(key) is None]
+    if missing:
+        raise ValueError(f'config {cfg.filename} cannot test: it lacks {", ".join(missing)}')
+
+
 def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> None:
     """Tell the config's test evaluator where the submission goes, and whether it is scored.
 
     Raises:
-        ValueError: if the config has no test dataloader or evaluator, or none that writes submissions is asked to.
+        ValueError: if none of its evaluators writes submissions.
     """
-    missing = [key for key in ('test_dataloader', 'test_evaluator') if not cfg.get(key)]
-    if missing:
-        raise ValueError(f'config {cfg.filename} cannot test: it lacks {", ".join(missing)}')
     evaluators = [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
     writing = [metric for metric in evaluators if METRICS.get(metric['type']) is NuScenesDevkitMetric]
     for metric in writing:

@@ -5,7 +5,7 @@ from collections import Counter
 from mmengine.config import Config
 from torch.utils.data import Dataset
 
-from bevformer_plugin.checkpoint import TrainingRecord, read_checkpoint
+from bevformer_plugin.checkpoint import TrainingRecord
 from bevformer_plugin.checkpoint.settings import CERTAINLY_WRONG, differences, model_settings, pipeline_settings
 from bevformer_plugin.datasets.infos.can_bus import RECORDED
 
@@ -41,47 +41,68 @@ def check_consistency(cfg: Config, datasets: dict[str, Dataset]) -> list[str]:
     return remarks
 
 
-def check_checkpoint(cfg: Config, dataset: Dataset, path: str) -> list[str]:
-    """Compare what a checkpoint records of its training with the config and the dataset that test it.
+def check_checkpoint(cfg: Config, dataset: Dataset, path: str, content: dict) -> list[str]:
+    """Compare what a checkpoint records of its training with the config and the dataset that test or resume it.
+
+    Classes are left to :func:`bevformer_plugin.checkpoint.load_weights`, which maps them by name.
+
+    Args:
+        cfg: the config.
+        dataset: that is tested or trained on.
+        path: the checkpoint, for messages.
+        content: what :func:`bevformer_plugin.checkpoint.read_checkpoint` returned for it.
 
     Returns:
         Remarks for the log: what may be meant so, such as another image size or ``ego_motion``, with both values; and
         what the file does not record.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or cameras, CAN-bus rule, normalisation, range or another setting that weights
-            cannot do without differ.
+        ValueError: if cameras, CAN-bus rule, normalisation, range or another setting that weights cannot do without
+            differ.
     """
-    record = TrainingRecord.of_checkpoint(read_checkpoint(path))
+    record = TrainingRecord.of_checkpoint(content)
     cameras = dataset.metainfo.get('cameras')
     if record.cameras and cameras and record.cameras != tuple(cameras):
         raise ValueError(
             f'{path} was trained with the cameras {", ".join(record.cameras)}, the dataset gives '
-            f'{", ".join(cameras)}: set test_dataloader.dataset.cameras to the same names in the same order'
+            f'{", ".join(cameras)}: give the dataset the same names in the same order'
         )
     remarks = _compare_can_bus(cfg.model, record.can_bus, dataset, path)
     found = _changed_settings(cfg, dataset, record)
     wrong = {name: values for name, values in found.items() if CERTAINLY_WRONG.search(name)}
     if wrong:
         raise ValueError(
-            f'{path} was trained with other settings than the config has: {_listed(wrong)}. Test it with the settings '
-            'it was trained with'
+            f'{path} was trained with other settings than the config has, which its weights cannot do without: '
+            f'{_listed(wrong)}'
         )
     return remarks + _remarks(path, record, found)
 
 
-def check_initialization(cfg: Config, dataset: Dataset, path: str) -> list[str]:
-    """Read the file that a run starts from before the run begins.
-
-    Returns:
-        Remarks for the log: which settings of a detector in it are not the config's.
+def check_resumption(cfg: Config, dataset: Dataset, path: str, content: dict) -> list[str]:
+    """As :func:`check_checkpoint`, for the checkpoint and the dataset with which a training goes on.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged.
+        ValueError: also if the classes are others, or in another order: the optimizer's state is not mapped.
     """
-    record = TrainingRecord.of_checkpoint(read_checkpoint(path))
+    recorded, classes = TrainingRecord.of_checkpoint(content).classes, dataset.metainfo.get('classes')
+    if recorded and classes and recorded != tuple(classes):
+        raise ValueError(
+            f'{path} was trained with the classes {", ".join(recorded)}, the config has {", ".join(classes)}: resume '
+            f'with the same classes in the same order, or start a new run from these weights with load_from={path}'
+        )
+    return check_checkpoint(cfg, dataset, path, content)
+
+
+def check_initialization(cfg: Config, dataset: Dataset, path: str, content: dict) -> list[str]:
+    """Remarks for the log: which settings of a detector that a run starts from are not the config's.
+
+    Args:
+        cfg: the config.
+        dataset: that is trained on.
+        path: the file to start from, for messages.
+        content: what :func:`bevformer_plugin.checkpoint.read_checkpoint` returned for it.
+    """
+    record = TrainingRecord.of_checkpoint(content)
     if record.model.get('type') != cfg.model.type:
         return []
     return _remarks(path, record, _changed_settings(cfg, dataset, record))
@@ -130,12 +151,12 @@ def _compare_can_bus(model: dict, trained: str | None, dataset: Dataset, what: s
         return []
     if 'none' not in (trained, given):
         raise ValueError(
-            f'{what} is trained on infos of CAN-bus rule {trained}, those of the dataset to test on have rule {given}.'
+            f'{what} is trained on infos of CAN-bus rule {trained}, those of the dataset have rule {given}.'
             f' {_infos_command(dataset, trained)}'
         )
     return [
-        f'{what} is trained on infos of CAN-bus rule {trained}, those of the dataset to test on have rule {given}: '
-        f'{"in training" if trained == "none" else "in testing"} acceleration, rotation rate and velocity of the '
+        f'{what} is trained on infos of CAN-bus rule {trained}, those of the dataset have rule {given}: '
+        f'{"in its training" if trained == "none" else "there"} acceleration, rotation rate and velocity of the '
         'vehicle are 0 for want of recorded messages, and the network finds other values than it has learned from'
     ]
 
@@ -152,8 +173,8 @@ def _recommend_can_bus(model: dict, train: Dataset) -> list[str]:
     if preset != 'official_v1' or train.metainfo.get('can_bus') != 'nearest':
         return []
     return [
-        'model.ego_motion has the preset official_v1, the infos to train on have CAN-bus rule nearest; published weights '
-        f'go with the preset and the rule official_v1. {_infos_command(train, "official_v1")}'
+        'model.ego_motion has the preset official_v1, the infos to train on have CAN-bus rule nearest; published '
+        f'weights go with the preset and the rule official_v1. {_infos_command(train, "official_v1")}'
     ]
 
 

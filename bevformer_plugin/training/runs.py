@@ -18,16 +18,16 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
-from bevformer_plugin.checkpoint import SAFE_GLOBALS, initialize, load_weights
+from bevformer_plugin.checkpoint import SAFE_GLOBALS, initialize, load_weights, read_checkpoint
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 from bevformer_plugin.models import keep_freed_memory
 
 from .callbacks import EpochReport, LastCheckpoint, ValidationPlan
 from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
-from .consistency import check_checkpoint, check_consistency, check_initialization
+from .consistency import check_checkpoint, check_consistency, check_initialization, check_resumption
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
 from .hardware import Hardware, check_precision, check_strategy, configured_precision
@@ -64,6 +64,8 @@ def train_with_lightning(
     if start:
         initialize(module.detector, start, **_names(data))
     resume_from = None if resume is None else checkpoint_to_resume(work_dir, resume)
+    if resume_from is not None:
+        _log_remarks(check_resumption(cfg, data.datasets['train'], resume_from, read_checkpoint(resume_from)))
     if rank_zero_only.rank == 0:
         cfg.dump(str(work_dir / 'config.py'))
     trainer = _trainer(cfg, work_dir, hardware, resume is not None)
@@ -90,7 +92,9 @@ def _prepare_process(cfg: Config) -> None:
 def _check(cfg: Config, data: DetectorDataModule, start: str | None) -> list[str]:
     """Refuse a training whose model, data, evaluator and start do not belong together; returns remarks for the log."""
     remarks = check_consistency(cfg, data.datasets)
-    return remarks + (check_initialization(cfg, data.datasets['train'], start) if start else [])
+    return remarks + (
+        check_initialization(cfg, data.datasets['train'], start, read_checkpoint(start)) if start else []
+    )
 
 
 def _log_remarks(remarks: list[str]) -> None:
@@ -181,7 +185,9 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('test',))
     dataset = data.datasets['test']
-    _log_remarks(check_consistency(cfg, data.datasets) + check_checkpoint(cfg, dataset, checkpoint))
+    remarks = check_consistency(cfg, data.datasets)
+    content = read_checkpoint(checkpoint)
+    _log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
     module = DetectorModule(cfg)
     load_weights(module.detector, checkpoint, dataset.metainfo['classes'])
     with _device_errors():
@@ -243,6 +249,9 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
     if resume is not None:
         # Without a file the Runner looks for its newest one.
         cfg.load_from, cfg.resume = None if resume == 'newest' else resume, True
+        newest = find_latest_checkpoint(str(work_dir)) if resume == 'newest' else resume
+        if newest:
+            remarks += check_resumption(cfg, data.datasets['train'], newest, read_checkpoint(newest))
     else:
         cfg.load_from = None
     runner = Runner.from_cfg(cfg)
