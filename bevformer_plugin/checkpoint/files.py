@@ -150,6 +150,16 @@ def mismatch(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
 
 
 def load_weights(detector: nn.Module, path: str, classes: Sequence[str] | None = None) -> None:
+    """Read a checkpoint and load all of its weights, see :func:`load_content`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or for the reasons of :func:`load_content`.
+    """
+    load_content(detector, read_checkpoint(path), path, classes)
+
+
+def load_content(detector: nn.Module, content: dict, path: str, classes: Sequence[str] | None = None) -> None:
     """Load all weights of a checkpoint of Lightning, of MMEngine's Runner, or a plain state dict.
 
     Weights of half precision become the detector's type. Where the file records its classes, the rows of the class
@@ -157,16 +167,14 @@ def load_weights(detector: nn.Module, path: str, classes: Sequence[str] | None =
 
     Args:
         detector: what the weights are of.
-        path: the file.
+        content: what :func:`read_checkpoint` returned.
+        path: the file, for messages.
         classes: names of the classes that the detector shall give, in the order of its labels; None leaves the rows
             as they are in the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, or its weights are not finite, of another model, of other classes, or in
-            the published layout.
+        ValueError: if the weights are not finite, of another model, of other classes, or in the published layout.
     """
-    content = read_checkpoint(path)
     state, record = weights_of(content, path), TrainingRecord.of_checkpoint(content)
     if is_published(state):
         raise ValueError(f'{path} is in the published layout: convert it with tools/convert_checkpoint.py first')

@@ -21,13 +21,21 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
-from bevformer_plugin.checkpoint import SAFE_GLOBALS, initialize, load_weights, read_checkpoint
+from bevformer_plugin.checkpoint import (
+    SAFE_GLOBALS,
+    check_checkpoint,
+    check_initialization,
+    check_resumption,
+    initialize,
+    load_content,
+    read_checkpoint,
+)
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 from bevformer_plugin.models import keep_freed_memory
 
 from .callbacks import EpochReport, LastCheckpoint, ValidationPlan
 from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
-from .consistency import check_checkpoint, check_consistency, check_initialization, check_resumption
+from .consistency import check_consistency
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
 from .hardware import Hardware, check_precision, check_strategy, configured_precision
@@ -189,7 +197,8 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
     content = read_checkpoint(checkpoint)
     _log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
     module = DetectorModule(cfg)
-    load_weights(module.detector, checkpoint, dataset.metainfo['classes'])
+    load_content(module.detector, content, checkpoint, dataset.metainfo['classes'])
+    del content
     with _device_errors():
         trainer = L.Trainer(
             **hardware.trainer_arguments(),

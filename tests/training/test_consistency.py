@@ -2,22 +2,25 @@
 
 import copy
 import json
+import os
 import pickle
 import re
+from pathlib import Path
 
+import mmdet3d
 import pytest
 import torch
-from processes import NANO, run_tool
+from processes import NANO, REPO, run_tool
 
-from bevformer_plugin.checkpoint import read_checkpoint
-from bevformer_plugin.evaluation import load_results
-from bevformer_plugin.training import DetectorDataModule, check_testing, direct_results, load_config
-from bevformer_plugin.training.consistency import (
+from bevformer_plugin.checkpoint import (
     check_checkpoint,
-    check_consistency,
     check_initialization,
     check_resumption,
+    read_checkpoint,
 )
+from bevformer_plugin.evaluation import load_results
+from bevformer_plugin.training import DetectorDataModule, check_testing, direct_results, load_config
+from bevformer_plugin.training.consistency import check_consistency
 
 WEIGHTS = 'projects/synthetic_world/bevformer_nano.pth'
 CLASSES = load_config(NANO).class_names
@@ -327,3 +330,25 @@ def test_the_tool_keeps_names_in_another_order_of_classes(small_options, tmp_pat
     assert len(found[0]) > 100 and names[0] == names[1]
     assert scores[1] == pytest.approx(scores[0], abs=1e-6)
     assert json.loads((tmp_path / '0.json').read_text())['meta']['use_camera']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        ([f'test_dataloader.dataset.metainfo.classes={sorted(CLASSES)}'], 'brought into the order of the dataset'),
+        (['model.data_preprocessor.bgr_to_rgb=False'], 'ValueError: {weights} was trained with other settings'),
+        (['model.bev_grid=(20,20)'], 'ValueError: {weights} is of another model: 3 of another shape'),
+    ],
+)
+def test_mmdetection3ds_own_tool_is_as_strict(synthetic_root, info_files, tmp_path, changes, message):
+    options = [f'test_evaluator.{key}' for key in (f'data_root={synthetic_root}', 'version=v1.0-mini')]
+    options += [f'test_evaluator.results_path={tmp_path / "results.json"}', 'test_evaluator.format_only=True']
+    options += [f'test_{part}.ann_file={info_files["mini_val"]}' for part in ('dataloader.dataset', 'evaluator')]
+    options += [f'test_dataloader.dataset.data_root={synthetic_root}', 'default_scope=mmdet3d']
+    tool = Path(mmdet3d.__file__).parent / '.mim' / 'tools' / 'test.py'
+    if not tool.is_file():
+        pytest.skip(f'this build of mmdetection3d comes without {tool}')
+    relative = os.path.relpath(tool.with_suffix(''), REPO / 'tools')
+    done = run_tool(relative, NANO, WEIGHTS, '--work-dir', tmp_path / 'run', '--cfg-options', *options, *changes)
+    assert message.format(weights=WEIGHTS) in done.output, done.output
+    assert (done.returncode == 0) == ('Error' not in message)
