@@ -5,7 +5,7 @@ first: where no compiled ``mmcv._ext`` exists it puts a PyTorch stand-in in its 
 """
 
 from bevformer_plugin import ops  # isort: skip
-from bevformer_plugin import datasets, evaluation, geometry, layers, models
+from bevformer_plugin import checkpoint, datasets, evaluation, geometry, layers, models
 
 __version__ = '0.1.0'
-__all__ = ['datasets', 'evaluation', 'geometry', 'layers', 'models', 'ops']
+__all__ = ['checkpoint', 'datasets', 'evaluation', 'geometry', 'layers', 'models', 'ops']

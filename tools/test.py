@@ -8,7 +8,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from bevformer_plugin.evaluation import refuse_existing
-from bevformer_plugin.training import Hardware, load_config, test_with_lightning
+from bevformer_plugin.training import Hardware, check_testing, direct_results, load_config, test_with_lightning
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -32,7 +32,8 @@ def main():
         if args.out and not args.overwrite:
             refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
         cfg = load_config(args.config, args.cfg_options)
-        cfg.test_evaluator.update(results_path=args.out, format_only=args.format_only)
+        check_testing(cfg)
+        direct_results(cfg, args.out, args.format_only)
         devices = args.devices if args.devices == 'auto' else int(args.devices)
         test_with_lightning(cfg, args.checkpoint, Hardware(devices, args.num_nodes, args.accelerator))
     except (ValueError, OSError) as error:

@@ -112,7 +112,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         """Entries of the info file, reduced to what items need."""
         infos = self._infos
         del self._infos
-        self._metainfo['version'] = infos['metainfo']['version']
+        self._metainfo.update({key: infos['metainfo'][key] for key in ('version', 'can_bus')})
         classes = list(self._metainfo['classes'])
         self.label_mapping = {
             index: classes.index(name) if name in classes else -1
@@ -120,6 +120,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         }
         if self.cameras is None:
             self.cameras = list(infos['data_list'][0]['images'])
+        self._metainfo.update(cameras=self.cameras, image_size=self.image_size)
         frames = [self.parse_data_info(info) for info in infos['data_list']]
         if self.filter_empty_gt:
             self._replacements = self._find_replacements(frames)

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
+from mmdet3d.registry import METRICS
 from mmengine.config import Config, DictAction
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
@@ -18,7 +19,15 @@ from .unread_settings import (
     refuse_unread_variables,
 )
 
-__all__ = ['DictAction', 'check_evaluation', 'check_training', 'load_config', 'new_work_dir']
+__all__ = [
+    'DictAction',
+    'check_evaluation',
+    'check_testing',
+    'check_training',
+    'direct_results',
+    'load_config',
+    'new_work_dir',
+]
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
@@ -59,6 +68,32 @@ def check_training(cfg: Config) -> None:
         raise ValueError(f'config {cfg.filename} cannot train: it lacks {", ".join(missing)}')
     if not cfg.train_cfg.get('by_epoch', True):
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+
+
+def check_testing(cfg: Config) -> None:
+    """Refuse a config that cannot test.
+
+    Raises:
+        ValueError: if a section is missing.
+    """
+    missing = [key for key in ('test_dataloader', 'test_evaluator') if cfg.get(key) is None]
+    if missing:
+        raise ValueError(f'config {cfg.filename} cannot test: it lacks {", ".join(missing)}')
+
+
+def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> None:
+    """Tell the config's test evaluator where the submission goes, and whether it is scored.
+
+    Raises:
+        ValueError: if none of its evaluators writes submissions.
+    """
+    evaluators = [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
+    writing = [metric for metric in evaluators if METRICS.get(metric['type']) is NuScenesDevkitMetric]
+    for metric in writing:
+        metric.update(results_path=results_path, format_only=format_only)
+    if not writing and (results_path or format_only):
+        kinds = ', '.join(metric['type'] for metric in evaluators)
+        raise ValueError(f'--out and --format-only are for test_evaluator.type=NuScenesDevkitMetric, it is {kinds}')
 
 
 def check_evaluation(evaluator: dict | list, dataset: Dataset) -> None:

@@ -1,5 +1,6 @@
 """Whole runs: training under Lightning or MMEngine, and testing."""
 
+import logging
 import os
 import sys
 import warnings
@@ -17,16 +18,24 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
-from bevformer_plugin.checkpoint import SAFE_GLOBALS, initialize, load_weights
+from bevformer_plugin.checkpoint import (
+    SAFE_GLOBALS,
+    check_checkpoint,
+    check_initialization,
+    check_resumption,
+    initialize,
+    load_content,
+    read_checkpoint,
+)
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 from bevformer_plugin.models import keep_freed_memory
 
 from .callbacks import EpochReport, LastCheckpoint, ValidationPlan
 from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
-from .config import check_evaluation
+from .consistency import check_consistency
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
 from .hardware import Hardware, check_precision, check_strategy, configured_precision
@@ -55,14 +64,18 @@ def train_with_lightning(
     check_strategy(cfg, hardware.strategy)
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
-    check_evaluation(cfg.val_evaluator, data.datasets['val'])
+    start = cfg.get('load_from') if resume is None else None
+    remarks = _check(cfg, data, start)
     set_random_seed(seed)
     module = (ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule)(cfg, seed)
     _start_log(work_dir, append=resume is not None)
+    _log_remarks(remarks)
     module.detector.init_weights()
-    if cfg.get('load_from'):
-        initialize(module.detector, cfg.load_from)
+    if start:
+        initialize(module.detector, start, **_names(data))
     resume_from = None if resume is None else checkpoint_to_resume(work_dir, resume)
+    if resume_from is not None:
+        _log_remarks(check_resumption(cfg, data.datasets['train'], resume_from, read_checkpoint(resume_from)))
     if rank_zero_only.rank == 0:
         cfg.dump(str(work_dir / 'config.py'))
     trainer = _trainer(cfg, work_dir, hardware, resume is not None)
@@ -84,6 +97,25 @@ def _prepare_process(cfg: Config) -> None:
         warnings.filterwarnings('ignore', message=handled)
     if rank_zero_only.rank:
         MMLogger.get_instance('bevformer_plugin', log_level='ERROR')
+
+
+def _check(cfg: Config, data: DetectorDataModule, start: str | None) -> list[str]:
+    """Refuse a training whose model, data, evaluator and start do not belong together; returns remarks for the log."""
+    remarks = check_consistency(cfg, data.datasets)
+    return remarks + (
+        check_initialization(cfg, data.datasets['train'], start, read_checkpoint(start)) if start else []
+    )
+
+
+def _log_remarks(remarks: list[str]) -> None:
+    for remark in remarks:
+        print_log(remark, logger='current', level=logging.WARNING)
+
+
+def _names(data: DetectorDataModule) -> dict[str, list[str]]:
+    """Names of the classes and cameras that are trained on, as far as the dataset tells them."""
+    metainfo = data.datasets['train'].metainfo
+    return {what: list(metainfo[what]) for what in ('classes', 'cameras') if metainfo.get(what)}
 
 
 def _start_log(work_dir: Path, append: bool) -> None:
@@ -162,9 +194,13 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
     """Stream over the test dataloader and let ``cfg.test_evaluator`` write and score the results."""
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('test',))
-    check_evaluation(cfg.test_evaluator, data.datasets['test'])
+    dataset = data.datasets['test']
+    remarks = check_consistency(cfg, data.datasets)
+    content = read_checkpoint(checkpoint)
+    _log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
     module = DetectorModule(cfg)
-    load_weights(module.detector, checkpoint)
+    load_content(module.detector, content, checkpoint, dataset.metainfo['classes'])
+    del content
     with _device_errors():
         trainer = L.Trainer(
             **hardware.trainer_arguments(),
@@ -194,12 +230,13 @@ class SeedSteps(Hook):
 class Initialize(Hook):
     """Starts from a file as training under Lightning does; the Runner itself would load what happens to fit."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, names: dict[str, list[str]]) -> None:
         self.path = path
+        self.names = names
 
     def before_run(self, runner: Runner) -> None:
         """Load after the initialisation of the weights, before the first step."""
-        initialize(runner.model.module if is_model_wrapper(runner.model) else runner.model, self.path)
+        initialize(runner.model.module if is_model_wrapper(runner.model) else runner.model, self.path, **self.names)
 
 
 def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | None = None) -> None:
@@ -214,17 +251,24 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
             f"{processes} processes were started, and the config's launcher is 'none': each would train "
             'on its own. --cfg-options launcher=pytorch joins them on GPUs, Lightning anywhere'
         )
+    data = DetectorDataModule(cfg, ('train', 'val'), seed)
+    start = cfg.get('load_from') if resume is None else None
+    remarks = _check(cfg, data, start)
     count_accumulated(cfg)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)
     if resume is not None:
         # Without a file the Runner looks for its newest one.
-        start, cfg.load_from, cfg.resume = None, None if resume == 'newest' else resume, True
+        cfg.load_from, cfg.resume = None if resume == 'newest' else resume, True
+        newest = find_latest_checkpoint(str(work_dir)) if resume == 'newest' else resume
+        if newest:
+            remarks += check_resumption(cfg, data.datasets['train'], newest, read_checkpoint(newest))
     else:
-        start, cfg.load_from = cfg.get('load_from'), None
+        cfg.load_from = None
     runner = Runner.from_cfg(cfg)
+    _log_remarks(remarks)
     runner.register_hook(SeedSteps(seed))
     if start:
-        runner.register_hook(Initialize(start))
+        runner.register_hook(Initialize(start, _names(data)))
     with torch.serialization.safe_globals(SAFE_GLOBALS):  # MMEngine's checkpoints hold more than tensors
         runner.train()
