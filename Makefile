@@ -16,7 +16,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 
 setup: $(READY)
 
-$(READY): requirements.txt requirements-no-deps.txt setup.py
+$(READY): requirements.txt requirements-no-deps.txt setup.py bevformer_plugin/ops/mmcv_finder.py
 	@test -n "$(PYTHON)" || { echo "No Python 3.10-3.12 found. Install one, or run: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
 	@echo "== Creating $(VENV) with $$($(PYTHON) --version) (about 2 minutes, 2 GB with a CPU build of torch)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "The venv module is missing: install python3-venv."; exit 1; }
@@ -25,7 +25,7 @@ $(READY): requirements.txt requirements-no-deps.txt setup.py
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-no-deps.txt
 	@echo "== Installing bevformer_plugin in development mode"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(PY) -c "import bevformer_plugin as b; print('== Ready: bevformer_plugin', b.__version__, 'with mmcv operators:', b.ops.MMCV_EXT)"
+	@$(PY) -c "import mmdet3d.structures, bevformer_plugin as b; print('== Ready: bevformer_plugin', b.__version__, 'with mmcv operators:', b.ops.MMCV_EXT)"
 	@touch $@
 
 demo: setup

@@ -4,9 +4,27 @@ import pathlib
 import re
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '([^']+)'", (ROOT / 'bevformer_plugin' / '__init__.py').read_text()).group(1)
+FINDER = ROOT / 'bevformer_plugin' / 'ops' / 'mmcv_finder.py'
+STARTED = '_bevformer_plugin_mmcv_finder'  # the finder's name beside the package, where Python starts it
+
+
+class BuildWithFinder(build_py):
+    """Adds the finder of ``mmcv._ext``, and the ``.pth`` file that starts it, beside the package or the link to it."""
+
+    def run(self):
+        """Build, then write into what becomes site-packages."""
+        super().run()
+        site = self.get_finalized_command('install').install_lib if self.editable_mode else self.build_lib
+        for name, text in {
+            f'{STARTED}.py': FINDER.read_text(encoding='utf-8'),
+            f'{STARTED}.pth': f'import {STARTED}; {STARTED}.install_finder()\n',
+        }.items():
+            pathlib.Path(site, name).write_text(text, encoding='utf-8')
+
 
 setup(
     name='bevformer_plugin',
@@ -17,6 +35,7 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['bevformer_plugin', 'bevformer_plugin.*']),
     package_data={'bevformer_plugin.ops.native': ['*.cpp']},
+    cmdclass={'build_py': BuildWithFinder},
     python_requires='>=3.10,<3.13',
     # mmdet3d is named without its own requirements in requirements.txt: it asks for open3d, which nothing here uses.
     install_requires=[

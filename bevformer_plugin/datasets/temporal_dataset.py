@@ -38,6 +38,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         random_drop: False takes the ``queue_length - 1`` frames right before the current one.
         test_mode: single frames, with ``eval_ann_info``.
         filter_empty_gt: in training, replace an item without boxes by a random other one.
+        lazy_init: read nothing before :meth:`full_init`, as ``mmdet3d.apis.init_model`` asks for classes alone.
 
     Raises:
         FileNotFoundError: no such ``data_root`` or ``ann_file``.
@@ -57,9 +58,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
         random_drop: bool = True,
         test_mode: bool = False,
         filter_empty_gt: bool = False,
+        lazy_init: bool = False,
     ) -> None:
-        if not Path(data_root).is_dir():
-            raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
         if queue_length < 1:
             raise ValueError(f'queue_length must be at least 1, the current frame alone, not {queue_length}')
         if cameras is not None and not cameras:
@@ -70,8 +70,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         self.random_drop = random_drop
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         metainfo = {**self.METAINFO, **(metainfo or {})}
-        self._infos = load_infos(Path(data_root, ann_file), root=data_root)
-        require_matching(self._infos['metainfo'], classes=metainfo['classes'])
+        self._infos = None if lazy_init else _load_infos(Path(data_root), ann_file, metainfo['classes'])
         super().__init__(
             data_root=str(data_root),
             ann_file=str(ann_file),
@@ -82,6 +81,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
             filter_empty_gt=filter_empty_gt,
             test_mode=test_mode,
             use_valid_flag=True,
+            lazy_init=lazy_init,
         )
 
     def __getitem__(self, idx: int) -> dict:
@@ -93,8 +93,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
     def load_data_list(self) -> list[dict]:
         """Entries of the info file, reduced to what items need."""
-        infos = self._infos
-        del self._infos
+        infos = self._infos or _load_infos(Path(self.data_root), self.ann_file, self._metainfo['classes'])
+        self._infos = None
         self._metainfo['version'] = infos['metainfo']['version']
         classes = list(self._metainfo['classes'])
         self.label_mapping = {
@@ -171,6 +171,20 @@ class NuScenesTemporalDataset(NuScenesDataset):
                 del frame['ann_info']
                 history.insert(0, frame)
         return history
+
+
+def _load_infos(data_root: Path, ann_file: str, classes: tuple[str, ...]) -> dict:
+    """Read the info file, which must know the classes.
+
+    Raises:
+        FileNotFoundError: if there is no such folder or file.
+        ValueError: if it is of another format, or does not know a class.
+    """
+    if not data_root.is_dir():
+        raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
+    infos = load_infos(data_root / ann_file, root=str(data_root))
+    require_matching(infos['metainfo'], classes=classes)
+    return infos
 
 
 def _checked_image_size(image_size) -> tuple[int, int] | None:

@@ -1,25 +1,15 @@
 """Multi-scale deformable attention through mmcv's compiled operator, for GPUs without Triton."""
 
-import importlib.util
-import sys
-
 import torch
 from torch import Tensor
 
 from .attention_arguments import rows_of_maps
-
-NAME = 'mmcv._ext'  # the compiled module
+from .mmcv_finder import is_compiled
 
 
 def supports(device: str, dtype: torch.dtype) -> bool:
     """On CUDA GPUs where mmcv is compiled; it has no kernel for bfloat16, and rounds float16 before it sums."""
     return device == 'cuda' and dtype in (torch.float32, torch.float64) and is_compiled()
-
-
-def is_compiled() -> bool:
-    """Whether ``mmcv._ext`` is mmcv's own."""
-    module = sys.modules.get(NAME)
-    return hasattr(module, '__file__') if module else importlib.util.find_spec(NAME) is not None
 
 
 def forward(
