@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from torch.utils.data import Dataset
@@ -13,7 +13,7 @@ from bevformer_plugin.evaluation import NuScenesDevkitMetric
 
 from .checkpoints import CHECKPOINTS
 
-__all__ = ['DictAction', 'check_evaluation', 'check_training', 'load_config', 'new_work_dir']
+__all__ = ['check_evaluation', 'check_training', 'load_config', 'new_work_dir']
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
