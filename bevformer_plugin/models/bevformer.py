@@ -220,6 +220,7 @@ class BEVFormer(Base3DDetector):
             )
         return losses
 
+    @torch.no_grad()
     def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
         """Detect in one frame per sample, continuing each sample's scene where the last batch left it.
 
