@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from bevformer_plugin.evaluation import NuScenesDevkitMetric
 
 from .checkpoints import CHECKPOINTS
+from .pretrained import fetch_pretrained
 
 __all__ = ['check_evaluation', 'check_training', 'load_config', 'new_work_dir']
 
@@ -21,23 +22,26 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it has no model.
+        ValueError: if it has no model, or the options do not fit it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist; the released ones are in configs/')
     cfg = Config.fromfile(path)
     if 'model' not in cfg:
         raise ValueError(f'config {path} has no model; configs under _base_ are parts of others')
-    cfg.merge_from_dict(options or {})
+    try:
+        cfg.merge_from_dict(options or {})
+    except (TypeError, KeyError, AttributeError, AssertionError) as error:  # MMEngine's, by what stands in the way
+        raise ValueError(f'--cfg-options {options} do not fit {path}: {error}') from error
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     return cfg
 
 
 def check_training(cfg: Config) -> None:
-    """Refuse a config that cannot train.
+    """Refuse a config that cannot train, and fetch the files that its model starts from.
 
     Raises:
-        ValueError: if a section is missing.
+        ValueError: if a section is missing, or a file cannot be had.
     """
     needed = ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg')
     missing = [key for key in needed if cfg.get(key) is None]
@@ -45,6 +49,7 @@ def check_training(cfg: Config) -> None:
         raise ValueError(f'config {cfg.filename} cannot train: it lacks {", ".join(missing)}')
     if not cfg.train_cfg.get('by_epoch', True):
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+    fetch_pretrained(cfg)
 
 
 def check_evaluation(evaluator: dict | list, dataset: Dataset) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 from processes import NANO, run_tool
 
-from bevformer_plugin.training import parse_config_options
+from bevformer_plugin.training import load_config, parse_config_options
 
 VALUES = {
     '3': 3,
@@ -70,6 +70,14 @@ def test_no_options():
 def test_what_is_no_option_is_refused(pairs, message):
     with pytest.raises(ValueError, match=message):
         parse_config_options(pairs)
+
+
+@pytest.mark.parametrize(
+    'option', ['optim_wrapper.paramwise_cfg.bypass_duplicate=True', 'param_scheduler.7.end=1', 'model.type.name=X']
+)
+def test_options_for_another_config_are_refused(option):
+    with pytest.raises(ValueError, match=rf'{option.partition("=")[0]}.* do not fit {NANO}'):
+        load_config(NANO, parse_config_options([option]))
 
 
 @pytest.mark.parametrize('tool', ['train', 'test'])
