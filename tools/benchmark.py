@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.training import load_config, parse_config_options
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -83,7 +84,7 @@ def main():
     try:
         report, table = args.run(args)
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
     print(table)
     if args.out:
         Path(args.out).write_text(json.dumps({'command': sys.argv[1:], **report}, indent=2))

@@ -9,6 +9,7 @@ from pathlib import Path
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.benchmark.study import run_study, study_table
 from bevformer_plugin.training import parse_config_options
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -27,7 +28,7 @@ def main():
     try:
         report = run_study(args.configs, args.work_dir, parse_config_options(args.cfg_options), args.seed)
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
     print(study_table(report))
     if args.out:
         Path(args.out).write_text(json.dumps(report, indent=2))

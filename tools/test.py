@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bevformer_plugin.evaluation import refuse_existing
 from bevformer_plugin.training import Hardware, load_config, parse_config_options, parse_devices, test_with_lightning
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -33,7 +34,7 @@ def main():
         hardware = Hardware(parse_devices(args.devices), args.num_nodes, args.accelerator)
         test_with_lightning(cfg, args.checkpoint, hardware)
     except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
 
 
 if __name__ == '__main__':

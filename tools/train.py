@@ -15,6 +15,7 @@ from bevformer_plugin.training import (
     train_with_lightning,
     train_with_mmengine,
 )
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -61,7 +62,7 @@ def main():
         else:
             train_with_lightning(cfg, work_dir, args.seed, hardware, args.resume)
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
 
 
 if __name__ == '__main__':

@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.layers import Float32Linear
 
 from .bev_history import BEVHistory, absolute_can_bus
@@ -64,16 +65,14 @@ class BEVFormerHead(BaseModule):
         self.embed_dims = embed_dims
         self.num_query = num_query
         self.grid = grid
-        self.transformer = MODELS.build(
-            {
-                **transformer,
-                'num_cameras': num_cameras,
-                'num_levels': num_levels,
-                'embed_dims': embed_dims,
-                'ego_motion': ego_motion,
-                'learned_reference_points': proposals is None,
-            }
-        )
+        of_transformer = {
+            'num_cameras': num_cameras,
+            'num_levels': num_levels,
+            'embed_dims': embed_dims,
+            'ego_motion': ego_motion,
+            'learned_reference_points': proposals is None,
+        }
+        self.transformer = MODELS.build(with_handed_down(transformer, of_transformer, 'transformer', 'pts_bbox_head'))
         self.criterion = MODELS.build(criterion)
         self.box_coder = TASK_UTILS.build(box_coder)
         self.positional_encoding = LearnedPositionalEncoding(embed_dims // 2, grid.bev_h, grid.bev_w)
@@ -83,15 +82,13 @@ class BEVFormerHead(BaseModule):
             self.proposals = None
             self.query_embedding = nn.Embedding(num_query, 2 * embed_dims)
         else:
-            self.proposals = MODELS.build(
-                {
-                    **proposals,
-                    'embed_dims': embed_dims,
-                    'num_classes': num_classes,
-                    'grid': grid,
-                    'num_query': num_query,
-                }
-            )
+            of_proposals = {
+                'embed_dims': embed_dims,
+                'num_classes': num_classes,
+                'grid': grid,
+                'num_query': num_query,
+            }
+            self.proposals = MODELS.build(with_handed_down(proposals, of_proposals, 'proposals', 'pts_bbox_head'))
         num_layers = self.transformer.decoder.num_layers
         self.cls_branches = nn.ModuleList(self._cls_branch() for _ in range(num_layers))
         self.reg_branches = nn.ModuleList(self._reg_branch() for _ in range(num_layers))

@@ -13,6 +13,11 @@ from bevformer_plugin.evaluation import NuScenesDevkitMetric
 
 from .checkpoints import CHECKPOINTS
 from .pretrained import fetch_pretrained
+from .unread_settings import (
+    refuse_unknown_options,
+    refuse_unread_arguments,
+    refuse_unread_variables,
+)
 
 __all__ = ['check_evaluation', 'check_training', 'load_config', 'new_work_dir']
 
@@ -22,18 +27,25 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it has no model, or the options do not fit it.
+        ValueError: if it has no model, if the options do not fit it, or if it or they set something that nothing
+            reads.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist; the released ones are in configs/')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, NameError, AttributeError, KeyError, TypeError, FileNotFoundError, ImportError) as error:
+        raise ValueError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     if 'model' not in cfg:
         raise ValueError(f'config {path} has no model; configs under _base_ are parts of others')
+    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    refuse_unread_variables(path, cfg)
+    refuse_unknown_options(options or {}, cfg)
     try:
         cfg.merge_from_dict(options or {})
-    except (TypeError, KeyError, AttributeError, AssertionError) as error:  # MMEngine's, by what stands in the way
-        raise ValueError(f'--cfg-options {options} do not fit {path}: {error}') from error
-    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError(f'--cfg-options {options} do not fit config {path}: {error}') from error
+    refuse_unread_arguments(cfg)
     return cfg
 
 

@@ -32,6 +32,7 @@ from .detector_module import DetectorModule
 from .hardware import Hardware, check_precision, check_strategy, configured_precision
 from .learning_rate import count_accumulated
 from .sharding import ShardedDetectorModule
+from .unread_settings import refuse_settings_of_the_runner
 
 # What Lightning warns of and is meant so: resuming, scores that all processes have, frozen stages; and its own habits.
 HANDLED = (
@@ -49,6 +50,7 @@ def train_with_lightning(
 
     ``resume`` is a checkpoint of such a run, or 'newest'.
     """
+    refuse_settings_of_the_runner(cfg)
     check_precision(cfg, hardware.precision or configured_precision(cfg))
     check_strategy(cfg, hardware.strategy)
     _prepare_process(cfg)

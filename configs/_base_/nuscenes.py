@@ -15,6 +15,8 @@ class_names = [
     'traffic_cone',
 ]
 point_cloud_range = [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0]
+# Which annotated objects are trained on and scored: 'points' (in them), 'visibility' or 'all'; see docs/data.md.
+true_boxes = 'points'
 
 train_pipeline = [
     dict(type='LoadMultiViewImages'),
@@ -44,6 +46,7 @@ train_dataloader = dict(
         metainfo=dict(classes=class_names),
         point_cloud_range=point_cloud_range,
         queue_length=3,
+        true_boxes=true_boxes,
     ),
 )
 # Whole scenes in time order: the model carries its history from batch to batch.
@@ -62,11 +65,16 @@ val_dataloader = dict(
         pipeline=test_pipeline,
         metainfo=dict(classes=class_names),
         test_mode=True,
+        true_boxes=true_boxes,
     ),
 )
 test_dataloader = val_dataloader
 
 val_evaluator = dict(
-    type='NuScenesDevkitMetric', data_root=data_root, version=version, ann_file='nuscenes_infos_temporal_val.pkl'
+    type='NuScenesDevkitMetric',
+    data_root=data_root,
+    version=version,
+    ann_file='nuscenes_infos_temporal_val.pkl',
+    true_boxes=true_boxes,
 )
 test_evaluator = val_evaluator
