@@ -76,7 +76,7 @@ def test_what_is_no_option_is_refused(pairs, message):
     'option', ['optim_wrapper.paramwise_cfg.bypass_duplicate=True', 'param_scheduler.7.end=1', 'model.type.name=X']
 )
 def test_options_for_another_config_are_refused(option):
-    with pytest.raises(ValueError, match=rf'{option.partition("=")[0]}.* do not fit {NANO}'):
+    with pytest.raises(ValueError, match=rf'{option.partition("=")[0]}.* do not fit config {NANO}'):
         load_config(NANO, parse_config_options([option]))
 
 
