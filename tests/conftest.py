@@ -5,6 +5,7 @@ import pathlib
 import shutil
 
 import pytest
+from installation import install
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.datasets.synthetic import create_synthetic_world
@@ -68,6 +69,12 @@ def take_out_lidar(change_table):
 def info_files(synthetic_root, tmp_path_factory):
     """Info files of the synthetic world by split; paths in them are relative to ``synthetic_root``."""
     return create_nuscenes_infos(synthetic_root, 'v1.0-mini', out_dir=tmp_path_factory.mktemp('infos'), workers=1)
+
+
+@pytest.fixture(scope='session')
+def installed_python(tmp_path_factory):
+    """Interpreter of a new environment with the plugin installed from a wheel; it shares all other packages."""
+    return install(tmp_path_factory.mktemp('installed'))
 
 
 @pytest.fixture(scope='session')

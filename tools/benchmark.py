@@ -6,10 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
-from bevformer_plugin.training import load_config
+from bevformer_plugin.training import load_config, parse_config_options
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -19,7 +17,7 @@ def parse_args():
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument('config')
     common.add_argument('--out', help='JSON file for the figures')
-    common.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
+    common.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     data = commands.add_parser(
         'data', parents=[common], help='samples per second, against the stock transforms of mmdetection3d'
     )
@@ -49,7 +47,7 @@ def parse_args():
 
 
 def _config(args):
-    return load_config(args.config, args.cfg_options)
+    return load_config(args.config, parse_config_options(args.cfg_options))
 
 
 def run_data(args):

@@ -5,10 +5,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from bevformer_plugin.evaluation import refuse_existing
-from bevformer_plugin.training import Hardware, check_testing, direct_results, load_config, test_with_lightning
+from bevformer_plugin.training import (
+    Hardware,
+    check_testing,
+    direct_results,
+    load_config,
+    parse_config_options,
+    parse_devices,
+    test_with_lightning,
+)
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -18,11 +24,11 @@ def parse_args():
     parser.add_argument('checkpoint')
     parser.add_argument('--out', help='submission file; metrics_summary.json goes beside it')
     parser.add_argument('--format-only', action='store_true', help='write the submission, do not score it')
-    parser.add_argument('--devices', default='auto', help='how many on each node')
+    parser.add_argument('--devices', default='auto', help="how many on each node, or their numbers: '0,1' or '2,'")
     parser.add_argument('--num-nodes', type=int, default=1, help='how many computers')
     parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing submission')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     return parser.parse_args()
 
 
@@ -31,11 +37,11 @@ def main():
     try:
         if args.out and not args.overwrite:
             refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
-        cfg = load_config(args.config, args.cfg_options)
+        cfg = load_config(args.config, parse_config_options(args.cfg_options))
         check_testing(cfg)
         direct_results(cfg, args.out, args.format_only)
-        devices = args.devices if args.devices == 'auto' else int(args.devices)
-        test_with_lightning(cfg, args.checkpoint, Hardware(devices, args.num_nodes, args.accelerator))
+        hardware = Hardware(parse_devices(args.devices), args.num_nodes, args.accelerator)
+        test_with_lightning(cfg, args.checkpoint, hardware)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from bevformer_plugin.datasets.infos import atomic_write
@@ -17,13 +18,18 @@ from .layout import is_published
 from .named_rows import order_classes
 from .record import TrainingRecord
 
+# What numpy 1 and 2 write for arrays and numbers: functions of a module that has another name in each.
+NUMPY_FUNCTIONS = [
+    (function, f'numpy.{core}.multiarray.{function.__name__}')
+    for function in (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
+    for core in ('core', '_core')
+]
 # What MMEngine's Runner puts into its checkpoints beside tensors.
 SAFE_GLOBALS = [
     HistoryBuffer,
-    np.core.multiarray._reconstruct,
+    *NUMPY_FUNCTIONS,
     np.ndarray,
     np.dtype,
-    np.core.multiarray.scalar,
     *(type(np.dtype(kind)) for kind in ('float64', 'float32', 'int64', 'int32', 'bool')),
     getattr,
 ]
@@ -121,6 +127,19 @@ def weights_of(content: dict, path: str) -> dict[str, Tensor]:
             f'(first: {", ".join(broken[:3])}): its training had failed; take an earlier checkpoint'
         )
     return state
+
+
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(filename: str, map_location: str | None) -> dict:
+    """MMEngine's loader of files, which since torch 2.6 cannot read what its own Runner has written.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if not Path(filename).is_file():
+        raise FileNotFoundError(f'checkpoint {filename} does not exist')
+    with torch.serialization.safe_globals(SAFE_GLOBALS):
+        return torch.load(filename, map_location=map_location, weights_only=True)
 
 
 def mismatch(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:

@@ -46,6 +46,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         true_boxes: which objects count: 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
         filter_empty_gt: replace an item by a random other one if a frame of its queue, the current one or one of its
             history, has no boxes of the classes in range, as the published training does. Not for ``test_mode``.
+        lazy_init: read nothing before :meth:`full_init`, as ``mmdet3d.apis.init_model`` asks for classes alone.
 
     Raises:
         FileNotFoundError: no such ``data_root`` or ``ann_file``.
@@ -68,9 +69,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
         test_mode: bool = False,
         filter_empty_gt: bool = False,
         true_boxes: str = 'points',
+        lazy_init: bool = False,
     ) -> None:
-        if not Path(data_root).is_dir():
-            raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
         if queue_length < 1:
             raise ValueError(f'queue_length must be at least 1, the current frame alone, not {queue_length}')
         if filter_empty_gt and test_mode:
@@ -83,11 +83,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
         self.random_drop = random_drop
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         metainfo = {**self.METAINFO, **(metainfo or {})}
-        self._infos = load_infos(Path(data_root, ann_file), root=data_root)
-        require_matching(self._infos['metainfo'], classes=metainfo['classes'])
-        counted, total = count_true_boxes(self._infos['data_list'], true_boxes)
-        print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={true_boxes!r}', logger='current')
         self.true_boxes = true_boxes
+        self._infos = None if lazy_init else self._read_infos(Path(data_root), ann_file, metainfo['classes'])
         super().__init__(
             data_root=str(data_root),
             ann_file=str(ann_file),
@@ -99,6 +96,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
             test_mode=test_mode,
             use_valid_flag=True,
             with_velocity=False,  # mmdetection3d's way turns unknown velocities into 0
+            lazy_init=lazy_init,
         )
 
     def __getitem__(self, idx: int) -> dict:
@@ -108,10 +106,25 @@ class NuScenesTemporalDataset(NuScenesDataset):
         with seeded_generators(idx.seed):
             return super().__getitem__(int(idx))
 
+    def _read_infos(self, data_root: Path, ann_file: str, classes: tuple[str, ...]) -> dict:
+        """Read the info file, which must know the classes, and count the boxes that count.
+
+        Raises:
+            FileNotFoundError: if there is no such folder or file.
+            ValueError: if it is of another format, or does not know a class.
+        """
+        if not data_root.is_dir():
+            raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
+        infos = load_infos(data_root / ann_file, root=str(data_root))
+        require_matching(infos['metainfo'], classes=classes)
+        counted, total = count_true_boxes(infos['data_list'], self.true_boxes)
+        print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={self.true_boxes!r}', logger='current')
+        return infos
+
     def load_data_list(self) -> list[dict]:
         """Entries of the info file, reduced to what items need."""
-        infos = self._infos
-        del self._infos
+        infos = self._infos or self._read_infos(Path(self.data_root), self.ann_file, self._metainfo['classes'])
+        self._infos = None
         self._metainfo.update({key: infos['metainfo'][key] for key in ('version', 'can_bus')})
         classes = list(self._metainfo['classes'])
         self.label_mapping = {

@@ -48,11 +48,12 @@ class BEVFormer(Base3DDetector):
             None chooses by device and type.
         activation_checkpointing: of 'img_backbone' and 'encoder' those whose stages or layers are computed again in
             the backward pass instead of being kept in memory.
+        train_cfg: None, as ``mmdet3d.apis.init_model`` hands to every detector; nothing is configured by it here.
 
     Raises:
         ValueError: if neck and head have different widths, the head sets what the detector hands down, grid, range
             or max_time_gap are not usable, there is no such attention_backend, or activation_checkpointing names
-            another part.
+            another part, or train_cfg is not None.
     """
 
     def __init__(
@@ -71,8 +72,13 @@ class BEVFormer(Base3DDetector):
         perspective_supervision: dict | None = None,
         attention_backend: str | None = None,
         activation_checkpointing: tuple[str, ...] = (),
+        train_cfg: None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
+        if train_cfg is not None:
+            raise ValueError(
+                f'model.train_cfg={train_cfg!r} has no effect: pts_bbox_head.criterion configures how BEVFormer trains'
+            )
         configure_attention_backend(attention_backend)
         handed_down = {
             'grid': BEVGrid(*bev_grid, tuple(point_cloud_range)),
@@ -285,6 +291,7 @@ class BEVFormer(Base3DDetector):
             )
         return losses
 
+    @torch.no_grad()
     def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
         """Detect in one frame per sample, continuing each sample's scene where the last batch left it.
 

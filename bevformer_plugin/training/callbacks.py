@@ -51,9 +51,10 @@ class EpochReport(Callback):
             return
         seconds = self.batch_end - self.start
         left = seconds * (trainer.max_epochs - trainer.current_epoch - 1)
+        rate = max(group['lr'] for group in trainer.optimizers[0].param_groups)  # others have a share of it
         print_log(
             f'epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {sum(self.losses) / len(self.losses):.3f}  '
-            f'lr {trainer.optimizers[0].param_groups[0]["lr"]:.2e}  {seconds / len(self.losses):.2f} s/step '
+            f'lr {rate:.2e}  {seconds / len(self.losses):.2f} s/step '
             f'({100 * self.waited / seconds:.0f}% data)  {left / 60:.1f} min left',
             logger='current',
         )

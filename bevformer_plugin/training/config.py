@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
 from mmdet3d.registry import METRICS
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from torch.utils.data import Dataset
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from bevformer_plugin.evaluation import NuScenesDevkitMetric
 
 from .checkpoints import CHECKPOINTS
+from .pretrained import fetch_pretrained
 from .unread_settings import (
     refuse_unknown_options,
     refuse_unread_arguments,
@@ -20,7 +21,6 @@ from .unread_settings import (
 )
 
 __all__ = [
-    'DictAction',
     'check_evaluation',
     'check_testing',
     'check_training',
@@ -35,7 +35,8 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it has no model, or if it or the options set something that nothing reads.
+        ValueError: if it has no model, if the options do not fit it, or if it or they set something that nothing
+            reads.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist; the released ones are in configs/')
@@ -57,10 +58,10 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
 
 def check_training(cfg: Config) -> None:
-    """Refuse a config that cannot train.
+    """Refuse a config that cannot train, and fetch the files that its model starts from.
 
     Raises:
-        ValueError: if a section is missing.
+        ValueError: if a section is missing, or a file cannot be had.
     """
     needed = ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg')
     missing = [key for key in needed if cfg.get(key) is None]
@@ -68,6 +69,7 @@ def check_training(cfg: Config) -> None:
         raise ValueError(f'config {cfg.filename} cannot train: it lacks {", ".join(missing)}')
     if not cfg.train_cfg.get('by_epoch', True):
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+    fetch_pretrained(cfg)
 
 
 def check_testing(cfg: Config) -> None:

@@ -17,18 +17,18 @@ class Hardware:
     """Devices of a run; torchrun and SLURM are found by Lightning.
 
     Attributes:
-        devices: of each node, 'auto' all.
-        num_nodes: computers.
+        devices: how many of each node, or the numbers of those to use; 'auto' is all.
+        num_nodes: computers, at least one.
         accelerator: Lightning's name of the kind of device.
         strategy: 'ddp' every process holds everything; 'fsdp' gradients and optimizer state are sharded, and weights
             between steps; 'auto' is 'ddp' for several processes.
         precision: Lightning's name of it; None as the config says.
 
     Raises:
-        ValueError: for another strategy.
+        ValueError: for another strategy, no node, or numbers of devices where there are none but the CPU.
     """
 
-    devices: int | str = 'auto'
+    devices: int | str | list[int] = 'auto'
     num_nodes: int = 1
     accelerator: str = 'auto'
     strategy: str = 'auto'
@@ -37,6 +37,14 @@ class Hardware:
     def __post_init__(self) -> None:
         if self.strategy not in ('auto', 'ddp', 'fsdp'):
             raise ValueError(f"strategy is 'auto', 'ddp' or 'fsdp', got {self.strategy!r}")
+        if self.num_nodes < 1:
+            raise ValueError(f'the number of nodes must be at least 1, got {self.num_nodes}')
+        on_cpu = self.accelerator == 'cpu' or (self.accelerator == 'auto' and not torch.accelerator.is_available())
+        if on_cpu and isinstance(self.devices, list):
+            raise ValueError(
+                f'devices {self.devices} are numbers of GPUs, and this run is on a CPU: give a number of processes, '
+                'such as --devices 2'
+            )
 
     @property
     def several_processes(self) -> bool:
@@ -44,7 +52,7 @@ class Hardware:
         devices = self.devices
         if devices == 'auto':
             devices = 1 if self.accelerator == 'cpu' else torch.cuda.device_count()
-        return devices > 1 or self.num_nodes > 1
+        return (len(devices) if isinstance(devices, list) else devices) > 1 or self.num_nodes > 1
 
     def trainer_arguments(self) -> dict:
         """What Lightning's trainer takes of it, but for the precision."""
@@ -62,6 +70,27 @@ class Hardware:
             # Every step uses all parameters in the same way, with and without history.
             return DDPStrategy(static_graph=True)
         return 'auto'
+
+
+def parse_devices(text: str) -> int | str | list[int]:
+    """What ``--devices`` says: 'auto', a number of devices, or as in Lightning their numbers: '0,1', or '2,' for one.
+
+    Raises:
+        ValueError: for anything else, naming it.
+    """
+    if text == 'auto':
+        return text
+    numbers = text.removesuffix(',').split(',')
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise ValueError(f"devices must be 'auto', how many (2) or which (0,1 or 0,), got {text!r}")
+    if ',' in text:
+        devices = [int(number) for number in numbers]
+        if len(set(devices)) < len(devices):
+            raise ValueError(f'devices {text!r} names one twice')
+        return devices
+    if int(text) < 1:
+        raise ValueError(f"devices must be at least 1, got {text!r}; device number 0 alone is '0,'")
+    return int(text)
 
 
 def check_precision(cfg: Config, precision: str) -> None:

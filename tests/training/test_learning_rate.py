@@ -1,5 +1,7 @@
 """The learning rate follows the samples of a step, alike under both engines."""
 
+import re
+
 import pytest
 from processes import NANO, run_tool
 from test_runs import lightning_steps, mmengine_steps
@@ -58,3 +60,14 @@ def test_both_engines_use_the_same_and_say_so(small_options, tmp_path):
         assert says[engine] in done.output
     assert used['lightning'] == pytest.approx(used['mmengine']) == pytest.approx(0.003)
     assert 'learning rate 0.003' in (tmp_path / 'lightning' / 'train.log').read_text()
+
+
+def test_the_epoch_line_shows_the_rate_that_was_announced_and_not_the_backbones_share(small_options, tmp_path):
+    done = run_tool(
+        'train', NANO, '--work-dir', tmp_path, '--cfg-options', *small_options, 'train_cfg.val_begin=2',
+        "optim_wrapper.paramwise_cfg={'_delete_': True, 'custom_keys': {'img_backbone': {'lr_mult': 0.1}}}",
+        'param_scheduler=[]',
+    )  # fmt: skip
+    assert done.returncode == 0, done.output
+    assert 'learning rate 0.002 = configured 0.002 x 1' in done.output
+    assert re.search(r'epoch 1/1 .* lr (\S+) ', done.output)[1] == '2.00e-03'
