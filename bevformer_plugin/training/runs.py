@@ -29,8 +29,16 @@ from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
 from .config import check_evaluation
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
-from .hardware import Hardware, check_precision, check_strategy, configured_precision
-from .learning_rate import count_accumulated
+from .hardware import (
+    Hardware,
+    check_precision,
+    check_precision_under_mmengine,
+    check_strategy,
+    loss_scale_plugins,
+    run_precision,
+)
+from .initial_weights import check_initial_weights
+from .learning_rate import scale_under_mmengine
 from .sharding import ShardedDetectorModule
 
 # What Lightning warns of and is meant so: resuming, scores that all processes have, frozen stages; and its own habits.
@@ -49,13 +57,14 @@ def train_with_lightning(
 
     ``resume`` is a checkpoint of such a run, or 'newest'.
     """
-    check_precision(cfg, hardware.precision or configured_precision(cfg))
+    check_precision(cfg, hardware)
     check_strategy(cfg, hardware.strategy)
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
     check_evaluation(cfg.val_evaluator, data.datasets['val'])
     set_random_seed(seed)
     module = (ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule)(cfg, seed)
+    check_initial_weights(module.detector, cfg.get('load_from'), resuming=resume is not None)
     _start_log(work_dir, append=resume is not None)
     module.detector.init_weights()
     if cfg.get('load_from'):
@@ -109,10 +118,11 @@ def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> 
     )
     last = _last_checkpoint(work_dir / LAST, hooks.get('checkpoint') or {}, cfg.train_cfg.max_epochs)
     plan = ValidationPlan(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.get('val_begin', 1))
+    scaled = loss_scale_plugins(cfg, hardware)
     with _device_errors():
         return L.Trainer(
             **hardware.trainer_arguments(),
-            precision=hardware.precision or configured_precision(cfg),
+            precision=None if scaled else run_precision(cfg, hardware),
             max_epochs=cfg.train_cfg.max_epochs,
             num_sanity_val_steps=0,
             accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
@@ -125,7 +135,7 @@ def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> 
             ],
             callbacks=[best, last, plan, EpochReport(), *progress_bar()],
             enable_progress_bar=sys.stderr.isatty(),
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *scaled],
         )
 
 
@@ -212,7 +222,8 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
             f"{processes} processes were started, and the config's launcher is 'none': each would train "
             'on its own. --cfg-options launcher=pytorch joins them on GPUs, Lightning anywhere'
         )
-    count_accumulated(cfg)
+    check_precision_under_mmengine(cfg)
+    scale_under_mmengine(cfg, processes)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)
     if resume is not None:
@@ -221,6 +232,7 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
     else:
         start, cfg.load_from = cfg.get('load_from'), None
     runner = Runner.from_cfg(cfg)
+    check_initial_weights(runner.model, start, resuming=resume is not None)
     runner.register_hook(SeedSteps(seed))
     if start:
         runner.register_hook(Initialize(start))
