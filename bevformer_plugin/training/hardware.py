@@ -131,7 +131,9 @@ def _check_loss_scale(cfg: Config, precision: str) -> None:
     if loss_scale == 'dynamic':
         return
     if not isinstance(loss_scale, float) or not 0 < loss_scale < float('inf'):
-        raise ValueError(f"optim_wrapper.loss_scale is 'dynamic' or a positive float such as 512.0, got {loss_scale!r}")
+        raise ValueError(
+            f"optim_wrapper.loss_scale is 'dynamic' or a positive float such as 512.0, got {loss_scale!r}"
+        )
     if precision != '16-mixed':
         raise ValueError(
             f'optim_wrapper.loss_scale={loss_scale} is for float16 and has no effect in precision {precision}: '
