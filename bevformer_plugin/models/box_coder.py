@@ -6,7 +6,8 @@ from torch import Tensor
 
 from bevformer_plugin.geometry import BEVGrid, denormalize_boxes
 
-MARGIN = 10.0  # metres, of the published range for decoded boxes
+# Of the published range for decoded boxes, in metres: how far beyond the grid in x and y, and how high and low.
+MARGIN, HEIGHT = 10.0, 10.0
 
 
 @TASK_UTILS.register_module()
@@ -60,16 +61,15 @@ def post_center_range(grid: BEVGrid, configured: tuple[float, ...] | None = None
     Raises:
         ValueError: if the configured range has not six values, or would drop boxes that lie within the grid's.
     """
-    low, high = grid.point_cloud_range[:3], grid.point_cloud_range[3:]
+    x_min, y_min, z_min, x_max, y_max, z_max = grid.point_cloud_range
     if configured is None:
-        return (low[0] - MARGIN, low[1] - MARGIN, min(low[2], -MARGIN)) + (
-            high[0] + MARGIN,
-            high[1] + MARGIN,
-            max(high[2], MARGIN),
-        )
+        lowest, highest = min(z_min, -HEIGHT), max(z_max, HEIGHT)
+        return x_min - MARGIN, y_min - MARGIN, lowest, x_max + MARGIN, y_max + MARGIN, highest
     configured = tuple(configured)
-    inside = len(configured) == 6 and all(
-        a <= b for a, b in zip((*configured[:3], *high), (*low, *configured[3:]), strict=True)
+    inside = (
+        len(configured) == 6
+        and all(a <= b for a, b in zip(configured[:3], (x_min, y_min, z_min), strict=True))
+        and all(a >= b for a, b in zip(configured[3:], (x_max, y_max, z_max), strict=True))
     )
     if not inside:
         raise ValueError(

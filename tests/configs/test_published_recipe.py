@@ -1,4 +1,4 @@
-"""The released configs have the values of the published ones: fundamentalvision/BEVFormer at 66b65f3, and its paper."""
+"""The released configs have the published values: of fundamentalvision/BEVFormer at 66b65f3, and of its paper."""
 
 import math
 from pathlib import Path
