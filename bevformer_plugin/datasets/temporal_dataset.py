@@ -64,7 +64,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         cameras: list[str] | None = None,
         image_size: tuple[int, int] | None = None,
         point_cloud_range: list[float] | None = None,
-        queue_length: int = 3,
+        queue_length: int = 4,
         random_drop: bool = True,
         test_mode: bool = False,
         filter_empty_gt: bool = False,

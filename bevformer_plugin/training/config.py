@@ -61,7 +61,8 @@ def check_training(cfg: Config) -> None:
     """Refuse a config that cannot train, and fetch the files that its model starts from.
 
     Raises:
-        ValueError: if a section is missing, or a file cannot be had.
+        ValueError: if a section is missing, a file cannot be had, it counts iterations, or model and training data
+            differ in their range.
     """
     needed = ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg')
     missing = [key for key in needed if cfg.get(key) is None]
@@ -69,7 +70,32 @@ def check_training(cfg: Config) -> None:
         raise ValueError(f'config {cfg.filename} cannot train: it lacks {", ".join(missing)}')
     if not cfg.train_cfg.get('by_epoch', True):
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+    check_range(cfg)
     fetch_pretrained(cfg)
+
+
+def check_range(cfg: Config) -> None:
+    """Refuse training objects of another range than the model's: those outside its grid can never be detected.
+
+    Raises:
+        ValueError: if the range differs, or the dataset has none and keeps all objects.
+    """
+    wanted = cfg.model.get('point_cloud_range')
+    for dataset in _temporal_datasets(cfg.train_dataloader.dataset):
+        given = dataset.get('point_cloud_range')
+        if wanted is not None and (given is None or tuple(given) != tuple(wanted)):
+            raise ValueError(
+                f'model.point_cloud_range is {tuple(wanted)} and that of train_dataloader.dataset '
+                f'{given and tuple(given)}: set both alike, in a config from one variable point_cloud_range'
+            )
+
+
+def _temporal_datasets(dataset: dict) -> list[dict]:
+    """Configs of the multi-camera datasets within a dataset, which may repeat or join others."""
+    if dataset.get('type') == 'NuScenesTemporalDataset':
+        return [dataset]
+    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
+    return [found for part in inner for found in _temporal_datasets(part)]
 
 
 def check_testing(cfg: Config) -> None:

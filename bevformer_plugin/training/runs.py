@@ -38,8 +38,16 @@ from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
 from .consistency import check_consistency
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
-from .hardware import Hardware, check_precision, check_strategy, configured_precision
-from .learning_rate import count_accumulated
+from .hardware import (
+    Hardware,
+    check_precision,
+    check_precision_under_mmengine,
+    check_strategy,
+    loss_scale_plugins,
+    run_precision,
+)
+from .initial_weights import check_initial_weights
+from .learning_rate import scale_under_mmengine
 from .sharding import ShardedDetectorModule
 from .unread_settings import refuse_settings_of_the_runner
 
@@ -60,7 +68,7 @@ def train_with_lightning(
     ``resume`` is a checkpoint of such a run, or 'newest'.
     """
     refuse_settings_of_the_runner(cfg)
-    check_precision(cfg, hardware.precision or configured_precision(cfg))
+    check_precision(cfg, hardware)
     check_strategy(cfg, hardware.strategy)
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
@@ -68,6 +76,7 @@ def train_with_lightning(
     remarks = _check(cfg, data, start)
     set_random_seed(seed)
     module = (ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule)(cfg, seed)
+    check_initial_weights(module.detector, cfg.get('load_from'), resuming=resume is not None)
     _start_log(work_dir, append=resume is not None)
     _log_remarks(remarks)
     module.detector.init_weights()
@@ -143,10 +152,11 @@ def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> 
     )
     last = _last_checkpoint(work_dir / LAST, hooks.get('checkpoint') or {}, cfg.train_cfg.max_epochs)
     plan = ValidationPlan(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.get('val_begin', 1))
+    scaled = loss_scale_plugins(cfg, hardware)
     with _device_errors():
         return L.Trainer(
             **hardware.trainer_arguments(),
-            precision=hardware.precision or configured_precision(cfg),
+            precision=None if scaled else run_precision(cfg, hardware),
             max_epochs=cfg.train_cfg.max_epochs,
             num_sanity_val_steps=0,
             accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
@@ -159,7 +169,7 @@ def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> 
             ],
             callbacks=[best, last, plan, EpochReport(), *progress_bar()],
             enable_progress_bar=sys.stderr.isatty(),
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *scaled],
         )
 
 
@@ -254,7 +264,8 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
     start = cfg.get('load_from') if resume is None else None
     remarks = _check(cfg, data, start)
-    count_accumulated(cfg)
+    check_precision_under_mmengine(cfg)
+    scale_under_mmengine(cfg, processes)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)
     if resume is not None:
@@ -266,6 +277,7 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
     else:
         cfg.load_from = None
     runner = Runner.from_cfg(cfg)
+    check_initial_weights(runner.model, start, resuming=resume is not None)
     _log_remarks(remarks)
     runner.register_hook(SeedSteps(seed))
     if start:
