@@ -1,10 +1,13 @@
 """A config's model, its datasets and its evaluators have to belong together: checked before any work."""
 
+import logging
 from collections import Counter
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
+from bevformer_plugin.checkpoint import check_initialization, read_checkpoint
 from bevformer_plugin.checkpoint.comparison import compare_can_bus, infos_command
 
 from .config import check_evaluation
@@ -37,6 +40,31 @@ def check_consistency(cfg: Config, datasets: dict[str, Dataset]) -> list[str]:
     if 'train' in datasets:
         remarks += _recommend_can_bus(cfg.model, datasets['train'])
     return remarks
+
+
+def check_run(cfg: Config, datasets: dict[str, Dataset], load_from: str | None) -> list[str]:
+    """As :func:`check_consistency` for a training; also reads the file that it starts from, if there is one.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged.
+    """
+    remarks = check_consistency(cfg, datasets)
+    if load_from:
+        remarks += check_initialization(cfg, datasets['train'], load_from, read_checkpoint(load_from))
+    return remarks
+
+
+def trained_names(dataset: Dataset) -> dict[str, list[str]]:
+    """Names of the ``classes`` and ``cameras`` of a dataset, as far as it tells them."""
+    metainfo = dataset.metainfo
+    return {what: list(metainfo[what]) for what in ('classes', 'cameras') if metainfo.get(what)}
+
+
+def log_remarks(remarks: list[str]) -> None:
+    """Log each as a warning."""
+    for remark in remarks:
+        print_log(remark, logger='current', level=logging.WARNING)
 
 
 def _check_numbers(model: dict, metainfo: dict, part: str) -> None:

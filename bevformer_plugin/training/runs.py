@@ -1,6 +1,5 @@
 """Whole runs: training under Lightning or MMEngine, and testing."""
 
-import logging
 import os
 import sys
 import warnings
@@ -24,7 +23,6 @@ from mmengine.utils.dl_utils import set_multi_processing
 from bevformer_plugin.checkpoint import (
     SAFE_GLOBALS,
     check_checkpoint,
-    check_initialization,
     check_resumption,
     initialize,
     load_content,
@@ -35,7 +33,7 @@ from bevformer_plugin.models import keep_freed_memory
 
 from .callbacks import EpochReport, LastCheckpoint, ValidationPlan
 from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
-from .consistency import check_consistency
+from .consistency import check_consistency, check_run, log_remarks, trained_names
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
 from .hardware import (
@@ -73,18 +71,18 @@ def train_with_lightning(
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
     start = cfg.get('load_from') if resume is None else None
-    remarks = _check(cfg, data, start)
+    remarks = check_run(cfg, data.datasets, start)
     set_random_seed(seed)
     module = (ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule)(cfg, seed)
     check_initial_weights(module.detector, cfg.get('load_from'), resuming=resume is not None)
     _start_log(work_dir, append=resume is not None)
-    _log_remarks(remarks)
+    log_remarks(remarks)
     module.detector.init_weights()
     if start:
-        initialize(module.detector, start, **_names(data))
+        initialize(module.detector, start, **trained_names(data.datasets['train']))
     resume_from = None if resume is None else checkpoint_to_resume(work_dir, resume)
     if resume_from is not None:
-        _log_remarks(check_resumption(cfg, data.datasets['train'], resume_from, read_checkpoint(resume_from)))
+        log_remarks(check_resumption(cfg, data.datasets['train'], resume_from, read_checkpoint(resume_from)))
     if rank_zero_only.rank == 0:
         cfg.dump(str(work_dir / 'config.py'))
     trainer = _trainer(cfg, work_dir, hardware, resume is not None)
@@ -106,25 +104,6 @@ def _prepare_process(cfg: Config) -> None:
         warnings.filterwarnings('ignore', message=handled)
     if rank_zero_only.rank:
         MMLogger.get_instance('bevformer_plugin', log_level='ERROR')
-
-
-def _check(cfg: Config, data: DetectorDataModule, start: str | None) -> list[str]:
-    """Refuse a training whose model, data, evaluator and start do not belong together; returns remarks for the log."""
-    remarks = check_consistency(cfg, data.datasets)
-    return remarks + (
-        check_initialization(cfg, data.datasets['train'], start, read_checkpoint(start)) if start else []
-    )
-
-
-def _log_remarks(remarks: list[str]) -> None:
-    for remark in remarks:
-        print_log(remark, logger='current', level=logging.WARNING)
-
-
-def _names(data: DetectorDataModule) -> dict[str, list[str]]:
-    """Names of the classes and cameras that are trained on, as far as the dataset tells them."""
-    metainfo = data.datasets['train'].metainfo
-    return {what: list(metainfo[what]) for what in ('classes', 'cameras') if metainfo.get(what)}
 
 
 def _start_log(work_dir: Path, append: bool) -> None:
@@ -207,7 +186,7 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
     dataset = data.datasets['test']
     remarks = check_consistency(cfg, data.datasets)
     content = read_checkpoint(checkpoint)
-    _log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
+    log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
     module = DetectorModule(cfg)
     load_content(module.detector, content, checkpoint, dataset.metainfo['classes'])
     del content
@@ -263,7 +242,7 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
         )
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
     start = cfg.get('load_from') if resume is None else None
-    remarks = _check(cfg, data, start)
+    remarks = check_run(cfg, data.datasets, start)
     check_precision_under_mmengine(cfg)
     scale_under_mmengine(cfg, processes)
     cfg.work_dir = str(work_dir)
@@ -278,9 +257,9 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
         cfg.load_from = None
     runner = Runner.from_cfg(cfg)
     check_initial_weights(runner.model, start, resuming=resume is not None)
-    _log_remarks(remarks)
+    log_remarks(remarks)
     runner.register_hook(SeedSteps(seed))
     if start:
-        runner.register_hook(Initialize(start, _names(data)))
+        runner.register_hook(Initialize(start, trained_names(data.datasets['train'])))
     with torch.serialization.safe_globals(SAFE_GLOBALS):  # MMEngine's checkpoints hold more than tensors
         runner.train()
