@@ -18,19 +18,20 @@ class HungarianAssigner3D:
     """Finds the assignment of least total cost (DETR's matcher in 3-D).
 
     1. The cost of a pair is the classification cost plus the L1 distance of the network boxes' first eight values.
-    2. To the L1 distance comes ``TIE_BREAK`` times the squared distance, in float64, which decides between assignments
+    2. ``TIE_BREAK`` times the squared distance is added to the L1 distance, in float64; it decides between assignments
        of equal cost.
     3. ``scipy.optimize.linear_sum_assignment`` gives every true box its own query; the other queries are background.
 
-    L1 distances tie whenever two true boxes of a class lie on the same side of two queries in all eight values: their
-    sum does not change when the two are swapped. Round-off would then choose, differently on every processor, and the
-    velocities that the two queries learn would differ. The squared distances of two such assignments differ by a
-    linear function of the predictions that is zero for no two different boxes, so that a tie is no longer the rule in
-    some region of space but a coincidence without extent. Rounding the costs would only move the borders on which
-    round-off decides. The errors of predictions and targets cancel between tied assignments; what is left, in
-    float64, is of the order of 1e-13, 1e4 times less than the squared distance decides on between boxes a metre
-    apart. Within 100 m its share is below 2e-5 m, what float32 keeps of such an L1 distance, so that the assignment is
-    the published code's wherever that one's own float32 costs decide.
+    L1 distances tie whenever two true boxes b1, b2 of a class lie on the same side of two queries q1, q2 in all eight
+    values: their sum stays the same when the two are swapped. Round-off would then choose, differently on every
+    processor, and the two queries would learn other velocities. The squared distances of the two assignments differ by
+    2 (q1 - q2) . (b1 - b2), which is zero by coincidence only, and not throughout a region of space as the difference
+    of the L1 distances is. Rounding the costs instead would only move the borders at which round-off decides.
+
+    Two magnitudes make 1e-9 a fair weight. What predictions and targets owe to round-off is the same in both
+    assignments and cancels; what the sums add, in float64, is about 1e-13, while boxes and queries a metre apart
+    differ by 2e-9. And within 100 m the squared distance adds less than 2e-5 m, which is about what a float32 can tell
+    of such an L1 distance: where the published float32 costs differ by more, the assignment is the published one.
 
     Args:
         cls_cost: config of a classification match cost of mmdet.
