@@ -66,8 +66,14 @@ def find_splits(root, version: str, path=None) -> Splits:
 
 
 def is_official(split: str | None, version: str) -> bool:
-    """Whether the scenes of a split are fixed by nuScenes: the name is the devkit's and the version is nuScenes'."""
-    return version in OFFICIAL_SPLITS and split in create_splits_scenes()
+    """Whether the scenes of a split are fixed by nuScenes: the devkit knows it, and as one of this version.
+
+    The devkit's splits for detection and tracking divide the training scenes of v1.0-trainval.
+    """
+    if split not in create_splits_scenes():
+        return False
+    owner = next((name for name, splits in OFFICIAL_SPLITS.items() if split in splits), 'v1.0-trainval')
+    return owner == version
 
 
 def role_of(split: str) -> str | None:
