@@ -37,8 +37,8 @@ setup(
     package_data={'bevformer_plugin.ops.native': ['*.cpp']},
     cmdclass={'build_py': BuildWithFinder},
     python_requires='>=3.10,<3.14',
-    # The lowest versions that work, which make test-minimum installs: torch 2.7 has register_autocast of custom
-    # operators, lightning 2.6 EMAWeightAveraging. mmdet3d and nuscenes-devkit are installed without their own
+    # The lowest versions that work, each of which make test-minimum installs: torch 2.7 has register_autocast of
+    # custom operators, lightning 2.6 EMAWeightAveraging. mmdet3d and nuscenes-devkit are installed without their own
     # requirements (requirements-no-deps.txt): one asks for open3d, which nothing here uses, the other for numpy 1.
     install_requires=[
         'torch>=2.7.0',

@@ -6,7 +6,15 @@ import sys
 from pathlib import Path
 
 from bevformer_plugin.evaluation import refuse_existing
-from bevformer_plugin.training import Hardware, load_config, parse_config_options, parse_devices, test_with_lightning
+from bevformer_plugin.training import (
+    Hardware,
+    check_testing,
+    direct_results,
+    load_config,
+    parse_config_options,
+    parse_devices,
+    test_with_lightning,
+)
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -30,7 +38,8 @@ def main():
         if args.out and not args.overwrite:
             refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
         cfg = load_config(args.config, parse_config_options(args.cfg_options))
-        cfg.test_evaluator.update(results_path=args.out, format_only=args.format_only)
+        check_testing(cfg)
+        direct_results(cfg, args.out, args.format_only)
         hardware = Hardware(parse_devices(args.devices), args.num_nodes, args.accelerator)
         test_with_lightning(cfg, args.checkpoint, hardware)
     except (ValueError, OSError) as error:

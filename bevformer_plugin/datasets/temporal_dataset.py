@@ -64,7 +64,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         cameras: list[str] | None = None,
         image_size: tuple[int, int] | None = None,
         point_cloud_range: list[float] | None = None,
-        queue_length: int = 3,
+        queue_length: int = 4,
         random_drop: bool = True,
         test_mode: bool = False,
         filter_empty_gt: bool = False,
@@ -125,7 +125,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         """Entries of the info file, reduced to what items need."""
         infos = self._infos or self._read_infos(Path(self.data_root), self.ann_file, self._metainfo['classes'])
         self._infos = None
-        self._metainfo['version'] = infos['metainfo']['version']
+        self._metainfo.update({key: infos['metainfo'][key] for key in ('version', 'can_bus')})
         classes = list(self._metainfo['classes'])
         self.label_mapping = {
             index: classes.index(name) if name in classes else -1
@@ -133,6 +133,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         }
         if self.cameras is None:
             self.cameras = list(infos['data_list'][0]['images'])
+        self._metainfo.update(cameras=self.cameras, image_size=self.image_size)
         frames = [self.parse_data_info(info) for info in infos['data_list']]
         if self.filter_empty_gt:
             self._replacements = self._find_replacements(frames)

@@ -15,6 +15,7 @@ from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.layers import Float32Linear
 
 from .bev_history import BEVHistory, absolute_can_bus
+from .box_coder import post_center_range
 
 BOX_CODE_SIZE = 10
 FOCAL_PRIOR = 0.01  # chance of "object" that every class starts from
@@ -28,7 +29,7 @@ class BEVFormerHead(BaseModule):
         num_classes: object classes.
         transformer: config of :class:`BEVFormerTransformer`, without what is given here.
         criterion: config of the training criterion.
-        box_coder: config of the decoder of raw boxes.
+        box_coder: config of the decoder of raw boxes; its ``post_center_range`` follows the grid's range.
         grid: the BEV grid; the detector sets it.
         num_cameras: camera views; the detector sets it.
         num_levels: feature levels of the neck; the detector sets it.
@@ -38,9 +39,11 @@ class BEVFormerHead(BaseModule):
         proposals: config of :class:`BEVProposals`, which then makes the queries; None learns them, as published.
         bev_embedding_std: spread of the initial BEV queries. 1 as published; what a small model sees of the images
             drowns in it for its first thousand steps.
+        positional_encoding_init: MMEngine's ``init_cfg`` of the initial BEV positions; None draws them from a
+            standard normal distribution, as published.
 
     Raises:
-        ValueError: if there are no queries.
+        ValueError: if there are no queries, or ``box_coder.post_center_range`` would drop boxes within the grid.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class BEVFormerHead(BaseModule):
         num_query: int = 900,
         proposals: dict | None = None,
         bev_embedding_std: float = 1.0,
+        positional_encoding_init: dict | None = None,
     ) -> None:
         super().__init__()
         if num_query < 1:
@@ -74,8 +78,11 @@ class BEVFormerHead(BaseModule):
         }
         self.transformer = MODELS.build(with_handed_down(transformer, of_transformer, 'transformer', 'pts_bbox_head'))
         self.criterion = MODELS.build(criterion)
-        self.box_coder = TASK_UTILS.build(box_coder)
-        self.positional_encoding = LearnedPositionalEncoding(embed_dims // 2, grid.bev_h, grid.bev_w)
+        kept_range = post_center_range(grid, box_coder.get('post_center_range'))
+        self.box_coder = TASK_UTILS.build({**box_coder, 'post_center_range': kept_range})
+        self.positional_encoding = LearnedPositionalEncoding(
+            embed_dims // 2, grid.bev_h, grid.bev_w, init_cfg=positional_encoding_init
+        )
         self.bev_embedding = nn.Embedding(grid.num_queries, embed_dims)
         nn.init.normal_(self.bev_embedding.weight, std=bev_embedding_std)
         if proposals is None:

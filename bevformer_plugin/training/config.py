@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_only
+from mmdet3d.registry import METRICS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
@@ -19,7 +20,14 @@ from .unread_settings import (
     refuse_unread_variables,
 )
 
-__all__ = ['check_evaluation', 'check_training', 'load_config', 'new_work_dir']
+__all__ = [
+    'check_evaluation',
+    'check_testing',
+    'check_training',
+    'direct_results',
+    'load_config',
+    'new_work_dir',
+]
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
@@ -53,7 +61,8 @@ def check_training(cfg: Config) -> None:
     """Refuse a config that cannot train, and fetch the files that its model starts from.
 
     Raises:
-        ValueError: if a section is missing, or a file cannot be had.
+        ValueError: if a section is missing, a file cannot be had, it counts iterations, or model and training data
+            differ in their range.
     """
     needed = ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg')
     missing = [key for key in needed if cfg.get(key) is None]
@@ -61,7 +70,58 @@ def check_training(cfg: Config) -> None:
         raise ValueError(f'config {cfg.filename} cannot train: it lacks {", ".join(missing)}')
     if not cfg.train_cfg.get('by_epoch', True):
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+    check_range(cfg)
     fetch_pretrained(cfg)
+
+
+def check_range(cfg: Config) -> None:
+    """Refuse training objects of another range than the model's: those outside its grid can never be detected.
+
+    Raises:
+        ValueError: if the range differs, or the dataset has none and keeps all objects.
+    """
+    wanted = cfg.model.get('point_cloud_range')
+    for dataset in _temporal_datasets(cfg.train_dataloader.dataset):
+        given = dataset.get('point_cloud_range')
+        if wanted is not None and (given is None or tuple(given) != tuple(wanted)):
+            raise ValueError(
+                f'model.point_cloud_range is {tuple(wanted)} and that of train_dataloader.dataset '
+                f'{given and tuple(given)}: set both alike, in a config from one variable point_cloud_range'
+            )
+
+
+def _temporal_datasets(dataset: dict) -> list[dict]:
+    """Configs of the multi-camera datasets within a dataset, which may repeat or join others."""
+    if dataset.get('type') == 'NuScenesTemporalDataset':
+        return [dataset]
+    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
+    return [found for part in inner for found in _temporal_datasets(part)]
+
+
+def check_testing(cfg: Config) -> None:
+    """Refuse a config that cannot test.
+
+    Raises:
+        ValueError: if a section is missing.
+    """
+    missing = [key for key in ('test_dataloader', 'test_evaluator') if cfg.get(key) is None]
+    if missing:
+        raise ValueError(f'config {cfg.filename} cannot test: it lacks {", ".join(missing)}')
+
+
+def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> None:
+    """Tell the config's test evaluator where the submission goes, and whether it is scored.
+
+    Raises:
+        ValueError: if none of its evaluators writes submissions.
+    """
+    evaluators = [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
+    writing = [metric for metric in evaluators if METRICS.get(metric['type']) is NuScenesDevkitMetric]
+    for metric in writing:
+        metric.update(results_path=results_path, format_only=format_only)
+    if not writing and (results_path or format_only):
+        kinds = ', '.join(metric['type'] for metric in evaluators)
+        raise ValueError(f'--out and --format-only are for test_evaluator.type=NuScenesDevkitMetric, it is {kinds}')
 
 
 def check_evaluation(evaluator: dict | list, dataset: Dataset) -> None:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from .averaging import averages_weights
 from .sharding import ShardedStrategy
@@ -93,31 +95,105 @@ def parse_devices(text: str) -> int | str | list[int]:
     return int(text)
 
 
-def check_precision(cfg: Config, precision: str) -> None:
-    """Refuse what a precision cannot do.
+class StaticLossScaler(torch.amp.GradScaler):
+    """Scales losses by the same number in every step; a step whose gradients overflow is left out, as under MMEngine.
+
+    Args:
+        device: kind of device that trains.
+        scale: the number.
+    """
+
+    def __init__(self, device: str, scale: float) -> None:
+        super().__init__(device, init_scale=scale)
+        self.static_scale = scale
+
+    def update(self, new_scale: float | torch.Tensor | None = None) -> None:
+        """Go on to the next step with the same scale."""
+        super().update(self.static_scale)
+
+
+def run_precision(cfg: Config, hardware: Hardware) -> str:
+    """Lightning's name of the precision: the one asked for, or the config's."""
+    return hardware.precision or configured_precision(cfg)
+
+
+def check_precision(cfg: Config, hardware: Hardware) -> None:
+    """Refuse what a precision cannot do under Lightning.
 
     Raises:
-        ValueError: for gradients that are clipped before a fused optimizer takes their scale of half precision away.
+        ValueError: for gradients that are clipped before a fused optimizer takes their scale of half precision away,
+            for half precision on a CPU, or a ``loss_scale`` that is none or has no effect.
     """
-    wrapper = cfg.optim_wrapper
-    if precision == '16-mixed' and wrapper.optimizer.get('fused') and wrapper.get('clip_grad'):
+    wrapper, precision = cfg.optim_wrapper, run_precision(cfg, hardware)
+    _check_loss_scale(cfg, precision)
+    if precision != '16-mixed':
+        return
+    if wrapper.optimizer.get('fused') and wrapper.get('clip_grad'):
         raise ValueError(
             'precision 16-mixed scales gradients, and a fused optimizer unscales them only after they '
             'were clipped: use bf16-mixed, optim_wrapper.optimizer.fused=False, or '
             'optim_wrapper.clip_grad=None'
         )
+    if hardware.accelerator == 'cpu' or (hardware.accelerator == 'auto' and get_device() == 'cpu'):
+        raise ValueError(
+            'precision 16-mixed (float16) needs a GPU: on a CPU take --precision bf16-mixed, or '
+            'optim_wrapper.dtype=bfloat16 without a loss_scale'
+        )
+
+
+def check_precision_under_mmengine(cfg: Config) -> None:
+    """Refuse what MMEngine's ``AmpOptimWrapper`` cannot do.
+
+    Raises:
+        ValueError: for mixed precision on a CPU, or a ``loss_scale`` that is none or has no effect.
+    """
+    _check_loss_scale(cfg, configured_precision(cfg))
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise ValueError(
+            "optim_wrapper.type='AmpOptimWrapper' needs a GPU under MMEngine: on a CPU train with --engine lightning, "
+            "or with optim_wrapper.type='OptimWrapper'"
+        )
+
+
+def _check_loss_scale(cfg: Config, precision: str) -> None:
+    loss_scale = cfg.optim_wrapper.get('loss_scale', 'dynamic')
+    if loss_scale == 'dynamic':
+        return
+    if not isinstance(loss_scale, float) or not 0 < loss_scale < float('inf'):
+        raise ValueError(
+            f"optim_wrapper.loss_scale is 'dynamic' or a positive float such as 512.0, got {loss_scale!r}"
+        )
+    if precision != '16-mixed':
+        raise ValueError(
+            f'optim_wrapper.loss_scale={loss_scale} is for float16 and has no effect in precision {precision}: '
+            "leave it out (optim_wrapper.loss_scale='dynamic'), or train with AmpOptimWrapper and float16"
+        )
+
+
+def loss_scale_plugins(cfg: Config, hardware: Hardware) -> list[MixedPrecision]:
+    """Lightning's plugin for the static ``optim_wrapper.loss_scale``, in place of a precision; none without one."""
+    loss_scale = cfg.optim_wrapper.get('loss_scale', 'dynamic')
+    if loss_scale == 'dynamic':
+        return []
+    device = get_device()
+    return [MixedPrecision(run_precision(cfg, hardware), device, StaticLossScaler(device, loss_scale))]
 
 
 def check_strategy(cfg: Config, strategy: str) -> None:
     """Refuse what a strategy cannot do.
 
     Raises:
-        ValueError: for an average of sharded weights.
+        ValueError: for an average of sharded weights, or a static scale of losses whose gradients are sharded.
     """
     if strategy == 'fsdp' and averages_weights(cfg):
         raise ValueError(
             'strategy fsdp cannot average weights, which EMAHook in custom_hooks asks for: use ddp, or '
             'leave the hook out'
+        )
+    if strategy == 'fsdp' and cfg.optim_wrapper.get('loss_scale', 'dynamic') != 'dynamic':
+        raise ValueError(
+            f'strategy fsdp scales losses dynamically, and optim_wrapper.loss_scale is '
+            f"{cfg.optim_wrapper.loss_scale}: use ddp, or loss_scale='dynamic'"
         )
 
 

@@ -1,7 +1,13 @@
 """The learning rate by batch: configs declare the batch their learning rate is for."""
 
+from collections.abc import Callable
+from math import sqrt
+
 from mmengine.config import Config
 from mmengine.logging import print_log
+
+# How the learning rate grows with the samples of a step over those of the base batch.
+RULES: dict[str, Callable[[float], float]] = {'linear': float, 'sqrt': sqrt}
 
 
 def samples_per_step(cfg: Config, processes: int) -> int:
@@ -12,21 +18,20 @@ def samples_per_step(cfg: Config, processes: int) -> int:
 def scaling_factor(cfg: Config, processes: int) -> float:
     """What the configured learning rates are multiplied by, announced.
 
-    The linear rule (Goyal et al., arXiv 1706.02677) with MMEngine's ``auto_scale_lr``: the samples of a step over
-    ``base_batch_size``. Without the section, or with ``enable=False``, 1.
+    With MMEngine's ``auto_scale_lr`` it is the samples of a step over ``base_batch_size`` (the linear rule, Goyal et
+    al., arXiv 1706.02677), or the root of that with ``rule='sqrt'``. Without the section, or with ``enable=False``, 1.
 
     Raises:
-        ValueError: if the base batch is not a positive number.
+        ValueError: if the base batch is not a positive number, or there is no such rule.
     """
-    rule, samples = cfg.get('auto_scale_lr') or {}, samples_per_step(cfg, processes)
-    factor = samples / _base_batch(rule) if rule.get('enable', False) else 1.0
+    section, samples = cfg.get('auto_scale_lr') or {}, samples_per_step(cfg, processes)
+    factor, why = 1.0, 'auto_scale_lr is off'
+    if section.get('enable', False):
+        rule, base = _rule(section), _base_batch(section)
+        factor = RULES[rule](samples / base)
+        why = f'{rule} rule, base batch of {base} samples'
     batch_size, accumulated = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)
     configured = cfg.optim_wrapper.optimizer.lr
-    why = (
-        f'linear rule, base batch of {rule["base_batch_size"]} samples'
-        if rule.get('enable', False)
-        else 'auto_scale_lr is off'
-    )
     print_log(
         f'learning rate {configured * factor:.3g} = configured {configured:.3g} x {factor:.4g} ({why}); '
         f'{samples} samples a step = batch of {batch_size} x {processes} processes x {accumulated} accumulated',
@@ -35,15 +40,29 @@ def scaling_factor(cfg: Config, processes: int) -> float:
     return factor
 
 
-def count_accumulated(cfg: Config) -> None:
-    """Let MMEngine's own scaling, which sees batch and processes, count accumulated batches as well."""
-    rule = cfg.get('auto_scale_lr') or {}
-    if rule.get('enable', False):
-        rule.base_batch_size = _base_batch(rule) / cfg.optim_wrapper.get('accumulative_counts', 1)
+def scale_under_mmengine(cfg: Config, processes: int) -> None:
+    """Let MMEngine's own scaling come to :func:`scaling_factor`.
+
+    The Runner knows the linear rule only, and no accumulated batches: the base batch is changed to make up for both.
+
+    Raises:
+        ValueError: as :func:`scaling_factor`.
+    """
+    factor = scaling_factor(cfg, processes)
+    section = cfg.get('auto_scale_lr') or {}
+    if section.get('enable', False):
+        section.base_batch_size = cfg.train_dataloader.batch_size * processes / factor
 
 
-def _base_batch(rule: dict) -> float:
-    base = rule.get('base_batch_size')
-    if not isinstance(base, int | float) or base <= 0:
+def _rule(section: dict) -> str:
+    rule = section.get('rule', 'linear')
+    if rule not in RULES:
+        raise ValueError(f"auto_scale_lr.rule is 'linear' or 'sqrt', got {rule!r}")
+    return rule
+
+
+def _base_batch(section: dict) -> float:
+    base = section.get('base_batch_size')
+    if isinstance(base, bool) or not isinstance(base, int | float) or base <= 0:
         raise ValueError(f'auto_scale_lr.base_batch_size is a positive number of samples, got {base!r}')
     return base

@@ -17,20 +17,35 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
-from bevformer_plugin.checkpoint import SAFE_GLOBALS, initialize, load_weights
+from bevformer_plugin.checkpoint import (
+    SAFE_GLOBALS,
+    check_checkpoint,
+    check_resumption,
+    initialize,
+    load_content,
+    read_checkpoint,
+)
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 from bevformer_plugin.models import keep_freed_memory
 
 from .callbacks import EpochReport, LastCheckpoint, ValidationPlan
 from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
-from .config import check_evaluation
+from .consistency import check_consistency, check_run, log_remarks, trained_names
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
-from .hardware import Hardware, check_precision, check_strategy, configured_precision
-from .learning_rate import count_accumulated
+from .hardware import (
+    Hardware,
+    check_precision,
+    check_precision_under_mmengine,
+    check_strategy,
+    loss_scale_plugins,
+    run_precision,
+)
+from .initial_weights import check_initial_weights
+from .learning_rate import scale_under_mmengine
 from .sharding import ShardedDetectorModule
 from .unread_settings import refuse_settings_of_the_runner
 
@@ -51,18 +66,23 @@ def train_with_lightning(
     ``resume`` is a checkpoint of such a run, or 'newest'.
     """
     refuse_settings_of_the_runner(cfg)
-    check_precision(cfg, hardware.precision or configured_precision(cfg))
+    check_precision(cfg, hardware)
     check_strategy(cfg, hardware.strategy)
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
-    check_evaluation(cfg.val_evaluator, data.datasets['val'])
+    start = cfg.get('load_from') if resume is None else None
+    remarks = check_run(cfg, data.datasets, start)
     set_random_seed(seed)
     module = (ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule)(cfg, seed)
+    check_initial_weights(module.detector, cfg.get('load_from'), resuming=resume is not None)
     _start_log(work_dir, append=resume is not None)
+    log_remarks(remarks)
     module.detector.init_weights()
-    if cfg.get('load_from'):
-        initialize(module.detector, cfg.load_from)
+    if start:
+        initialize(module.detector, start, **trained_names(data.datasets['train']))
     resume_from = None if resume is None else checkpoint_to_resume(work_dir, resume)
+    if resume_from is not None:
+        log_remarks(check_resumption(cfg, data.datasets['train'], resume_from, read_checkpoint(resume_from)))
     if rank_zero_only.rank == 0:
         cfg.dump(str(work_dir / 'config.py'))
     trainer = _trainer(cfg, work_dir, hardware, resume is not None)
@@ -111,10 +131,11 @@ def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> 
     )
     last = _last_checkpoint(work_dir / LAST, hooks.get('checkpoint') or {}, cfg.train_cfg.max_epochs)
     plan = ValidationPlan(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.get('val_begin', 1))
+    scaled = loss_scale_plugins(cfg, hardware)
     with _device_errors():
         return L.Trainer(
             **hardware.trainer_arguments(),
-            precision=hardware.precision or configured_precision(cfg),
+            precision=None if scaled else run_precision(cfg, hardware),
             max_epochs=cfg.train_cfg.max_epochs,
             num_sanity_val_steps=0,
             accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
@@ -127,7 +148,7 @@ def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> 
             ],
             callbacks=[best, last, plan, EpochReport(), *progress_bar()],
             enable_progress_bar=sys.stderr.isatty(),
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *scaled],
         )
 
 
@@ -162,9 +183,13 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
     """Stream over the test dataloader and let ``cfg.test_evaluator`` write and score the results."""
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('test',))
-    check_evaluation(cfg.test_evaluator, data.datasets['test'])
+    dataset = data.datasets['test']
+    remarks = check_consistency(cfg, data.datasets)
+    content = read_checkpoint(checkpoint)
+    log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
     module = DetectorModule(cfg)
-    load_weights(module.detector, checkpoint)
+    load_content(module.detector, content, checkpoint, dataset.metainfo['classes'])
+    del content
     with _device_errors():
         trainer = L.Trainer(
             **hardware.trainer_arguments(),
@@ -194,12 +219,13 @@ class SeedSteps(Hook):
 class Initialize(Hook):
     """Starts from a file as training under Lightning does; the Runner itself would load what happens to fit."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, names: dict[str, list[str]]) -> None:
         self.path = path
+        self.names = names
 
     def before_run(self, runner: Runner) -> None:
         """Load after the initialisation of the weights, before the first step."""
-        initialize(runner.model.module if is_model_wrapper(runner.model) else runner.model, self.path)
+        initialize(runner.model.module if is_model_wrapper(runner.model) else runner.model, self.path, **self.names)
 
 
 def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | None = None) -> None:
@@ -214,17 +240,26 @@ def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | No
             f"{processes} processes were started, and the config's launcher is 'none': each would train "
             'on its own. --cfg-options launcher=pytorch joins them on GPUs, Lightning anywhere'
         )
-    count_accumulated(cfg)
+    data = DetectorDataModule(cfg, ('train', 'val'), seed)
+    start = cfg.get('load_from') if resume is None else None
+    remarks = check_run(cfg, data.datasets, start)
+    check_precision_under_mmengine(cfg)
+    scale_under_mmengine(cfg, processes)
     cfg.work_dir = str(work_dir)
     cfg.randomness = dict(seed=seed)
     if resume is not None:
         # Without a file the Runner looks for its newest one.
-        start, cfg.load_from, cfg.resume = None, None if resume == 'newest' else resume, True
+        cfg.load_from, cfg.resume = None if resume == 'newest' else resume, True
+        newest = find_latest_checkpoint(str(work_dir)) if resume == 'newest' else resume
+        if newest:
+            remarks += check_resumption(cfg, data.datasets['train'], newest, read_checkpoint(newest))
     else:
-        start, cfg.load_from = cfg.get('load_from'), None
+        cfg.load_from = None
     runner = Runner.from_cfg(cfg)
+    check_initial_weights(runner.model, start, resuming=resume is not None)
+    log_remarks(remarks)
     runner.register_hook(SeedSteps(seed))
     if start:
-        runner.register_hook(Initialize(start))
+        runner.register_hook(Initialize(start, trained_names(data.datasets['train'])))
     with torch.serialization.safe_globals(SAFE_GLOBALS):  # MMEngine's checkpoints hold more than tensors
         runner.train()

@@ -60,6 +60,7 @@ RUNNER_ONLY = {
     'default_hooks.timer': {'type': 'IterTimerHook'},
     'default_hooks.param_scheduler': {'type': 'ParamSchedulerHook'},
     'default_hooks.sampler_seed': {'type': 'DistSamplerSeedHook'},
+    'default_hooks.match_checkpoint': {'type': 'MatchCheckpoint'},
     'default_hooks.checkpoint.max_keep_ckpts': 1,
     'default_hooks.checkpoint.save_best': 'nuscenes/NDS',
     'default_hooks.checkpoint.rule': 'greater',
@@ -79,7 +80,7 @@ LIGHTNING_READS = {
     },
     'env_cfg': {'mp_cfg', 'dist_cfg', 'cudnn_benchmark'},
     'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
-    'default_hooks': {'timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed'},
+    'default_hooks': {'timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'match_checkpoint'},
     'default_hooks.logger': {'type', 'interval'},
     'default_hooks.checkpoint': {'type', 'interval', 'by_epoch', 'max_keep_ckpts', 'save_best', 'rule'},
 }
