@@ -44,7 +44,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
     Raises:
         FileNotFoundError: no such ``data_root`` or ``ann_file``.
         ValueError: unknown class or camera, infos of another format or with broken numbers, unusable ``image_size`` or
-            ``queue_length``, a rule ``true_boxes`` that is unknown or leaves none of the boxes.
+            ``queue_length``, a rule ``true_boxes`` that is unknown or leaves none of the boxes, no boxes in training.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
         require_matching(self._infos['metainfo'], classes=metainfo['classes'])
         counted, total = count_true_boxes(self._infos['data_list'], true_boxes)
         print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={true_boxes!r}', logger='current')
+        if not (counted or test_mode):
+            raise ValueError(f'{ann_file} holds no boxes to train on: give the infos of a training split')
         self.true_boxes = true_boxes
         super().__init__(
             data_root=str(data_root),
