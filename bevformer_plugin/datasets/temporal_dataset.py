@@ -51,8 +51,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
     Raises:
         FileNotFoundError: no such ``data_root`` or ``ann_file``.
         ValueError: unknown class or camera, infos of another format or with broken numbers, unusable ``image_size`` or
-            ``queue_length``, a rule ``true_boxes`` that is unknown or leaves none of the boxes, ``filter_empty_gt`` in
-            ``test_mode`` or where it leaves nothing.
+            ``queue_length``, a rule ``true_boxes`` that is unknown or leaves none of the boxes, no boxes in training,
+            ``filter_empty_gt`` in ``test_mode`` or where it leaves nothing.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         metainfo = {**self.METAINFO, **(metainfo or {})}
         self.true_boxes = true_boxes
+        self.test_mode = test_mode
         self._infos = None if lazy_init else self._read_infos(Path(data_root), ann_file, metainfo['classes'])
         super().__init__(
             data_root=str(data_root),
@@ -111,7 +112,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
         Raises:
             FileNotFoundError: if there is no such folder or file.
-            ValueError: if it is of another format, or does not know a class.
+            ValueError: if it is of another format, does not know a class, or holds nothing to train on.
         """
         if not data_root.is_dir():
             raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
@@ -119,6 +120,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
         require_matching(infos['metainfo'], classes=classes)
         counted, total = count_true_boxes(infos['data_list'], self.true_boxes)
         print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={self.true_boxes!r}', logger='current')
+        if not (counted or self.test_mode):
+            raise ValueError(f'{ann_file} holds no boxes to train on: give the infos of a training split')
         return infos
 
     def load_data_list(self) -> list[dict]:

@@ -71,6 +71,15 @@ def test_camera_only_data_needs_another_rule(build_dataset, read_infos, capsys):
         build_dataset(infos, true_boxes='lidar')
 
 
+def test_infos_without_boxes_are_for_test_alone(build_dataset, read_infos):
+    infos = read_infos('mini_train')
+    for entry in infos['data_list']:
+        entry['instances'] = []
+    with pytest.raises(ValueError, match='holds no boxes to train on: give the infos of a training split'):
+        build_dataset(infos)
+    assert len(build_dataset(infos, test_mode=True, pipeline=[])) == 12
+
+
 def test_the_base_config_states_the_rule_once(base_config):
     datasets = [base_config[f'{part}_dataloader'].dataset for part in ('train', 'val', 'test')]
     evaluators = [base_config[f'{part}_evaluator'] for part in ('val', 'test')]

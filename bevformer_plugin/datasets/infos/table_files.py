@@ -83,7 +83,7 @@ def open_tables(root, version: str) -> NuScenes:
 def has_annotations(root, version: str) -> bool:
     """Whether a version's tables hold any annotation; those of nuScenes' test split hold none."""
     path = Path(root, version, 'sample_annotation.json')
-    return path.stat().st_size > EMPTY_TABLE_BYTES or path.read_text().strip() != '[]'
+    return path.stat().st_size > EMPTY_TABLE_BYTES or ''.join(path.read_text().split()) != '[]'
 
 
 @contextlib.contextmanager
