@@ -40,7 +40,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         image_size: (W, H) to which ``ResizeMultiView`` brings all images; None leaves them.
         point_cloud_range: (x, y, z) minima, then maxima, metres; boxes centred outside it in x or y are no training
             targets. None keeps all.
-        queue_length: most frames of an item, the current one included.
+        queue_length: most frames of an item, the current one included; 4 is that of the published base.
         random_drop: False takes the ``queue_length - 1`` frames right before the current one.
         test_mode: single frames, with ``eval_ann_info``.
         true_boxes: which objects count: 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.

@@ -136,7 +136,7 @@ def test_objects_without_points_are_no_targets(build_dataset, read_infos):
 
 def test_a_training_item(build_dataset, read_infos, synthetic_root):
     infos = read_infos('mini_train')['data_list']
-    dataset = build_dataset(random_drop=False, cameras=['CAM_BACK', 'CAM_FRONT_LEFT'])
+    dataset = build_dataset(queue_length=3, random_drop=False, cameras=['CAM_BACK', 'CAM_FRONT_LEFT'])
     item = dataset[4]
     sample = item['data_samples']
     assert item['inputs']['img'].shape == (3, 2, 3, 112, 200)
@@ -237,7 +237,7 @@ def test_batches_of_the_base_config(train_epoch, read_infos):
             assert images.shape == (len(sample.history) + 1, 3, 3, 64, 96)
             assert sample.gt_instances_3d.bboxes_3d.tensor.shape[1] == 9
             lengths.add(len(images))
-    assert lengths == {1, 2, 3}
+    assert lengths == {1, 2, 3, 4}  # the published default
 
 
 def test_workers_repeat_themselves_with_the_same_seed(train_epoch):
