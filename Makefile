@@ -10,11 +10,21 @@ LONGER := projects/synthetic_world/bevformer_nano.pth
 MINIMUM := build/minimum
 VAL    := $(DATA)/nuscenes_infos_temporal_val.pkl
 
+# Tests that compare numbers, and the settings under which make test-processors runs them: the instructions that this
+# processor has, those of one with AVX2, those of one without, each on one thread and on two.
+COMPARING := tests/reference tests/layers tests/geometry tests/models tests/ops/test_multi_scale_deformable_attention.py \
+	tests/ops/test_backends.py tests/ops/test_modulated_deform_conv.py
+ONE_THREAD := tests/training/test_sharding.py tests/training/test_runs.py  # their processes take one thread each
+own   :=
+avx2  := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+plain := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
+SETTINGS := own-1 avx2-1 plain-1 own-2 avx2-2 plain-2
+
 # The first interpreter between 3.10 and 3.13 that starts; override with make PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: setup demo clean-demo test test-slow test-minimum lint
+.PHONY: setup demo clean-demo test test-slow test-minimum test-processors $(SETTINGS:%=test-processor-%) lint
 
 setup: $(READY)
 
@@ -65,6 +75,16 @@ test-minimum: setup
 	@$(MINIMUM)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(MINIMUM)/venv/bin/python -m pytest -m "not slow" tests/layers tests/checkpoint tests/ops/test_backends.py \
 		tests/ops/test_not_finite.py tests/ops/test_mmcv_stand_in.py tests/training/test_averaging.py tests/training/test_mmdet3d_tools.py
+
+# All settings, or one: make test-processor-avx2-2. With make --keep-going, the others run although one fails.
+test-processors: $(SETTINGS:%=test-processor-%)
+
+# Triton's kernels stay out: its interpreter takes long and knows no instruction sets.
+$(SETTINGS:%=test-processor-%): test-processor-%: setup
+	@echo "== Tests that compare numbers, setting $*: $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*))"
+	@env $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*)) sh -c '\
+		$(PY) -c "import torch; print(\"PyTorch uses\", torch.backends.cpu.get_cpu_capability(), \"on\", torch.get_num_threads(), \"threads\")" && \
+		$(PY) -m pytest -q -m "not slow" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD))'
 
 lint: setup
 	$(PY) -m ruff check .
