@@ -22,9 +22,9 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
     last. On a CPU with a C++ compiler, backbone and neck are compiled into one graph when they see the first images of
     a size, which takes some seconds; not those with deformable convolutions, each of which would break the graph: that
     takes minutes and gains nothing; and not for a processor without vector instructions (or with
-    ``ATEN_CPU_CAPABILITY=default``), for which PyTorch writes pooling that is not valid C++. With bfloat16, backbone and neck compute in it throughout, the rest under
-    autocast, which keeps projection, sampling locations and boxes in float32; the BEV that goes from frame to frame is
-    float32 as well.
+    ``ATEN_CPU_CAPABILITY=default``), for which PyTorch writes pooling that is not valid C++. With bfloat16, backbone
+    and neck compute in it throughout, the rest under autocast, which keeps projection, sampling locations and boxes in
+    float32; the BEV that goes from frame to frame is float32 as well.
 
     On a CPU the whole process keeps freed memory, see :func:`keep_freed_memory`.
 
