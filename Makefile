@@ -14,7 +14,7 @@ VAL    := $(DATA)/nuscenes_infos_temporal_val.pkl
 # processor has, those of one with AVX2, those of one without, each on one thread and on two.
 COMPARING := tests/reference tests/layers tests/geometry tests/models tests/ops/test_multi_scale_deformable_attention.py \
 	tests/ops/test_backends.py tests/ops/test_modulated_deform_conv.py
-ONE_THREAD := tests/training/test_sharding.py tests/training/test_runs.py  # their processes take one thread each
+ONE_THREAD := tests/training/test_sharding.py  # its processes take one thread each
 own   :=
 avx2  := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 plain := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2

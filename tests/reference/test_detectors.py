@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import mmcv
@@ -24,6 +25,33 @@ CAMERAS = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BA
 LOGIT = 1e-4
 SCORE = 3e-4
 METRES = 5e-4  # a position is a sigmoid stretched over 102.4 m: 5e-6 of it in float32
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a model's last decoder layer agrees between two computations that differ in round-off alone.
+
+    The decoder of base, with these weights, magnifies round-off from layer to layer. The published code on one thread
+    differs from itself on two, in the second frame of photographs, by 1.1e-5 in the BEV and 6e-6 in the first layer's
+    logits, but by up to 1.1e-2 in the last layer's, of which 88 % lie within 1e-4, and by up to 0.10 m in its boxes
+    (first frame: 2.6e-3, 95 %, 0.03 m). Of small more than 99.8 % lie within. So BEV and first layer are held tightly
+    for all models, and the last layer by bounds that the published code passes against itself.
+
+    Attributes:
+        share: of values that lie within the tolerance; 99 % lie within fifty times of it for every model.
+        furthest: times the tolerance that no value goes beyond.
+    """
+
+    share: float
+    furthest: float
+
+
+FIRST_LAYER = Agreement(share=1.0, furthest=50)
+LAST_LAYER = {
+    'bevformer_tiny': Agreement(share=0.99, furthest=50),
+    'bevformer_small': Agreement(share=0.99, furthest=50),
+    'bevformer_base': Agreement(share=0.8, furthest=500),
+}
 
 
 def images_of(path: Path, frame: int) -> torch.Tensor:
@@ -49,37 +77,36 @@ def starts_scene(frames: list[dict], index: int) -> bool:
     return index == 0 or (not motion.any() and (frames[index]['can_bus'] != frames[index - 1]['can_bus']).any())
 
 
-def assert_close(name: str, ours: torch.Tensor, theirs: torch.Tensor, atol: float, share: float) -> None:
-    """That share of all values within the tolerance, and every other one within fifty times of it.
-
-    Round-off grows from decoder layer to decoder layer, and from frame to frame: computed in two orders of summation,
-    base's first layer differs by 1e-6 in logits and 0.03 mm in boxes; its last by up to 5e-4 and 6 mm, with 98.9 % of
-    the logits within 1e-4.
-    """
+def assert_close(name: str, ours: torch.Tensor, theirs: torch.Tensor, atol: float, agreement: Agreement) -> None:
+    """A share of all values within the tolerance, 99 % within fifty times of it, and none beyond the furthest."""
     error = (ours - theirs).abs().flatten()
     within = (error <= atol + 1e-5 * theirs.abs().flatten()).float().mean()
-    assert within >= share, f'{name}: {within:.2%} within {atol}'
-    assert error.max() <= 50 * atol, f'{name}: off by {error.max()}'
+    assert within >= agreement.share, f'{name}: {within:.2%} within {atol}'
+    assert error.quantile(0.99) <= 50 * atol, f'{name}: 1 % off by {error.quantile(0.99)} or more'
+    assert error.max() <= agreement.furthest * atol, f'{name}: off by {error.max()}'
 
 
-def assert_same_detections(result: InstanceData, expected: dict) -> None:
+def assert_same_detections(result: InstanceData, expected: dict, agreement: Agreement) -> None:
     """Every detection has its like in the file, but for the few that compete for the last places."""
     scores = torch.from_numpy(expected['scores'])
-    torch.testing.assert_close(result.scores_3d, scores, atol=SCORE, rtol=0)
+    stretch = agreement.furthest / LAST_LAYER['bevformer_tiny'].furthest
+    error = (result.scores_3d - scores).abs()
+    assert (error <= SCORE).float().mean() >= agreement.share and error.max() <= SCORE * stretch
     boxes = boxes_to_old_convention(result.bboxes_3d.tensor)
     distance = (boxes[:, None] - torch.from_numpy(expected['boxes'])).abs()
     distance[..., 6] = torch.atan2(distance[..., 6].sin(), distance[..., 6].cos()).abs()
-    like = (result.scores_3d[:, None] - scores).abs() < SCORE
+    like = (result.scores_3d[:, None] - scores).abs() < SCORE * stretch
     like &= result.labels_3d[:, None] == torch.from_numpy(expected['labels'])
     nearest = distance.amax(-1).masked_fill(~like, torch.inf).min(dim=1).values
-    nearest = nearest[result.scores_3d > scores.min() + SCORE]
-    assert nearest.quantile(0.9) < 1e-3 and nearest.max() < 5e-2  # base: 93 % within 1 mm in the second frame
+    nearest = nearest[result.scores_3d > scores.min() + SCORE * stretch]
+    assert nearest.quantile(min(agreement.share, 0.9)) < 1e-3 and nearest.max() < 5e-2 * stretch
 
 
 @pytest.mark.parametrize('path', files('bevformer_*.stream.npz') + real_files('*.stream.npz'))
 @torch.no_grad()
 def test_stream(path, build_published):
-    model = build_published(path.name.split('.')[0]).eval()
+    name = path.name.split('.')[0]
+    model = build_published(name).eval()
     head = model.pts_bbox_head
     content = np.load(path)
     frames = [
@@ -108,17 +135,17 @@ def test_stream(path, build_published):
         torch.testing.assert_close(
             bev_embed[0, ::stride], torch.from_numpy(expected['bev_embed_sample']), atol=1e-4, rtol=1e-5
         )
-        for layer, key, share in ((0, '0', 1.0), (-1, '', 0.97)):
+        for layer, key, agreement in ((0, '0', FIRST_LAYER), (-1, '', LAST_LAYER[name])):
             assert_close(
                 f'f{number}.cls{key}',
                 outputs['all_cls_scores'][layer, 0],
                 torch.from_numpy(expected[f'cls{key}']),
                 LOGIT,
-                share,
+                agreement,
             )
             rows = swap_box_convention(torch.from_numpy(expected[f'bbox{key}']).T).T
-            assert_close(f'f{number}.bbox{key}', outputs['all_bbox_preds'][layer, 0], rows, METRES, share)
-        assert_same_detections(head.predict(outputs)[0], expected)
+            assert_close(f'f{number}.bbox{key}', outputs['all_bbox_preds'][layer, 0], rows, METRES, agreement)
+        assert_same_detections(head.predict(outputs)[0], expected, LAST_LAYER[name])
 
 
 def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
