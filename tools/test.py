@@ -2,13 +2,17 @@
 """Test a checkpoint: python tools/test.py CONFIG CHECKPOINT --out results_nusc.json"""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports take seconds, and Ctrl-C in them should show no traceback
+
 from mmengine.config import DictAction
 
-from bevformer_plugin.evaluation import refuse_existing
-from bevformer_plugin.training import Hardware, load_config, test_with_lightning
+from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
+from bevformer_plugin.training import Hardware, check_testing, exit_on_signals, load_config, test_with_lightning
 
 
 def parse_args():
@@ -27,10 +31,14 @@ def parse_args():
 
 def main():
     args = parse_args()
+    exit_on_signals(lambda: 'nothing was written')
     try:
-        if args.out and not args.overwrite:
-            refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
+        if args.out:
+            if not args.overwrite:
+                refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
+            refuse_unwritable(args.out)
         cfg = load_config(args.config, args.cfg_options)
+        check_testing(cfg)
         cfg.test_evaluator.update(results_path=args.out, format_only=args.format_only)
         devices = args.devices if args.devices == 'auto' else int(args.devices)
         test_with_lightning(cfg, args.checkpoint, Hardware(devices, args.num_nodes, args.accelerator))

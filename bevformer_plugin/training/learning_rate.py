@@ -1,7 +1,6 @@
 """The learning rate by batch: configs declare the batch their learning rate is for."""
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 
 def samples_per_step(cfg: Config, processes: int) -> int:
@@ -10,7 +9,7 @@ def samples_per_step(cfg: Config, processes: int) -> int:
 
 
 def scaling_factor(cfg: Config, processes: int) -> float:
-    """What the configured learning rates are multiplied by, announced.
+    """What the configured learning rates are multiplied by.
 
     The linear rule (Goyal et al., arXiv 1706.02677) with MMEngine's ``auto_scale_lr``: the samples of a step over
     ``base_batch_size``. Without the section, or with ``enable=False``, 1.
@@ -18,21 +17,24 @@ def scaling_factor(cfg: Config, processes: int) -> float:
     Raises:
         ValueError: if the base batch is not a positive number.
     """
-    rule, samples = cfg.get('auto_scale_lr') or {}, samples_per_step(cfg, processes)
-    factor = samples / _base_batch(rule) if rule.get('enable', False) else 1.0
-    batch_size, accumulated = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)
+    rule = cfg.get('auto_scale_lr') or {}
+    return samples_per_step(cfg, processes) / _base_batch(rule) if rule.get('enable', False) else 1.0
+
+
+def describe_learning_rate(cfg: Config, processes: int) -> str:
+    """The learning rate before any schedule, and where it comes from, in a line."""
+    rule, factor = cfg.get('auto_scale_lr') or {}, scaling_factor(cfg, processes)
     configured = cfg.optim_wrapper.optimizer.lr
     why = (
         f'linear rule, base batch of {rule["base_batch_size"]} samples'
         if rule.get('enable', False)
         else 'auto_scale_lr is off'
     )
-    print_log(
-        f'learning rate {configured * factor:.3g} = configured {configured:.3g} x {factor:.4g} ({why}); '
-        f'{samples} samples a step = batch of {batch_size} x {processes} processes x {accumulated} accumulated',
-        logger='current',
+    return (
+        f'{configured * factor:.3g} = configured {configured:.3g} x {factor:.4g} ({why}); '
+        f'{samples_per_step(cfg, processes)} samples a step = batch of {cfg.train_dataloader.batch_size} x '
+        f'{processes} processes x {cfg.optim_wrapper.get("accumulative_counts", 1)} accumulated'
     )
-    return factor
 
 
 def count_accumulated(cfg: Config) -> None:

@@ -1,6 +1,6 @@
 """Options that make the nano config train for seconds on the tiny synthetic world, and runs that tests share."""
 
-import multiprocessing
+import multiprocessing.forkserver
 
 import pytest
 from processes import NANO, run_tool
