@@ -2,14 +2,19 @@
 """Test a checkpoint: python tools/test.py CONFIG CHECKPOINT --out results_nusc.json"""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
-from bevformer_plugin.evaluation import refuse_existing
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports take seconds, and Ctrl-C in them should show no traceback
+
+from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
 from bevformer_plugin.training import (
     Hardware,
     check_testing,
     direct_results,
+    exit_on_signals,
     load_config,
     parse_config_options,
     parse_devices,
@@ -34,9 +39,12 @@ def parse_args():
 
 def main():
     args = parse_args()
+    exit_on_signals(lambda: 'nothing was written')
     try:
-        if args.out and not args.overwrite:
-            refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
+        if args.out:
+            if not args.overwrite:
+                refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
+            refuse_unwritable(args.out)
         cfg = load_config(args.config, parse_config_options(args.cfg_options))
         check_testing(cfg)
         direct_results(cfg, args.out, args.format_only)

@@ -2,14 +2,19 @@
 """Train a config: python tools/train.py configs/bevformer/bevformer_nano.py --work-dir work_dirs/nano"""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
+if __name__ == '__main__':
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports take seconds, and Ctrl-C in them should show no traceback
+
 from bevformer_plugin.training import (
     Hardware,
+    RunStart,
     check_training,
+    exit_on_signals,
     load_config,
-    new_work_dir,
     parse_config_options,
     parse_devices,
     train_with_lightning,
@@ -35,7 +40,12 @@ def parse_args():
         metavar='CKPT',
         help='continue from a checkpoint, or from the newest of the work dir',
     )
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--restart-schedule',
+        action='store_true',
+        help="with --resume: optimizer settings, schedule, batch and data as in the config, not the checkpoint's",
+    )
+    parser.add_argument('--seed', type=int, help="0 by default; a resumed run has its checkpoint's")
     parser.add_argument('--overwrite', action='store_true', help='replace the run in the work dir')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     return parser.parse_args()
@@ -43,6 +53,7 @@ def parse_args():
 
 def main():
     args = parse_args()
+    exit_on_signals(lambda: 'no step was taken')
     try:
         cfg = load_config(args.config, parse_config_options(args.cfg_options))
         check_training(cfg)
@@ -54,13 +65,17 @@ def main():
                 '--devices, --num-nodes, --accelerator, --strategy and --precision are of Lightning; '
                 'under --engine mmengine the config decides: launcher, optim_wrapper.type and .dtype'
             )
-        work_dir = new_work_dir(
-            args.work_dir or f'work_dirs/{Path(args.config).stem}', args.overwrite, args.resume is not None
+        start = RunStart(
+            Path(args.work_dir or f'work_dirs/{Path(args.config).stem}'),
+            args.seed,
+            args.resume,
+            args.restart_schedule,
+            args.overwrite,
         )
         if args.engine == 'mmengine':
-            train_with_mmengine(cfg, work_dir, args.seed, args.resume)
+            train_with_mmengine(cfg, start)
         else:
-            train_with_lightning(cfg, work_dir, args.seed, hardware, args.resume)
+            train_with_lightning(cfg, start, hardware)
     except (ValueError, OSError, FloatingPointError) as error:
         sys.exit(f'error: {message_of(error)}')
 

@@ -11,7 +11,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bevformer_plugin.models import BEVFormer
-from bevformer_plugin.training import Hardware, load_config, new_work_dir, test_with_lightning, train_with_lightning
+from bevformer_plugin.training import (
+    Hardware,
+    RunStart,
+    check_work_dir,
+    load_config,
+    test_with_lightning,
+    train_with_lightning,
+)
 
 from .fresh_process import in_fresh_process
 from .machine import describe_machine
@@ -50,7 +57,7 @@ def run_study(configs: list[str], work_dir: str, options: dict, seed: int = 0) -
     folders = {name: Path(work_dir, name) for name in loaded}
     unscored = [name for name in loaded if not (folders[name] / SCORES).is_file()]
     for name in unscored:
-        new_work_dir(str(folders[name]), overwrite=False, resume=False)
+        check_work_dir(RunStart(folders[name]))
     for name, cfg in loaded.items():
         if name in unscored:
             print(f'training {name}', flush=True)
@@ -68,7 +75,7 @@ def run_study(configs: list[str], work_dir: str, options: dict, seed: int = 0) -
 def _train_and_score(cfg: Config, folder: Path, seed: int) -> None:
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     hardware = Hardware(devices=1)
-    train_with_lightning(cfg, folder, seed, hardware)
+    train_with_lightning(cfg, RunStart(folder, seed), hardware)
     cfg.test_evaluator.results_path = str(folder / 'results_nusc.json')
     test_with_lightning(cfg, str(folder / 'last.ckpt'), hardware)
 

@@ -3,7 +3,7 @@
 from .devkit_evaluation import evaluate_results
 from .nuscenes_devkit_metric import NuScenesDevkitMetric
 from .report import box_convention_warning, comparison_table, metric_values, metrics_table
-from .results import detections_to_results, load_results, refuse_existing, write_results
+from .results import detections_to_results, load_results, refuse_existing, refuse_unwritable, write_results
 
 __all__ = [
     'NuScenesDevkitMetric',
@@ -15,5 +15,6 @@ __all__ = [
     'metric_values',
     'metrics_table',
     'refuse_existing',
+    'refuse_unwritable',
     'write_results',
 ]

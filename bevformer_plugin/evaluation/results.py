@@ -1,6 +1,8 @@
 """Detections as a nuScenes submission: global frame, one list of boxes per sample."""
 
+import errno
 import json
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,6 +89,22 @@ def refuse_existing(*paths: str | Path) -> None:
     for path in paths:
         if Path(path).exists():
             raise FileExistsError(f'{path} exists: replace it with --overwrite, or write elsewhere with --out')
+
+
+def refuse_unwritable(path: str | Path) -> None:
+    """Make the folder of a file that is written at the end of a long run, and try to write there.
+
+    Raises:
+        OSError: naming the file, if it cannot be written.
+    """
+    folder = Path(path).parent
+    try:
+        if Path(path).is_dir():
+            raise IsADirectoryError(errno.EISDIR, 'it is a folder')
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise OSError(f'{path} cannot be written ({error.strerror}): write elsewhere with --out') from error
 
 
 def write_results(results: dict[str, list[dict]], path: str | Path) -> None:

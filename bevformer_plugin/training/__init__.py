@@ -1,22 +1,28 @@
 """Training and testing under PyTorch Lightning, and the same configs under MMEngine's Runner."""
 
-from .config import check_testing, check_training, direct_results, load_config, new_work_dir
+from .config import check_testing, check_training, direct_results, load_config
 from .config_options import parse_config_options
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
 from .hardware import Hardware, configured_precision, parse_devices
-from .runs import test_with_lightning, train_with_lightning, train_with_mmengine
+from .interrupts import exit_on_signals
+from .mmengine_runs import train_with_mmengine
+from .runs import test_with_lightning, train_with_lightning
+from .start import RunStart
+from .work_dir import check_work_dir
 
 __all__ = [
     'DetectorDataModule',
     'DetectorModule',
     'Hardware',
+    'RunStart',
     'check_testing',
     'check_training',
+    'check_work_dir',
     'configured_precision',
     'direct_results',
+    'exit_on_signals',
     'load_config',
-    'new_work_dir',
     'parse_config_options',
     'parse_devices',
     'test_with_lightning',

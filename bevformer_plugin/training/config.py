@@ -1,9 +1,9 @@
 """Reading a config, and refusing what cannot run before anything long starts."""
 
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from lightning.pytorch.utilities import rank_zero_only
 from mmdet3d.registry import METRICS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 
 from bevformer_plugin.evaluation import NuScenesDevkitMetric
 
-from .checkpoints import CHECKPOINTS
 from .pretrained import fetch_pretrained
 from .unread_settings import (
     refuse_unknown_options,
@@ -20,14 +19,9 @@ from .unread_settings import (
     refuse_unread_variables,
 )
 
-__all__ = [
-    'check_evaluation',
-    'check_testing',
-    'check_training',
-    'direct_results',
-    'load_config',
-    'new_work_dir',
-]
+__all__ = ['building', 'check_evaluation', 'check_testing', 'check_training', 'direct_results', 'load_config']
+
+LOOP_SETTINGS = ('type', 'by_epoch', 'max_epochs', 'val_interval', 'val_begin')
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
@@ -61,17 +55,71 @@ def check_training(cfg: Config) -> None:
     """Refuse a config that cannot train, and fetch the files that its model starts from.
 
     Raises:
-        ValueError: if a section is missing, a file cannot be had, it counts iterations, or model and training data
-            differ in their range.
+        ValueError: if a section is missing or counts in a way that makes no sense, a file cannot be had, or model and
+            training data differ in their range.
     """
-    needed = ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg')
-    missing = [key for key in needed if cfg.get(key) is None]
-    if missing:
-        raise ValueError(f'config {cfg.filename} cannot train: it lacks {", ".join(missing)}')
-    if not cfg.train_cfg.get('by_epoch', True):
-        raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+    _need(cfg, ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg'), 'train')
+    _check_loop(cfg.train_cfg)
+    _at_least_one(cfg.optim_wrapper.get('accumulative_counts', 1), 'optim_wrapper.accumulative_counts')
+    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
+    _at_least_one(logger.get('interval', 1), 'default_hooks.logger.interval')
+    if cfg.get('resume'):
+        raise ValueError(f'resume={cfg.resume!r} in a config has no effect: give --resume on the command line')
     check_range(cfg)
     fetch_pretrained(cfg)
+
+
+def check_testing(cfg: Config) -> None:
+    """Refuse a config that cannot test.
+
+    Raises:
+        ValueError: if a section is missing.
+    """
+    _need(cfg, ('test_dataloader', 'test_evaluator'), 'test')
+
+
+@contextmanager
+def building(section: str) -> Iterator[None]:
+    """Turn what constructors raise about their arguments into a ValueError that names the section of the config.
+
+    Args:
+        section: of which something is built from the registries.
+    """
+    try:
+        yield
+    except (AssertionError, AttributeError, ImportError, KeyError, TypeError) as error:
+        raise ValueError(f'{section} cannot be built from the config: {type(error).__name__}: {error}') from error
+
+
+def _need(cfg: Config, sections: tuple[str, ...], purpose: str) -> None:
+    missing = [key for key in sections if cfg.get(key) is None]
+    if missing:
+        raise ValueError(f'config {cfg.filename} cannot {purpose}: it lacks {", ".join(missing)}')
+
+
+def _check_loop(loop: dict) -> None:
+    """Refuse a training loop that does not count epochs, or counts them in a way that makes no sense."""
+    if loop.get('type', 'EpochBasedTrainLoop') != 'EpochBasedTrainLoop' or 'max_iters' in loop:
+        raise ValueError(
+            f'train_cfg counts iterations (type={loop.get("type")}, max_iters={loop.get("max_iters")}), and runs are '
+            'counted in epochs here: set train_cfg.max_epochs, without type and max_iters'
+        )
+    if loop.get('by_epoch', True) is not True:
+        raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+    unknown = sorted(set(loop) - set(LOOP_SETTINGS))
+    if unknown:
+        raise ValueError(
+            f'train_cfg.{unknown[0]}={loop[unknown[0]]!r} has no effect: {", ".join(LOOP_SETTINGS)} are known'
+        )
+    if 'max_epochs' not in loop:
+        raise ValueError('train_cfg has no max_epochs: set train_cfg.max_epochs')
+    for name in ('max_epochs', 'val_interval', 'val_begin'):
+        _at_least_one(loop.get(name, 1), f'train_cfg.{name}')
+
+
+def _at_least_one(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f'{name} is a whole number from 1, got {value!r}')
 
 
 def check_range(cfg: Config) -> None:
@@ -96,17 +144,6 @@ def _temporal_datasets(dataset: dict) -> list[dict]:
         return [dataset]
     inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
     return [found for part in inner for found in _temporal_datasets(part)]
-
-
-def check_testing(cfg: Config) -> None:
-    """Refuse a config that cannot test.
-
-    Raises:
-        ValueError: if a section is missing.
-    """
-    missing = [key for key in ('test_dataloader', 'test_evaluator') if cfg.get(key) is None]
-    if missing:
-        raise ValueError(f'config {cfg.filename} cannot test: it lacks {", ".join(missing)}')
 
 
 def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> None:
@@ -134,30 +171,3 @@ def check_evaluation(evaluator: dict | list, dataset: Dataset) -> None:
     for metric in Evaluator(evaluator).metrics:
         if isinstance(metric, NuScenesDevkitMetric):
             metric.check_dataset(dataset)
-
-
-def new_work_dir(path: str, overwrite: bool, resume: bool) -> Path:
-    """Create the folder of a run; an existing one needs ``overwrite``, which removes the run in it, or ``resume``.
-
-    Of several processes only the first does so; the others may find what it has already written.
-
-    Raises:
-        FileExistsError: if the folder has files of another run.
-    """
-    folder = Path(path)
-    if rank_zero_only.rank > 0:
-        return folder
-    if folder.is_dir() and any(folder.iterdir()) and not (overwrite or resume):
-        raise FileExistsError(
-            f'{folder} has files of another run: continue it with --resume, replace it with '
-            '--overwrite, or give another --work-dir'
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    for unfinished in folder.glob('.*.ckpt.*.tmp'):
-        unfinished.unlink()  # of a process killed while it wrote
-    if overwrite and not resume:
-        for name in CHECKPOINTS:
-            (folder / name).unlink(missing_ok=True)
-        for logs in (folder / 'tensorboard', *folder.glob('csv*')):
-            shutil.rmtree(logs, ignore_errors=True)
-    return folder

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from bevformer_plugin.datasets import ResumableSampler
 
+from .config import building
+
 SECONDS_AFTER_SIGTERM = 60
 
 
@@ -37,7 +39,10 @@ class DetectorDataModule(L.LightningDataModule):
         super().__init__()
         self.cfg = cfg
         self.seed = seed
-        self.datasets: dict[str, Dataset] = {part: DATASETS.build(cfg[f'{part}_dataloader'].dataset) for part in parts}
+        self.datasets: dict[str, Dataset] = {}
+        for part in parts:
+            with building(f'{part}_dataloader.dataset'):
+                self.datasets[part] = DATASETS.build(cfg[f'{part}_dataloader'].dataset)
         self.loaders: dict[str, DataLoader] = {}
 
     def _loader(self, part: str) -> DataLoader:
@@ -79,36 +84,27 @@ class DetectorDataModule(L.LightningDataModule):
         """Send the workers home; Lightning does so for the dataloader in use alone, the others would be waited for."""
         self.trainer.fit_loop.teardown()
 
-    def _samples_per_step(self) -> int:
-        return self.cfg.train_dataloader.batch_size * get_world_size()
-
     def state_dict(self) -> dict:
-        """Epoch, batches of it that were trained on, and samples in a batch of all processes."""
+        """Epoch, and batches of it that were trained on."""
         loop = self.trainer.fit_loop
         epoch = loop.epoch_progress.current
         between_epochs = epoch.started == epoch.processed
         return {
             'epoch': epoch.processed,
             'batches': 0 if between_epochs else loop.epoch_loop.batch_progress.current.processed,
-            'samples_per_step': self._samples_per_step(),
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
         """Go on where the state was taken. Lightning sets the epoch only after workers have begun with the first.
 
         Raises:
-            ValueError: if the sampler cannot go on, or other batches lead to another place in mid-epoch.
+            ValueError: if the sampler cannot go on.
         """
         loader, epoch, batches = self._loader('train'), state_dict['epoch'], state_dict['batches']
         if not isinstance(loader.sampler, ResumableSampler):
             raise ValueError(
                 f'training cannot go on with a {type(loader.sampler).__name__}: '
                 'set train_dataloader.sampler.type=ResumableSampler'
-            )
-        if batches and state_dict['samples_per_step'] != self._samples_per_step():
-            raise ValueError(
-                f'the checkpoint is of mid-epoch and of {state_dict["samples_per_step"]} samples a step, not '
-                f"{self._samples_per_step()}: go on with as many processes and samples, or from an epoch's end"
             )
         loader.sampler.go_on(epoch, batches * loader.batch_size)
 
@@ -123,7 +119,8 @@ def _settle_before_forks() -> None:
 
 
 def _start_worker(worker_init_fn: partial, worker_id: int) -> None:
-    """Outlive SIGTERM for a while: schedulers send it to workers too, but a step has to be finished with them."""
+    """Outlive SIGTERM for a while and ignore Ctrl-C: workers get them too, but a step has to be finished with them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_SIGTERM))
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
     worker_init_fn(worker_id)

@@ -9,7 +9,8 @@ from lightning.pytorch.callbacks import Callback
 from mmdet3d.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import Evaluator
-from mmengine.optim import build_optim_wrapper
+from mmengine.logging import print_log
+from mmengine.optim import _ParamScheduler, build_optim_wrapper
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
@@ -20,8 +21,11 @@ from bevformer_plugin.datasets.training_sampler import derived_seed, seed_genera
 
 from .averaging import averages_weights, weight_averaging
 from .checkpoints import NOT_FINITE
+from .config import building
 from .guards import first_not_finite, gradient_norm, not_finite_gradients
-from .learning_rate import scaling_factor
+from .learning_rate import describe_learning_rate, scaling_factor
+from .run_settings import SETTINGS, Place, Value
+from .schedule import FreshSchedule, advance, ended
 
 # This module's name for the detector, and where a checkpoint holds weights (with an average, the second is the other).
 PREFIX, WEIGHTS = 'detector.', ('state_dict', 'current_model_state')
@@ -36,18 +40,34 @@ class DetectorModule(L.LightningModule):
     Args:
         cfg: the config.
         seed: of what is random in a step, together with epoch, batch and process; nothing else decides on it.
+        settings: of the run, for its checkpoints; see :func:`.run_settings.run_settings`.
+        resumed_at: where a resumed run goes on.
+        restart_schedule: whether a resumed run takes optimizer settings and schedules from the config.
     """
 
     # A process may have no scene to evaluate.
     allow_zero_length_dataloader_with_multiple_devices = True
 
-    def __init__(self, cfg: Config, seed: int = 0) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        seed: int = 0,
+        settings: dict[str, Value] | None = None,
+        resumed_at: Place | None = None,
+        restart_schedule: bool = False,
+    ) -> None:
         super().__init__()
         self.cfg = cfg
         self.seed = seed
+        self.settings = settings
+        self.resumed_at = resumed_at
+        self.restart_schedule = restart_schedule
+        self.fresh_schedule: FreshSchedule | None = None
+        self.announced = False
         self.averages_weights = averages_weights(cfg)
-        self.detector = MODELS.build(cfg.model)
-        self.schedulers: list = []
+        with building('model'):
+            self.detector = MODELS.build(cfg.model)
+        self.schedulers: list[_ParamScheduler] = []
         self.scheduler_states: list[dict] = []
         self.tokens: list[str] = []
         self.evaluator: Evaluator | None = None
@@ -58,6 +78,27 @@ class DetectorModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build optimizer and schedules as MMEngine's Runner does; the learning rate follows the batch."""
+        optimizer = self._build_optimizer()
+        processes = self.trainer.world_size
+        factor = scaling_factor(self.cfg, processes)
+        if self.resumed_at is None:
+            print_log(f'learning rate {describe_learning_rate(self.cfg, processes)}', logger='current')
+        for group in optimizer.param_groups:
+            group['lr'] *= factor
+        self.schedulers = self._build_schedulers(optimizer, len(self.trainer.datamodule.train_dataloader()))
+        self.fresh_schedule = FreshSchedule(optimizer, self.schedulers)
+        return optimizer
+
+    def check_optimization(self, batches_per_epoch: int) -> None:
+        """Try to build optimizer and schedules, before anything long.
+
+        Raises:
+            ValueError: if the config asks for what there is not.
+        """
+        scaling_factor(self.cfg, 1)
+        self._build_schedulers(self._build_optimizer(), batches_per_epoch)
+
+    def _build_optimizer(self) -> torch.optim.Optimizer:
         wrapper_cfg = ConfigDict(
             {
                 key: value
@@ -65,21 +106,23 @@ class DetectorModule(L.LightningModule):
                 if key in ('optimizer', 'paramwise_cfg', 'constructor')
             }
         )
-        optimizer = build_optim_wrapper(self.detector, wrapper_cfg).optimizer
-        factor = scaling_factor(self.cfg, self.trainer.world_size)
-        for group in optimizer.param_groups:
-            group['lr'] *= factor
-        steps_per_epoch = len(self.trainer.datamodule.train_dataloader())
+        with building('optim_wrapper'):
+            return build_optim_wrapper(self.detector, wrapper_cfg).optimizer
+
+    def _build_schedulers(self, optimizer: torch.optim.Optimizer, batches_per_epoch: int) -> list[_ParamScheduler]:
         epochs = self.cfg.train_cfg.max_epochs
         schedulers = self.cfg.get('param_scheduler') or []
+        built = []
         for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
-            end = epochs if scheduler.get('by_epoch', True) else epochs * steps_per_epoch
-            self.schedulers.append(
-                PARAM_SCHEDULERS.build(
-                    {'end': end, **scheduler}, default_args=dict(optimizer=optimizer, epoch_length=steps_per_epoch)
+            end = epochs if scheduler.get('by_epoch', True) else epochs * batches_per_epoch
+            with building('param_scheduler'):
+                built.append(
+                    PARAM_SCHEDULERS.build(
+                        {'end': end, **scheduler},
+                        default_args=dict(optimizer=optimizer, epoch_length=batches_per_epoch),
+                    )
                 )
-            )
-        return optimizer
+        return built
 
     def setup(self, stage: str) -> None:
         """Choose the layout of the weights before a strategy makes buckets of them."""
@@ -98,8 +141,15 @@ class DetectorModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """Restore the schedules of a resumed run, after Lightning has restored the optimizer."""
-        for scheduler, state in zip(self.schedulers, self.scheduler_states, strict=False):
-            scheduler.load_state_dict(state)
+        if self.restart_schedule:
+            batches_per_epoch = self.trainer.num_training_batches
+            batches = self.resumed_at.epochs * batches_per_epoch + self.resumed_at.batches
+            self.fresh_schedule.restore(self.trainer.optimizers[0], self.schedulers)
+            # Schedules of iterations are stepped once more when the next batch starts.
+            advance(self.schedulers, batches, max(batches - 1, 0), batches_per_epoch)
+        else:
+            for scheduler, state in zip(self.schedulers, self.scheduler_states, strict=False):
+                scheduler.load_state_dict(state)
         self._lay_out_optimizer()
         if isinstance(self.trainer.model, DistributedDataParallel):
             # It lays out its buckets anew by the first backward pass it sees, at the start of the next, and sums over
@@ -130,7 +180,19 @@ class DetectorModule(L.LightningModule):
             for scheduler in self.schedulers:
                 if not scheduler.by_epoch:
                     scheduler.step()
+        if self.resumed_at is not None and not self.announced:
+            self.announced = True
+            print_log(
+                f'learning rate {self.current_learning_rate():.3g} in the first step from here'
+                f'{ended(self.schedulers)}; before schedules '
+                f'{describe_learning_rate(self.cfg, self.trainer.world_size)}',
+                logger='current',
+            )
         self._seed_step(batch_idx)
+
+    def current_learning_rate(self) -> float:
+        """The configured one: parameters with a factor, such as the backbone's, have less."""
+        return max(group['lr'] for group in self.trainer.optimizers[0].param_groups)
 
     def _seed_step(self, batch_idx: int) -> None:
         seed_generators(derived_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
@@ -154,8 +216,7 @@ class DetectorModule(L.LightningModule):
             path = self._save_for_inspection()
             self._seed_step(batch_idx)
             self._stop(f'{first_not_finite(self.detector, data)} is not finite ({error})', path)
-        # The configured one: parameters with a factor, such as the backbone's, have less.
-        values['lr'] = max(group['lr'] for group in self.trainer.optimizers[0].param_groups)
+        values['lr'] = self.current_learning_rate()
         self.log_dict({f'train/{name}': value for name, value in values.items()}, batch_size=len(tokens))
         self.log('loss', loss.detach(), prog_bar=True, logger=False, batch_size=len(tokens))
         return loss
@@ -268,21 +329,11 @@ class DetectorModule(L.LightningModule):
             'dataset_meta': recorded_metainfo(self.trainer.datamodule.datasets['train'].metainfo),
             'bevformer_plugin': bevformer_plugin.__version__,
             'epoch': self.current_epoch,
+            SETTINGS: self.settings,
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the schedules' states until they are built; name the weights as this module does.
-
-        Raises:
-            ValueError: if only one of config and checkpoint has averaged weights.
-        """
-        averaged = 'current_model_state' in checkpoint
-        if averaged != self.averages_weights:
-            theirs, ours = ('with', 'without') if averaged else ('without', 'with')
-            raise ValueError(
-                f'the checkpoint was written {theirs} EMAHook in custom_hooks, the config is {ours} it: '
-                'resume with the same custom_hooks'
-            )
+        """Keep the schedules' states until they are built; name the weights as this module does."""
         for key in WEIGHTS:
             if key in checkpoint:
                 checkpoint[key] = {f'{PREFIX}{name}': value for name, value in checkpoint[key].items()}

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from math import sqrt
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 # How the learning rate grows with the samples of a step over those of the base batch.
 RULES: dict[str, Callable[[float], float]] = {'linear': float, 'sqrt': sqrt}
@@ -16,7 +15,7 @@ def samples_per_step(cfg: Config, processes: int) -> int:
 
 
 def scaling_factor(cfg: Config, processes: int) -> float:
-    """What the configured learning rates are multiplied by, announced.
+    """What the configured learning rates are multiplied by.
 
     With MMEngine's ``auto_scale_lr`` it is the samples of a step over ``base_batch_size`` (the linear rule, Goyal et
     al., arXiv 1706.02677), or the root of that with ``rule='sqrt'``. Without the section, or with ``enable=False``, 1.
@@ -24,20 +23,26 @@ def scaling_factor(cfg: Config, processes: int) -> float:
     Raises:
         ValueError: if the base batch is not a positive number, or there is no such rule.
     """
-    section, samples = cfg.get('auto_scale_lr') or {}, samples_per_step(cfg, processes)
-    factor, why = 1.0, 'auto_scale_lr is off'
-    if section.get('enable', False):
-        rule, base = _rule(section), _base_batch(section)
-        factor = RULES[rule](samples / base)
-        why = f'{rule} rule, base batch of {base} samples'
-    batch_size, accumulated = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)
+    section = cfg.get('auto_scale_lr') or {}
+    if not section.get('enable', False):
+        return 1.0
+    return RULES[_rule(section)](samples_per_step(cfg, processes) / _base_batch(section))
+
+
+def describe_learning_rate(cfg: Config, processes: int) -> str:
+    """The learning rate before any schedule, and where it comes from, in a line."""
+    section, factor = cfg.get('auto_scale_lr') or {}, scaling_factor(cfg, processes)
     configured = cfg.optim_wrapper.optimizer.lr
-    print_log(
-        f'learning rate {configured * factor:.3g} = configured {configured:.3g} x {factor:.4g} ({why}); '
-        f'{samples} samples a step = batch of {batch_size} x {processes} processes x {accumulated} accumulated',
-        logger='current',
+    why = (
+        f'{_rule(section)} rule, base batch of {section["base_batch_size"]} samples'
+        if section.get('enable', False)
+        else 'auto_scale_lr is off'
     )
-    return factor
+    return (
+        f'{configured * factor:.3g} = configured {configured:.3g} x {factor:.4g} ({why}); '
+        f'{samples_per_step(cfg, processes)} samples a step = batch of {cfg.train_dataloader.batch_size} x '
+        f'{processes} processes x {cfg.optim_wrapper.get("accumulative_counts", 1)} accumulated'
+    )
 
 
 def scale_under_mmengine(cfg: Config, processes: int) -> None:

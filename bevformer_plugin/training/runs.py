@@ -1,6 +1,6 @@
-"""Whole runs: training under Lightning or MMEngine, and testing."""
+"""Whole runs under Lightning: training and testing."""
 
-import os
+import errno
 import sys
 import warnings
 from collections.abc import Iterator
@@ -8,47 +8,46 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
-import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from mmengine.config import Config
-from mmengine.hooks import Hook
 from mmengine.logging import MMLogger, print_log
-from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, find_latest_checkpoint, set_random_seed
+from mmengine.runner import set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
 from bevformer_plugin.checkpoint import (
-    SAFE_GLOBALS,
     check_checkpoint,
     check_resumption,
     initialize,
     load_content,
     read_checkpoint,
 )
-from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 from bevformer_plugin.models import keep_freed_memory
 
-from .callbacks import EpochReport, LastCheckpoint, ValidationPlan
-from .checkpoints import BEST, LAST, AtomicCheckpointIO, checkpoint_to_resume
+from .callbacks import BestCheckpoint, EpochReport, LastCheckpoint, LogEveryEpoch, ValidationPlan
+from .checkpoints import (
+    BEST,
+    LAST,
+    AtomicCheckpointIO,
+    check_resumable,
+    checkpoint_to_resume,
+    refuse_mismatch,
+)
 from .consistency import check_consistency, check_run, log_remarks, trained_names
+from .curves import Curves, stop_quietly
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
-from .hardware import (
-    Hardware,
-    check_precision,
-    check_precision_under_mmengine,
-    check_strategy,
-    loss_scale_plugins,
-    run_precision,
-)
+from .hardware import Hardware, check_precision, check_strategy, loss_scale_plugins, run_precision
 from .initial_weights import check_initial_weights
-from .learning_rate import scale_under_mmengine
+from .run_settings import batches_per_epoch, chosen_seed, run_settings
 from .sharding import ShardedDetectorModule
+from .start import RunStart
 from .unread_settings import refuse_settings_of_the_runner
+from .work_dir import check_work_dir, occupied
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of disks, of quotas, of the size that a file may have
 # What Lightning warns of and is meant so: resuming, scores that all processes have, frozen stages; and its own habits.
 HANDLED = (
     '.*your dataloader is not resumable',
@@ -58,41 +57,75 @@ HANDLED = (
 )
 
 
-def train_with_lightning(
-    cfg: Config, work_dir: Path, seed: int, hardware: Hardware, resume: str | None = None
-) -> None:
-    """Train a config under Lightning; checkpoints, logs and the config end up in ``work_dir``.
+def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> None:
+    """Train a config under Lightning; checkpoints, logs and the config end up in the work dir.
 
-    ``resume`` is a checkpoint of such a run, or 'newest'.
+    Everything that can be checked is, before an earlier run in the work dir is touched.
+
+    Raises:
+        FileExistsError: if the work dir is another run's.
+        FileNotFoundError: if there is nothing to resume, or files of the data are missing.
+        OSError: if the work dir cannot be written to.
+        ValueError: if config, data, hardware and checkpoint do not fit each other.
     """
     refuse_settings_of_the_runner(cfg)
+    check_work_dir(start)
     check_precision(cfg, hardware)
     check_strategy(cfg, hardware.strategy)
     _prepare_process(cfg)
+    checkpoint, content = checkpoint_to_resume(start.work_dir, start.resume)
+    seed = chosen_seed(start.seed, content)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
-    start = cfg.get('load_from') if resume is None else None
-    remarks = check_run(cfg, data.datasets, start)
+    load_from = cfg.get('load_from') if checkpoint is None else None
+    remarks = check_run(cfg, data.datasets, load_from)
+    trainer = _trainer(cfg, start, hardware)
+    settings = run_settings(cfg, trainer.world_size, run_precision(cfg, hardware), seed, len(data.datasets['train']))
+    place = goes_on = None
+    if checkpoint is not None:
+        remarks += check_resumption(cfg, data.datasets['train'], checkpoint, content)
+        place, goes_on = check_resumable(
+            content, checkpoint, settings, cfg.train_cfg.max_epochs, start.restart_schedule
+        )
     set_random_seed(seed)
-    module = (ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule)(cfg, seed)
-    check_initial_weights(module.detector, cfg.get('load_from'), resuming=resume is not None)
-    _start_log(work_dir, append=resume is not None)
-    log_remarks(remarks)
-    module.detector.init_weights()
-    if start:
-        initialize(module.detector, start, **trained_names(data.datasets['train']))
-    resume_from = None if resume is None else checkpoint_to_resume(work_dir, resume)
-    if resume_from is not None:
-        log_remarks(check_resumption(cfg, data.datasets['train'], resume_from, read_checkpoint(resume_from)))
-    if rank_zero_only.rank == 0:
-        cfg.dump(str(work_dir / 'config.py'))
-    trainer = _trainer(cfg, work_dir, hardware, resume is not None)
-    trainer.fit(module, datamodule=data, ckpt_path=resume_from, weights_only=True)
+    module_class = ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule
+    module = module_class(cfg, seed, settings, place, start.restart_schedule)
+    check_initial_weights(module.detector, load_from, resuming=checkpoint is not None)
+    if checkpoint is not None:
+        refuse_mismatch(content['state_dict'], module.detector, checkpoint)
+    del content
+    module.check_optimization(batches_per_epoch(settings))
+    work_dir = start.work_dir
+    with occupied(start, Path(cfg.filename).name), _named_full_disk(work_dir):
+        _start_log(work_dir, append=checkpoint is not None)
+        log_remarks(remarks)
+        if goes_on:
+            print_log(goes_on, logger='current')
+        module.detector.init_weights()
+        if load_from:
+            initialize(module.detector, load_from, **trained_names(data.datasets['train']))
+        if rank_zero_only.rank == 0:
+            cfg.dump(str(work_dir / 'config.py'))
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     score = trainer.checkpoint_callback.best_model_score
     print_log(
         f'last checkpoint: {work_dir / LAST}'
         + (f'\nbest checkpoint: {work_dir / BEST} (NDS {float(score):.4f})' if score is not None else ''),
         logger='current',
     )
+
+
+@contextmanager
+def _named_full_disk(work_dir: Path) -> Iterator[None]:
+    """Give errors of writing that name no file the folder and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        raise OSError(
+            f'a file in {work_dir} cannot be written ({error.strerror}); its checkpoints are whole: free space, then '
+            'go on with --resume'
+        ) from error
 
 
 def _prepare_process(cfg: Config) -> None:
@@ -109,26 +142,20 @@ def _prepare_process(cfg: Config) -> None:
 def _start_log(work_dir: Path, append: bool) -> None:
     """Log to the console and to ``train.log``."""
     if not rank_zero_only.rank:
-        MMLogger.get_instance(
+        logger = MMLogger.get_instance(
             'bevformer_plugin', log_file=str(work_dir / 'train.log'), file_mode='a' if append else 'w'
         )
+        stop_quietly(logger)
 
 
-def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> L.Trainer:
+def _trainer(cfg: Config, start: RunStart, hardware: Hardware) -> L.Trainer:
     """Lightning's trainer as the config wants it.
 
     Raises:
         ValueError: if there are no such devices.
     """
     hooks = cfg.get('default_hooks') or {}
-    best = ModelCheckpoint(
-        work_dir,
-        filename=Path(BEST).stem,
-        monitor='nuscenes/NDS',
-        mode='max',
-        enable_version_counter=False,
-        save_on_train_epoch_end=False,
-    )
+    work_dir = start.work_dir
     last = _last_checkpoint(work_dir / LAST, hooks.get('checkpoint') or {}, cfg.train_cfg.max_epochs)
     plan = ValidationPlan(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.get('val_begin', 1))
     scaled = loss_scale_plugins(cfg, hardware)
@@ -143,10 +170,10 @@ def _trainer(cfg: Config, work_dir: Path, hardware: Hardware, resumed: bool) -> 
             default_root_dir=work_dir,
             log_every_n_steps=(hooks.get('logger') or {}).get('interval', 10),
             logger=[
-                TensorBoardLogger(work_dir, name='', version='tensorboard'),
-                CSVLogger(work_dir, name='', version=_csv_version(work_dir, resumed)),
+                Curves(TensorBoardLogger(work_dir, name='', version='tensorboard')),
+                Curves(CSVLogger(work_dir, name='', version=_csv_version(work_dir, start.resume is not None))),
             ],
-            callbacks=[best, last, plan, EpochReport(), *progress_bar()],
+            callbacks=[BestCheckpoint(work_dir), last, plan, LogEveryEpoch(), EpochReport(), *progress_bar()],
             enable_progress_bar=sys.stderr.isatty(),
             plugins=[AtomicCheckpointIO(), *scaled],
         )
@@ -203,63 +230,3 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
     if trainer.strategy.root_device.type == 'cpu':
         keep_freed_memory()
     trainer.test(module, datamodule=data, verbose=False)
-
-
-class SeedSteps(Hook):
-    """Seeds every step as :class:`DetectorModule` does, so that both engines take the same steps."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Seed one step."""
-        seed_generators(derived_seed(self.seed, runner.epoch, batch_idx, runner.rank))
-
-
-class Initialize(Hook):
-    """Starts from a file as training under Lightning does; the Runner itself would load what happens to fit."""
-
-    def __init__(self, path: str, names: dict[str, list[str]]) -> None:
-        self.path = path
-        self.names = names
-
-    def before_run(self, runner: Runner) -> None:
-        """Load after the initialisation of the weights, before the first step."""
-        initialize(runner.model.module if is_model_wrapper(runner.model) else runner.model, self.path, **self.names)
-
-
-def train_with_mmengine(cfg: Config, work_dir: Path, seed: int, resume: str | None = None) -> None:
-    """Train a config under MMEngine's Runner; ``resume`` is one of its checkpoints, or 'newest'.
-
-    Raises:
-        ValueError: if several processes were started that would not know of each other.
-    """
-    processes = int(os.environ.get('WORLD_SIZE', 1))
-    if processes > 1 and cfg.get('launcher', 'none') == 'none':
-        raise ValueError(
-            f"{processes} processes were started, and the config's launcher is 'none': each would train "
-            'on its own. --cfg-options launcher=pytorch joins them on GPUs, Lightning anywhere'
-        )
-    data = DetectorDataModule(cfg, ('train', 'val'), seed)
-    start = cfg.get('load_from') if resume is None else None
-    remarks = check_run(cfg, data.datasets, start)
-    check_precision_under_mmengine(cfg)
-    scale_under_mmengine(cfg, processes)
-    cfg.work_dir = str(work_dir)
-    cfg.randomness = dict(seed=seed)
-    if resume is not None:
-        # Without a file the Runner looks for its newest one.
-        cfg.load_from, cfg.resume = None if resume == 'newest' else resume, True
-        newest = find_latest_checkpoint(str(work_dir)) if resume == 'newest' else resume
-        if newest:
-            remarks += check_resumption(cfg, data.datasets['train'], newest, read_checkpoint(newest))
-    else:
-        cfg.load_from = None
-    runner = Runner.from_cfg(cfg)
-    check_initial_weights(runner.model, start, resuming=resume is not None)
-    log_remarks(remarks)
-    runner.register_hook(SeedSteps(seed))
-    if start:
-        runner.register_hook(Initialize(start, trained_names(data.datasets['train'])))
-    with torch.serialization.safe_globals(SAFE_GLOBALS):  # MMEngine's checkpoints hold more than tensors
-        runner.train()

@@ -67,7 +67,6 @@ RUNNER_ONLY = {
 }
 # The settings of a section that Lightning's engine reads or that RUNNER_ONLY holds to one value.
 LIGHTNING_READS = {
-    'train_cfg': {'type', 'by_epoch', 'max_epochs', 'val_begin', 'val_interval'},
     'optim_wrapper': {
         'type',
         'optimizer',

@@ -4,7 +4,8 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='nuscenes/NDS', rule='greater'),
+    # MMEngine's Runner deletes the oldest before it writes the next, so one alone could be lost.
+    checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='nuscenes/NDS', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     match_checkpoint=dict(type='MatchCheckpoint'),  # mmdetection3d's own tools/test.py is as strict as ours
 )

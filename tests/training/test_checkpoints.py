@@ -1,5 +1,7 @@
 """Checkpoints that are whole, foreign, damaged or interrupted."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -46,4 +48,16 @@ def test_damaged_checkpoints_are_named_and_passed_over(tmp_path):
     assert newest_checkpoint(tmp_path) == str(tmp_path / 'best_NDS.ckpt')
     (tmp_path / 'best_NDS.ckpt').unlink()
     with pytest.raises(FileNotFoundError, match='nothing to resume'):
+        newest_checkpoint(tmp_path)
+
+
+def test_mmengines_newest_whole_checkpoint_is_found(tmp_path):
+    for epoch in (1, 2):
+        torch.save({'epoch': epoch, 'weight': torch.zeros(1000)}, tmp_path / f'epoch_{epoch}.pth')
+        os.utime(tmp_path / f'epoch_{epoch}.pth', (epoch, epoch))
+    patterns = ('epoch_*.pth', 'iter_*.pth')
+    assert newest_checkpoint(tmp_path, patterns) == str(tmp_path / 'epoch_2.pth')
+    (tmp_path / 'epoch_2.pth').write_bytes((tmp_path / 'epoch_2.pth').read_bytes()[:1500])
+    assert newest_checkpoint(tmp_path, patterns) == str(tmp_path / 'epoch_1.pth')
+    with pytest.raises(FileNotFoundError, match=r'no readable last\.ckpt or best_NDS\.ckpt'):
         newest_checkpoint(tmp_path)

@@ -12,7 +12,6 @@ import torch
 from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.evaluation import load_results
-from bevformer_plugin.training import new_work_dir
 from bevformer_plugin.training.callbacks import ValidationPlan
 
 
@@ -192,12 +191,3 @@ def test_an_existing_run_is_not_overwritten(lightning_run):
     done = run_tool('train', NANO, '--work-dir', lightning_run)
     assert done.returncode == 1 and '--overwrite' in done.output
     assert (lightning_run / 'last.ckpt').stat().st_mtime == before
-
-
-def test_overwriting_removes_the_run_and_nothing_else(tmp_path):
-    for name in ('last.ckpt', 'best_NDS.ckpt', 'not_finite.ckpt', 'mine.txt'):
-        (tmp_path / name).touch()
-    for name in ('csv', 'csv_resumed_1', 'tensorboard', 'pictures'):
-        (tmp_path / name).mkdir()
-    new_work_dir(str(tmp_path), overwrite=True, resume=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['mine.txt', 'pictures']

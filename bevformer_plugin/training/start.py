@@ -1,0 +1,35 @@
+"""How a run begins."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """How a run begins: anew, in place of another one, or from a checkpoint.
+
+    Attributes:
+        work_dir: folder of the run.
+        seed: of all that is random; None is the checkpoint's, and 0 for a new run.
+        resume: a checkpoint to go on with, 'newest' for the newest whole one of ``work_dir``; None starts anew.
+        restart_schedule: go on with the config's optimizer settings, schedule, batch and data instead of the
+            checkpoint's.
+        overwrite: replace the run in ``work_dir``.
+
+    Raises:
+        ValueError: for choices that exclude each other, or a seed that is none.
+    """
+
+    work_dir: Path
+    seed: int | None = None
+    resume: str | None = None
+    restart_schedule: bool = False
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.resume is not None and self.overwrite:
+            raise ValueError('--resume continues a run and --overwrite replaces it: give one of them')
+        if self.restart_schedule and self.resume is None:
+            raise ValueError('--restart-schedule belongs to --resume: a new run has the schedule of its config')
+        if self.seed is not None and not 0 <= self.seed < 2**32:
+            raise ValueError(f'--seed is from 0 to 2**32 - 1, got {self.seed}')
