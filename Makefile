@@ -1,4 +1,5 @@
 # make demo: install, make data, train, evaluate, draw.   make test: install, run the tests but for the slow ones.
+# make test-minimum: some of the tests with the lowest versions that setup.py allows, in an environment of their own.
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
@@ -6,18 +7,29 @@ DATA   := data/synthetic
 WORK   := work_dirs/demo
 CONFIG := configs/bevformer/bevformer_nano.py
 LONGER := projects/synthetic_world/bevformer_nano.pth
+MINIMUM := build/minimum
 VAL    := $(DATA)/nuscenes_infos_temporal_val.pkl
 
-# The first interpreter between 3.10 and 3.12 that starts; override with make PYTHON=/path/to/python3.
-PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
-	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1 && echo $$p && break; done)
+# Tests that compare numbers, and the settings under which make test-processors runs them: the instructions that this
+# processor has, those of one with AVX2, those of one without, each on one thread and on two.
+COMPARING := tests/reference tests/layers tests/geometry tests/models tests/ops/test_multi_scale_deformable_attention.py \
+	tests/ops/test_backends.py tests/ops/test_modulated_deform_conv.py
+ONE_THREAD := tests/training/test_sharding.py tests/training/test_runs.py  # their processes take one thread each
+own   :=
+avx2  := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
+plain := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
+SETTINGS := own-1 avx2-1 plain-1 own-2 avx2-2 plain-2
 
-.PHONY: setup demo clean-demo test test-slow lint
+# The first interpreter between 3.10 and 3.13 that starts; override with make PYTHON=/path/to/python3.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
+
+.PHONY: setup demo clean-demo test test-slow test-minimum test-processors $(SETTINGS:%=test-processor-%) lint
 
 setup: $(READY)
 
-$(READY): requirements.txt requirements-no-deps.txt setup.py
-	@test -n "$(PYTHON)" || { echo "No Python 3.10-3.12 found. Install one, or run: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
+$(READY): requirements.txt requirements-no-deps.txt setup.py bevformer_plugin/ops/mmcv_finder.py
+	@test -n "$(PYTHON)" || { echo "No Python 3.10-3.13 found. Install one, or run: make PYTHON=/path/to/python3 $(MAKECMDGOALS)"; exit 1; }
 	@echo "== Creating $(VENV) with $$($(PYTHON) --version) (about 2 minutes, 2 GB with a CPU build of torch)"
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { echo "The venv module is missing: install python3-venv."; exit 1; }
 	@echo "== Installing the pinned requirements"
@@ -25,7 +37,7 @@ $(READY): requirements.txt requirements-no-deps.txt setup.py
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-no-deps.txt
 	@echo "== Installing bevformer_plugin in development mode"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@$(PY) -c "import bevformer_plugin as b; print('== Ready: bevformer_plugin', b.__version__, 'with mmcv operators:', b.ops.MMCV_EXT)"
+	@$(PY) -c "import mmdet3d.structures, bevformer_plugin as b; print('== Ready: bevformer_plugin', b.__version__, 'with mmcv operators:', b.ops.MMCV_EXT)"
 	@touch $@
 
 demo: setup
@@ -53,6 +65,26 @@ test: setup
 
 test-slow: setup
 	$(PY) -m pytest -m slow
+
+test-minimum: setup
+	@echo "== Installing the lowest versions that setup.py allows into $(MINIMUM) (about 5 minutes, 6 GB with CUDA builds of torch)"
+	@$(PY) tests/minimum_versions.py $(MINIMUM)
+	@test -x $(MINIMUM)/venv/bin/python || $(PYTHON) -m venv $(MINIMUM)/venv
+	@$(MINIMUM)/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(MINIMUM)/requirements.txt
+	@$(MINIMUM)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(MINIMUM)/requirements-no-deps.txt
+	@$(MINIMUM)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(MINIMUM)/venv/bin/python -m pytest -m "not slow" tests/layers tests/checkpoint tests/ops/test_backends.py \
+		tests/ops/test_not_finite.py tests/ops/test_mmcv_stand_in.py tests/training/test_averaging.py tests/training/test_mmdet3d_tools.py
+
+# All settings, or one: make test-processor-avx2-2. With make --keep-going, the others run although one fails.
+test-processors: $(SETTINGS:%=test-processor-%)
+
+# Triton's kernels stay out: its interpreter takes long and knows no instruction sets.
+$(SETTINGS:%=test-processor-%): test-processor-%: setup
+	@echo "== Tests that compare numbers, setting $*: $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*))"
+	@env $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*)) sh -c '\
+		$(PY) -c "import torch; print(\"PyTorch uses\", torch.backends.cpu.get_cpu_capability(), \"on\", torch.get_num_threads(), \"threads\")" && \
+		$(PY) -m pytest -q -m "not slow" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD))'
 
 lint: setup
 	$(PY) -m ruff check .

@@ -4,9 +4,27 @@ import pathlib
 import re
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r"__version__ = '([^']+)'", (ROOT / 'bevformer_plugin' / '__init__.py').read_text()).group(1)
+FINDER = ROOT / 'bevformer_plugin' / 'ops' / 'mmcv_finder.py'
+STARTED = '_bevformer_plugin_mmcv_finder'  # the finder's name beside the package, where Python starts it
+
+
+class BuildWithFinder(build_py):
+    """Adds the finder of ``mmcv._ext``, and the ``.pth`` file that starts it, beside the package or the link to it."""
+
+    def run(self):
+        """Build, then write into what becomes site-packages."""
+        super().run()
+        site = self.get_finalized_command('install').install_lib if self.editable_mode else self.build_lib
+        for name, text in {
+            f'{STARTED}.py': FINDER.read_text(encoding='utf-8'),
+            f'{STARTED}.pth': f'import {STARTED}; {STARTED}.install_finder()\n',
+        }.items():
+            pathlib.Path(site, name).write_text(text, encoding='utf-8')
+
 
 setup(
     name='bevformer_plugin',
@@ -17,19 +35,23 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['bevformer_plugin', 'bevformer_plugin.*']),
     package_data={'bevformer_plugin.ops.native': ['*.cpp']},
-    python_requires='>=3.10,<3.13',
-    # mmdet3d is named without its own requirements in requirements.txt: it asks for open3d, which nothing here uses.
+    cmdclass={'build_py': BuildWithFinder},
+    python_requires='>=3.10,<3.14',
+    # The lowest versions that work, each of which make test-minimum installs: torch 2.7 has register_autocast of
+    # custom operators, lightning 2.6 EMAWeightAveraging. mmdet3d and nuscenes-devkit are installed without their own
+    # requirements (requirements-no-deps.txt): one asks for open3d, which nothing here uses, the other for numpy 1.
     install_requires=[
-        'torch>=2.1',
-        'lightning>=2.4',
+        'torch>=2.7.0',
+        'lightning>=2.6.0',
         'mmengine>=0.10.4',
-        'mmdet>=3.3,<3.4',
-        'mmdet3d>=1.4,<1.5',
-        'nuscenes-devkit>=1.1.11',
-        'numpy<2',
-        'opencv-python-headless<4.12',
-        'matplotlib',
-        'tqdm',
+        'mmdet>=3.3.0,<3.4',
+        'mmdet3d>=1.4.0,<1.5',
+        'nuscenes-devkit>=1.2.0',
+        'numpy>=1.23.5',
+        'scipy>=1.10.0',
+        'opencv-python-headless>=4.6.0.66',
+        'matplotlib>=3.6.0',
+        'tqdm>=4.64.0',
     ],
     extras_require={'dev': ['pytest', 'ruff'], 'logging': ['tensorboard']},
 )

@@ -1,8 +1,11 @@
 """Data shared by all tests: a tiny synthetic world, and the folder with real nuScenes frames where it exists."""
 
+import json
 import pathlib
+import shutil
 
 import pytest
+from installation import install
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.datasets.synthetic import create_synthetic_world
@@ -18,10 +21,60 @@ def synthetic_root(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def copied_root(synthetic_root, tmp_path):
+    """The synthetic root with tables that a test may change; images, points, maps and CAN bus are links."""
+    root = tmp_path / 'root'
+    root.mkdir()
+    for folder in synthetic_root.iterdir():
+        if folder.name != 'v1.0-mini' and folder.is_dir():
+            (root / folder.name).symlink_to(folder)
+    shutil.copytree(synthetic_root / 'v1.0-mini', root / 'v1.0-mini')
+    return root
+
+
+@pytest.fixture
+def change_table(copied_root):
+    """Change a table of ``copied_root``: ``change(rows)`` changes them in place or returns new ones."""
+
+    def apply(name, change):
+        path = copied_root / 'v1.0-mini' / f'{name}.json'
+        rows = json.loads(path.read_text())
+        changed = change(rows)
+        path.write_text(json.dumps(rows if changed is None else changed))
+
+    return apply
+
+
+@pytest.fixture
+def take_out_lidar(change_table):
+    """Take LIDAR_TOP out of the tables of ``copied_root``."""
+
+    def apply():
+        rows = {}
+        change_table('sensor', lambda its: rows.update(sensor=[row for row in its if row['modality'] == 'lidar']))
+        lidars = {row['token'] for row in rows['sensor']}
+        change_table(
+            'calibrated_sensor',
+            lambda its: rows.update(mounts={row['token'] for row in its if row['sensor_token'] in lidars}),
+        )
+        for table, key in (('sample_data', 'calibrated_sensor_token'), ('calibrated_sensor', 'token')):
+            change_table(table, lambda its, key=key: [row for row in its if row[key] not in rows['mounts']])
+        change_table('sensor', lambda its: [row for row in its if row['token'] not in lidars])
+
+    return apply
+
+
 @pytest.fixture(scope='session')
 def info_files(synthetic_root, tmp_path_factory):
     """Info files of the synthetic world by split; paths in them are relative to ``synthetic_root``."""
     return create_nuscenes_infos(synthetic_root, 'v1.0-mini', out_dir=tmp_path_factory.mktemp('infos'), workers=1)
+
+
+@pytest.fixture(scope='session')
+def installed_python(tmp_path_factory):
+    """Interpreter of a new environment with the plugin installed from a wheel; it shares all other packages."""
+    return install(tmp_path_factory.mktemp('installed'))
 
 
 @pytest.fixture(scope='session')

@@ -6,10 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
-from bevformer_plugin.training import load_config
+from bevformer_plugin.training import load_config, parse_config_options
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -18,7 +17,7 @@ def parse_args():
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument('config')
     common.add_argument('--out', help='JSON file for the figures')
-    common.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
+    common.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     data = commands.add_parser(
         'data', parents=[common], help='samples per second, against the stock transforms of mmdetection3d'
     )
@@ -48,7 +47,7 @@ def parse_args():
 
 
 def _config(args):
-    return load_config(args.config, args.cfg_options)
+    return load_config(args.config, parse_config_options(args.cfg_options))
 
 
 def run_data(args):
@@ -85,7 +84,7 @@ def main():
     try:
         report, table = args.run(args)
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
     print(table)
     if args.out:
         Path(args.out).write_text(json.dumps({'command': sys.argv[1:], **report}, indent=2))

@@ -5,7 +5,13 @@ import argparse
 import os
 import sys
 
-from bevformer_plugin.datasets.infos import CAN_BUS_RULES, SPLITS, convert_infos, create_nuscenes_infos
+from bevformer_plugin.datasets.infos import (
+    BOX_CONVENTIONS,
+    CAN_BUS_RULES,
+    OFFICIAL_SPLITS,
+    convert_infos,
+    create_nuscenes_infos,
+)
 
 
 def parse_args():
@@ -13,7 +19,12 @@ def parse_args():
     commands = parser.add_subparsers(dest='command', required=True)
     nuscenes = commands.add_parser('nuscenes', help='from a nuScenes dataroot')
     nuscenes.add_argument('--root', required=True, help='folder that holds samples/, maps/ and the version')
-    nuscenes.add_argument('--version', required=True, help=', '.join(SPLITS))
+    nuscenes.add_argument('--version', required=True, help=f'{", ".join(OFFICIAL_SPLITS)} or own tables')
+    nuscenes.add_argument(
+        '--splits',
+        help='JSON file, split name -> scene names, for own scenes; default ROOT/VERSION/splits.json where it exists',
+    )
+    nuscenes.add_argument('--cameras', nargs='+', metavar='CAM', help='take only these, such as CAM_FRONT CAM_BACK')
     nuscenes.add_argument('--canbus', help='folder can_bus or its parent; default ROOT/can_bus where it exists')
     nuscenes.add_argument(
         '--can-bus-message',
@@ -30,6 +41,11 @@ def parse_args():
     convert.add_argument('infos', help='pickle to read')
     convert.add_argument('--root', help='nuScenes dataroot; needed for files of mmdetection3d')
     convert.add_argument('--version', help='nuScenes version that the file must be of')
+    convert.add_argument(
+        '--box-convention',
+        choices=BOX_CONVENTIONS,
+        help='of mmdetection3d before 1.0 (old) or later (new), for a published file whose classes do not tell it',
+    )
     convert.add_argument('--out', required=True, help='pickle to write')
     convert.add_argument('--overwrite', action='store_true', help='replace an existing file')
     return parser.parse_args()
@@ -40,10 +56,18 @@ def main():
     try:
         if args.command == 'nuscenes':
             create_nuscenes_infos(
-                args.root, args.version, args.out, args.canbus, args.workers, args.overwrite, args.can_bus_message
+                args.root,
+                args.version,
+                args.out,
+                args.canbus,
+                args.workers,
+                args.overwrite,
+                args.can_bus_message,
+                args.cameras,
+                args.splits,
             )
         else:
-            convert_infos(args.infos, args.out, args.root, args.version, args.overwrite)
+            convert_infos(args.infos, args.out, args.root, args.version, args.overwrite, args.box_convention)
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
 

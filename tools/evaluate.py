@@ -5,6 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
 from bevformer_plugin.evaluation import evaluate_results, metrics_table, refuse_existing
 
 
@@ -13,8 +14,14 @@ def parse_args():
     parser.add_argument('results')
     parser.add_argument('--root', required=True, help='nuScenes dataroot')
     parser.add_argument('--version', required=True, help='v1.0-trainval, v1.0-mini, ...')
-    parser.add_argument('--split', help="devkit split; the version's validation split by default")
+    parser.add_argument('--split', help="of nuScenes or own data; by default the infos', else that for validation")
     parser.add_argument('--infos', help='score the samples of this info file')
+    parser.add_argument(
+        '--true-boxes',
+        choices=TRUE_BOX_RULES,
+        default='points',
+        help='which annotated objects count; the official scores are of those with LiDAR or radar points',
+    )
     parser.add_argument('--out', help='folder for metrics_summary.json; that of the results by default')
     parser.add_argument('--overwrite', action='store_true', help='replace existing scores')
     return parser.parse_args()
@@ -25,7 +32,9 @@ def main():
     try:
         if not args.overwrite:
             refuse_existing(Path(args.out or Path(args.results).parent, 'metrics_summary.json'))
-        summary = evaluate_results(args.results, args.root, args.version, args.split, args.infos, args.out)
+        summary = evaluate_results(
+            args.results, args.root, args.version, args.split, args.infos, args.out, args.true_boxes
+        )
     except (ValueError, OSError) as error:
         sys.exit(f'error: {error}')
     print(metrics_table(summary))

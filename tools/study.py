@@ -6,10 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.benchmark.study import run_study, study_table
+from bevformer_plugin.training import parse_config_options
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -18,7 +18,7 @@ def parse_args():
     parser.add_argument('--work-dir', required=True, help='each config gets a folder in it')
     parser.add_argument('--out', help='JSON file for the figures')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='changes to every config')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='changes to every config')
     return parser.parse_args()
 
 
@@ -26,9 +26,9 @@ def main():
     args = parse_args()
     quiet_logs()
     try:
-        report = run_study(args.configs, args.work_dir, args.cfg_options or {}, args.seed)
+        report = run_study(args.configs, args.work_dir, parse_config_options(args.cfg_options), args.seed)
     except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
     print(study_table(report))
     if args.out:
         Path(args.out).write_text(json.dumps(report, indent=2))

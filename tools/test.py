@@ -9,10 +9,18 @@ from pathlib import Path
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports take seconds, and Ctrl-C in them should show no traceback
 
-from mmengine.config import DictAction
-
 from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
-from bevformer_plugin.training import Hardware, check_testing, exit_on_signals, load_config, test_with_lightning
+from bevformer_plugin.training import (
+    Hardware,
+    check_testing,
+    direct_results,
+    exit_on_signals,
+    load_config,
+    parse_config_options,
+    parse_devices,
+    test_with_lightning,
+)
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -21,11 +29,11 @@ def parse_args():
     parser.add_argument('checkpoint')
     parser.add_argument('--out', help='submission file; metrics_summary.json goes beside it')
     parser.add_argument('--format-only', action='store_true', help='write the submission, do not score it')
-    parser.add_argument('--devices', default='auto', help='how many on each node')
+    parser.add_argument('--devices', default='auto', help="how many on each node, or their numbers: '0,1' or '2,'")
     parser.add_argument('--num-nodes', type=int, default=1, help='how many computers')
     parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing submission')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     return parser.parse_args()
 
 
@@ -37,13 +45,13 @@ def main():
             if not args.overwrite:
                 refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
             refuse_unwritable(args.out)
-        cfg = load_config(args.config, args.cfg_options)
+        cfg = load_config(args.config, parse_config_options(args.cfg_options))
         check_testing(cfg)
-        cfg.test_evaluator.update(results_path=args.out, format_only=args.format_only)
-        devices = args.devices if args.devices == 'auto' else int(args.devices)
-        test_with_lightning(cfg, args.checkpoint, Hardware(devices, args.num_nodes, args.accelerator))
+        direct_results(cfg, args.out, args.format_only)
+        hardware = Hardware(parse_devices(args.devices), args.num_nodes, args.accelerator)
+        test_with_lightning(cfg, args.checkpoint, hardware)
     except (ValueError, OSError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
 
 
 if __name__ == '__main__':

@@ -9,17 +9,18 @@ from pathlib import Path
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports take seconds, and Ctrl-C in them should show no traceback
 
-from mmengine.config import DictAction
-
 from bevformer_plugin.training import (
     Hardware,
     RunStart,
     check_training,
     exit_on_signals,
     load_config,
+    parse_config_options,
+    parse_devices,
     train_with_lightning,
     train_with_mmengine,
 )
+from bevformer_plugin.training.worker_errors import message_of
 
 
 def parse_args():
@@ -27,7 +28,7 @@ def parse_args():
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='folder of the run; work_dirs/<config> by default')
     parser.add_argument('--engine', choices=['lightning', 'mmengine'], default='lightning')
-    parser.add_argument('--devices', default='auto', help='how many on each node')
+    parser.add_argument('--devices', default='auto', help="how many on each node, or their numbers: '0,1' or '2,'")
     parser.add_argument('--num-nodes', type=int, default=1, help='how many computers')
     parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
     parser.add_argument('--strategy', choices=['auto', 'ddp', 'fsdp'], default='auto', help='for several processes')
@@ -46,7 +47,7 @@ def parse_args():
     )
     parser.add_argument('--seed', type=int, help="0 by default; a resumed run has its checkpoint's")
     parser.add_argument('--overwrite', action='store_true', help='replace the run in the work dir')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='K=V', help='settings to change')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     return parser.parse_args()
 
 
@@ -54,10 +55,11 @@ def main():
     args = parse_args()
     exit_on_signals(lambda: 'no step was taken')
     try:
-        cfg = load_config(args.config, args.cfg_options)
+        cfg = load_config(args.config, parse_config_options(args.cfg_options))
         check_training(cfg)
-        devices = args.devices if args.devices == 'auto' else int(args.devices)
-        hardware = Hardware(devices, args.num_nodes, args.accelerator, args.strategy, args.precision)
+        hardware = Hardware(
+            parse_devices(args.devices), args.num_nodes, args.accelerator, args.strategy, args.precision
+        )
         if args.engine == 'mmengine' and hardware != Hardware():
             raise ValueError(
                 '--devices, --num-nodes, --accelerator, --strategy and --precision are of Lightning; '
@@ -75,7 +77,7 @@ def main():
         else:
             train_with_lightning(cfg, start, hardware)
     except (ValueError, OSError, FloatingPointError) as error:
-        sys.exit(f'error: {error}')
+        sys.exit(f'error: {message_of(error)}')
 
 
 if __name__ == '__main__':

@@ -4,6 +4,7 @@
 import argparse
 import sys
 
+from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
 from bevformer_plugin.visualization import FrameSource, draw_best_and_worst, draw_sample, draw_scene, prepare_folder
 
 
@@ -24,6 +25,9 @@ def parse_args():
     parser.add_argument('--best', type=count, default=0, metavar='K', help='draw K samples with the highest AP at 2 m')
     parser.add_argument('--worst', type=count, default=0, metavar='K', help='draw K samples with the lowest AP at 2 m')
     parser.add_argument('--score-thr', type=float, default=0.3, help='leave out predicted boxes below this score')
+    parser.add_argument(
+        '--true-boxes', choices=TRUE_BOX_RULES, default='points', help='which annotated objects are true boxes'
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace pictures in an existing folder')
     args = parser.parse_args()
     if not (args.sample or args.scene or args.best or args.worst):
@@ -36,7 +40,7 @@ def parse_args():
 def main():
     args = parse_args()
     try:
-        source = FrameSource(args.root, args.infos, args.results)
+        source = FrameSource(args.root, args.infos, args.results, args.true_boxes)
         folder = prepare_folder(args.out, args.overwrite)
         paths = []
         if args.sample:

@@ -110,7 +110,8 @@ def data_table(report: dict) -> str:
 
 
 def _build_versions(cfg: Config, data_root: str) -> dict[str, Version]:
-    config = {**cfg.train_dataloader.dataset, 'data_root': data_root}
+    # All versions load the same frames, also those without boxes.
+    config = {**cfg.train_dataloader.dataset, 'data_root': data_root, 'filter_empty_gt': False}
     exact_pipeline = [
         {**transform, 'to_float32': True} if transform['type'] == 'LoadMultiViewImages' else transform
         for transform in config['pipeline']

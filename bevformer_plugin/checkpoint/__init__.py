@@ -1,18 +1,37 @@
 """Published weights in, ours out, and back; checkpoint files read and loaded."""
 
+from .comparison import check_checkpoint, check_initialization, check_resumption
 from .conversion import convert_checkpoint
-from .files import SAFE_GLOBALS, load_weights, mismatch, publish_checkpoint, read_checkpoint
+from .files import (
+    SAFE_GLOBALS,
+    load_content,
+    load_weights,
+    mismatch,
+    publish_checkpoint,
+    read_checkpoint,
+    weights_of,
+)
 from .initialization import initialize
 from .layout import to_ours, to_published
+from .match_hook import MatchCheckpoint
+from .record import TrainingRecord, recorded_metainfo
 
 __all__ = [
     'SAFE_GLOBALS',
+    'MatchCheckpoint',
+    'TrainingRecord',
+    'check_checkpoint',
+    'check_initialization',
+    'check_resumption',
     'convert_checkpoint',
     'initialize',
+    'load_content',
     'load_weights',
     'mismatch',
     'publish_checkpoint',
     'read_checkpoint',
+    'recorded_metainfo',
     'to_ours',
     'to_published',
+    'weights_of',
 ]

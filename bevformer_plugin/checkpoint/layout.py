@@ -22,6 +22,23 @@ NAMES = [
     ('encoder.layers.*.attentions.0.', 'encoder.layers.*.temporal_self_attention.attention.'),
     ('encoder.layers.*.attentions.1.', 'encoder.layers.*.spatial_cross_attention.'),
 ]
+# What the published weights were trained on: order of classes and cameras, and the rule of their CAN-bus messages.
+PUBLISHED_RECORD = {
+    'classes': [
+        'car',
+        'truck',
+        'construction_vehicle',
+        'bus',
+        'trailer',
+        'barrier',
+        'motorcycle',
+        'bicycle',
+        'pedestrian',
+        'traffic_cone',
+    ],
+    'cameras': ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT'],
+    'can_bus': 'official_v1',
+}
 BOX_LAYER = re.compile(r'reg_branches\.\d+\.4\.(weight|bias)$')
 
 

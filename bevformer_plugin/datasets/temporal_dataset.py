@@ -1,13 +1,17 @@
 """nuScenes keyframes with the frames before them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.datasets.transforms import ObjectRangeFilter
 from mmdet3d.registry import DATASETS
+from mmdet3d.structures import LiDARInstance3DBoxes
+from mmengine.logging import print_log
 
-from .infos import load_infos, require_matching
+from .infos import count_true_boxes, load_infos, require_matching
 from .training_sampler import SeededIndex, seeded_generators
 
 
@@ -21,9 +25,11 @@ class NuScenesTemporalDataset(NuScenesDataset):
     In test mode an item is one frame: the model carries its history from item to item, see ``SceneStreamSampler``.
 
     Before the pipeline an item is a dict with fields of the info file's entry, ``images`` (the chosen cameras, each
-    ``img_path`` and ``lidar2img`` (4, 4) of the image as stored), ``scale`` = ``image_size``, ``history`` (list of
-    such dicts, oldest first) and ``ann_info`` (test mode: ``eval_ann_info``). Boxes are LiDARInstance3DBoxes with
-    velocities in the LiDAR frame, of objects with at least one lidar or radar point.
+    ``img_path``, ``lidar2img`` (4, 4) of the image as stored, and its ``width`` and ``height``), ``scale`` =
+    ``image_size``, ``history`` (list of such dicts, oldest first) and ``ann_info`` (test mode: ``eval_ann_info``).
+    Boxes are LiDARInstance3DBoxes with velocities in the LiDAR frame, of the objects that count by ``true_boxes``. An
+    unknown velocity, as of an object seen in one keyframe only, is NaN and not trained on; the published code trains
+    it towards 0.
 
     Args:
         data_root: nuScenes dataroot; image paths in infos are relative to it.
@@ -34,14 +40,19 @@ class NuScenesTemporalDataset(NuScenesDataset):
         image_size: (W, H) to which ``ResizeMultiView`` brings all images; None leaves them.
         point_cloud_range: (x, y, z) minima, then maxima, metres; boxes centred outside it in x or y are no training
             targets. None keeps all.
-        queue_length: most frames of an item, the current one included.
+        queue_length: most frames of an item, the current one included; 4 is that of the published base.
         random_drop: False takes the ``queue_length - 1`` frames right before the current one.
         test_mode: single frames, with ``eval_ann_info``.
-        filter_empty_gt: in training, replace an item without boxes by a random other one.
+        true_boxes: which objects count: 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
+        filter_empty_gt: replace an item by a random other one if a frame of its queue, the current one or one of its
+            history, has no boxes of the classes in range, as the published training does. Not for ``test_mode``.
+        lazy_init: read nothing before :meth:`full_init`, as ``mmdet3d.apis.init_model`` asks for classes alone.
 
     Raises:
         FileNotFoundError: no such ``data_root`` or ``ann_file``.
-        ValueError: unknown class or camera, infos of another format, unusable ``image_size`` or ``queue_length``.
+        ValueError: unknown class or camera, infos of another format or with broken numbers, unusable ``image_size`` or
+            ``queue_length``, a rule ``true_boxes`` that is unknown or leaves none of the boxes, no boxes in training,
+            ``filter_empty_gt`` in ``test_mode`` or where it leaves nothing.
     """
 
     def __init__(
@@ -53,15 +64,17 @@ class NuScenesTemporalDataset(NuScenesDataset):
         cameras: list[str] | None = None,
         image_size: tuple[int, int] | None = None,
         point_cloud_range: list[float] | None = None,
-        queue_length: int = 3,
+        queue_length: int = 4,
         random_drop: bool = True,
         test_mode: bool = False,
         filter_empty_gt: bool = False,
+        true_boxes: str = 'points',
+        lazy_init: bool = False,
     ) -> None:
-        if not Path(data_root).is_dir():
-            raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
         if queue_length < 1:
             raise ValueError(f'queue_length must be at least 1, the current frame alone, not {queue_length}')
+        if filter_empty_gt and test_mode:
+            raise ValueError('filter_empty_gt is for training, in test_mode all frames count: leave it out')
         if cameras is not None and not cameras:
             raise ValueError('cameras is empty: name at least one, or give None for all')
         self.cameras = None if cameras is None else list(cameras)
@@ -70,8 +83,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
         self.random_drop = random_drop
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         metainfo = {**self.METAINFO, **(metainfo or {})}
-        self._infos = load_infos(Path(data_root, ann_file), root=data_root)
-        require_matching(self._infos['metainfo'], classes=metainfo['classes'])
+        self.true_boxes = true_boxes
+        self.test_mode = test_mode
+        self._infos = None if lazy_init else self._read_infos(Path(data_root), ann_file, metainfo['classes'])
         super().__init__(
             data_root=str(data_root),
             ann_file=str(ann_file),
@@ -82,6 +96,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
             filter_empty_gt=filter_empty_gt,
             test_mode=test_mode,
             use_valid_flag=True,
+            with_velocity=False,  # mmdetection3d's way turns unknown velocities into 0
+            lazy_init=lazy_init,
         )
 
     def __getitem__(self, idx: int) -> dict:
@@ -91,11 +107,28 @@ class NuScenesTemporalDataset(NuScenesDataset):
         with seeded_generators(idx.seed):
             return super().__getitem__(int(idx))
 
+    def _read_infos(self, data_root: Path, ann_file: str, classes: tuple[str, ...]) -> dict:
+        """Read the info file, which must know the classes, and count the boxes that count.
+
+        Raises:
+            FileNotFoundError: if there is no such folder or file.
+            ValueError: if it is of another format, does not know a class, or holds nothing to train on.
+        """
+        if not data_root.is_dir():
+            raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
+        infos = load_infos(data_root / ann_file, root=str(data_root))
+        require_matching(infos['metainfo'], classes=classes)
+        counted, total = count_true_boxes(infos['data_list'], self.true_boxes)
+        print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={self.true_boxes!r}', logger='current')
+        if not (counted or self.test_mode):
+            raise ValueError(f'{ann_file} holds no boxes to train on: give the infos of a training split')
+        return infos
+
     def load_data_list(self) -> list[dict]:
         """Entries of the info file, reduced to what items need."""
-        infos = self._infos
-        del self._infos
-        self._metainfo['version'] = infos['metainfo']['version']
+        infos = self._infos or self._read_infos(Path(self.data_root), self.ann_file, self._metainfo['classes'])
+        self._infos = None
+        self._metainfo.update({key: infos['metainfo'][key] for key in ('version', 'can_bus')})
         classes = list(self._metainfo['classes'])
         self.label_mapping = {
             index: classes.index(name) if name in classes else -1
@@ -103,7 +136,11 @@ class NuScenesTemporalDataset(NuScenesDataset):
         }
         if self.cameras is None:
             self.cameras = list(infos['data_list'][0]['images'])
-        return [self.parse_data_info(info) for info in infos['data_list']]
+        self._metainfo.update(cameras=self.cameras, image_size=self.image_size)
+        frames = [self.parse_data_info(info) for info in infos['data_list']]
+        if self.filter_empty_gt:
+            self._replacements = self._find_replacements(frames)
+        return frames
 
     def parse_data_info(self, info: dict) -> dict:
         """An entry with the chosen cameras only, matrices as arrays and objects as boxes and labels.
@@ -120,10 +157,12 @@ class NuScenesTemporalDataset(NuScenesDataset):
         info = super().parse_data_info(info)
         for name, image in info['images'].items():
             cam2img = np.eye(4)
-            cam2img[:3, :3] = image['cam2img']
+            cam2img[:3, :3] = np.array(image['cam2img'], dtype=np.float64)
             info['images'][name] = {
                 'img_path': image['img_path'],
-                'lidar2img': cam2img @ np.asarray(image['lidar2cam']),
+                'lidar2img': cam2img @ np.array(image['lidar2cam'], dtype=np.float64),
+                'width': image['width'],
+                'height': image['height'],
             }
         kept = ('token', 'prev', 'timestamp', 'scene_token', 'scene_name', 'frame_idx', 'images')
         return {
@@ -135,7 +174,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
     def parse_ann_info(self, info: dict) -> dict:
         """Boxes (n, 9) and labels (n,) of the chosen classes; in training of those within range."""
-        ann_info = super().parse_ann_info(info)
+        ann_info = _with_velocities(super().parse_ann_info(info))
         ann_info = self._remove_dontcare({key: ann_info[key] for key in ('gt_bboxes_3d', 'gt_labels_3d')})
         if self.range_filter is not None and not self.test_mode:
             ann_info = self.range_filter(ann_info)
@@ -145,6 +184,44 @@ class NuScenesTemporalDataset(NuScenesDataset):
         """The item of a keyframe before the pipeline; its own copy, so that the pipeline may change it."""
         idx = range(len(self))[idx]
         return {**self._frame(idx), 'history': [] if self.test_mode else self._draw_history(idx)}
+
+    def prepare_data(self, idx: int) -> dict | None:
+        """The item after the pipeline; None, which draws another, if ``filter_empty_gt`` is to replace it."""
+        item = self.get_data_info(idx)
+        if self.filter_empty_gt and not all(map(_has_boxes, (item, *item['history']))):
+            return None
+        return self.pipeline({**item, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d})
+
+    def _rand_another(self) -> int:
+        """An index to replace an item that ``filter_empty_gt`` takes out."""
+        return int(np.random.choice(self._replacements))
+
+    def _find_replacements(self, frames: list[dict]) -> np.ndarray:
+        """Indices of items of which some queue at least has boxes in all its frames.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        has_boxes = np.array([_has_boxes(frame) for frame in frames])
+        usable = []
+        for idx in np.flatnonzero(has_boxes):
+            before = self._history_indices(idx, frames.__getitem__)
+            empty = [age for age, index in enumerate(before, 1) if not has_boxes[index]]
+            # One of the ages may be dropped: any of them at random, else the last.
+            if not empty or (len(empty) == 1 and (self.random_drop or empty == [self.queue_length])):
+                usable.append(idx)
+        if not usable:
+            raise ValueError(
+                f'filter_empty_gt leaves nothing of {len(frames)} keyframes, {has_boxes.sum()} of which have boxes '
+                f'of the classes {", ".join(self.metainfo["classes"])} within point_cloud_range: check classes and '
+                'range, or set filter_empty_gt=False'
+            )
+        print_log(
+            f'{len(frames) - has_boxes.sum()} of {len(frames)} keyframes have no boxes to train on: filter_empty_gt '
+            'replaces items with one of them',
+            logger='current',
+        )
+        return np.array(usable)
 
     def scenes(self) -> list[list[int]]:
         """Indices of each scene's frames in time order, scenes in the order of the info file."""
@@ -161,16 +238,30 @@ class NuScenesTemporalDataset(NuScenesDataset):
         """Earlier frames for a training item, oldest first."""
         # The place dropped may lie before the scene's start, as in the published code: then all frames stay.
         dropped = np.random.randint(1, self.queue_length + 1) if self.random_drop else self.queue_length
-        history, following = [], self._frame(idx)
-        for age in range(1, min(self.queue_length, idx) + 1):
-            frame = self._frame(idx - age)
+        before = self._history_indices(idx, self._frame)
+        return [self._frame(index) for age, index in reversed([*enumerate(before, 1)]) if age != dropped]
+
+    def _history_indices(self, idx: int, frame_of: Callable[[int], dict]) -> list[int]:
+        """The ``queue_length`` keyframes before one, newest first, up to its scene's start or a missing keyframe."""
+        indices, following = [], frame_of(idx)
+        for index in range(idx - 1, max(idx - self.queue_length, 0) - 1, -1):
+            frame = frame_of(index)
             if frame['token'] != following['prev'] or frame['scene_token'] != following['scene_token']:
                 break
             following = frame
-            if age != dropped:
-                del frame['ann_info']
-                history.insert(0, frame)
-        return history
+            indices.append(index)
+        return indices
+
+
+def _has_boxes(frame: dict) -> bool:
+    return len(frame['ann_info']['gt_labels_3d']) > 0
+
+
+def _with_velocities(ann_info: dict) -> dict:
+    """Annotations with boxes (n, 9), the last two values the velocity as in the infos: NaN where it is unknown."""
+    boxes = ann_info['gt_bboxes_3d'].tensor
+    velocities = torch.as_tensor(np.asarray(ann_info.get('velocities', ()), dtype=np.float32)).reshape(len(boxes), 2)
+    return {**ann_info, 'gt_bboxes_3d': LiDARInstance3DBoxes(torch.cat([boxes, velocities], dim=1), box_dim=9)}
 
 
 def _checked_image_size(image_size) -> tuple[int, int] | None:

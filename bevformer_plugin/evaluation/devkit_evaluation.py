@@ -1,67 +1,100 @@
 """The official nuScenes detection metric, on a whole split or on the samples that info files cover."""
 
 import json
-from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 from nuscenes import NuScenes
+from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.common.loaders import (
-    add_center_dist,
     filter_eval_boxes,
     load_gt_of_sample_tokens,
     load_prediction_of_sample_tokens,
 )
 from nuscenes.eval.detection.config import config_factory
+from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES
 from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.eval.detection.evaluate import DetectionEval
+from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.utils.splits import create_splits_scenes
 
-from bevformer_plugin.datasets.infos import load_infos, require_matching
+from bevformer_plugin.datasets.infos import (
+    check_annotations,
+    check_rule,
+    check_tables,
+    check_transform,
+    counted_boxes,
+    default_split,
+    find_splits,
+    has_annotations,
+    is_official,
+    load_infos,
+    open_tables,
+    reference_record,
+    refuse_tables_that_do_not_fit,
+    require_matching,
+    role_of,
+    visibility_level,
+)
 
 from .results import load_results
 
-DEFAULT_SPLITS = {'v1.0-mini': 'mini_val', 'v1.0-trainval': 'val', 'v1.0-test': 'test'}
+BICYCLE_RACK = 'static_object.bicycle_rack'
 
 
-class PartialDetectionEval(DetectionEval):
-    """The devkit's evaluation on chosen samples of a split instead of all of it."""
+class SampleDetectionEval(DetectionEval):
+    """The devkit's evaluation of a submission's samples.
 
-    def __init__(self, nusc: NuScenes, result_path: str, sample_tokens: list[str], output_dir: str) -> None:
+    It differs from the devkit's own where that fails: a submission may be without boxes, tables without LIDAR_TOP have
+    the pose of :func:`reference_record`, and other rules than 'points' say which true boxes count. For all else the
+    numbers are the devkit's, to the digit.
+
+    Args:
+        nusc: tables with the samples and their annotations.
+        result_path: submission.
+        sample_tokens: those that are scored; the submission has them.
+        output_dir: of the metrics.
+        true_boxes: rule of :func:`counted_boxes`.
+
+    Raises:
+        ValueError: an annotation is broken, or no true box counts.
+    """
+
+    def __init__(
+        self, nusc: NuScenes, result_path: str, sample_tokens: list[str], output_dir: str, true_boxes: str
+    ) -> None:
         self.nusc, self.result_path, self.output_dir, self.verbose = nusc, result_path, output_dir, False
         self.plot_dir = str(Path(output_dir, 'plots'))
         self.cfg = config_factory('detection_cvpr_2019')
+        rows = {token: _annotations(nusc, token) for token in sample_tokens}
+        _check_truth(nusc, sample_tokens)
+        truth = load_gt_of_sample_tokens(nusc, sample_tokens, DetectionBox)
+        _apply_rule(truth, rows, true_boxes, nusc)
         predictions, self.meta = load_prediction_of_sample_tokens(
             result_path, self.cfg.max_boxes_per_sample, DetectionBox, sample_tokens=sample_tokens
         )
-        truth = load_gt_of_sample_tokens(nusc, sample_tokens, DetectionBox)
-        self.pred_boxes, self.gt_boxes = (
-            filter_eval_boxes(nusc, add_center_dist(nusc, boxes), self.cfg.class_range)
-            for boxes in (predictions, truth)
-        )
+        self.pred_boxes, self.gt_boxes = (self._within_range(boxes) for boxes in (predictions, truth))
         self.sample_tokens = self.gt_boxes.sample_tokens
+        if not self.gt_boxes.all:
+            raise ValueError(
+                f'no true box of the {len(sample_tokens)} samples counts by true_boxes={true_boxes!r} within the '
+                "devkit's class ranges, so there is nothing to score against: write the submission only "
+                '(--format-only), or take another rule (--true-boxes)'
+            )
 
-
-@lru_cache(maxsize=1)
-def open_nuscenes(root: str, version: str) -> NuScenes:
-    """The devkit's tables, loaded once.
-
-    Raises:
-        FileNotFoundError: if the folder or the version is not there.
-    """
-    folder = Path(root)
-    if not folder.is_dir():
-        raise FileNotFoundError(f'dataroot {root} is not a folder')
-    if not (folder / version).is_dir():
-        present = sorted(path.name for path in folder.glob('v1.0-*'))
-        raise FileNotFoundError(f'{root} has no version {version}; it has {present or "none"}')
-    return NuScenes(version=version, dataroot=root, verbose=False)
-
-
-def split_tokens(nusc: NuScenes, split: str) -> list[str]:
-    """Sample tokens of a devkit split that are in the tables."""
-    scenes = set(create_splits_scenes()[split])
-    names = {scene['token']: scene['name'] for scene in nusc.scene}
-    return [sample['token'] for sample in nusc.sample if names[sample['scene_token']] in scenes]
+    def _within_range(self, boxes: EvalBoxes) -> EvalBoxes:
+        """Boxes that the devkit's filters keep, with their places relative to the vehicle."""
+        for token in boxes.sample_tokens:
+            record = reference_record(self.nusc, self.nusc.get('sample', token))
+            pose = self.nusc.get('ego_pose', record['ego_pose_token'])
+            check_transform(pose, 'ego_pose', f'sample {token}')
+            origin = pose['translation']
+            for box in boxes[token]:
+                box.ego_translation = tuple(
+                    place - start for place, start in zip(box.translation, origin, strict=True)
+                )
+        # The devkit takes the kind of all boxes from the first one, so it fails without any.
+        return filter_eval_boxes(self.nusc, boxes, self.cfg.class_range) if boxes.all else boxes
 
 
 def evaluate_results(
@@ -71,61 +104,164 @@ def evaluate_results(
     split: str | None = None,
     infos: str | None = None,
     out_dir: str | None = None,
+    true_boxes: str = 'points',
 ) -> dict:
     """Score a submission.
 
     Args:
-        results_path: submission JSON.
+        results_path: submission JSON; without a single box it scores NDS 0.
         root: nuScenes dataroot.
         version: e.g. v1.0-trainval.
-        split: devkit split; by default the version's validation (or test) split.
+        split: of the devkit, of ``root/version/splits.json``, or of the infos; by default that of the infos unless it
+            is for training, else the version's for validation (or test).
         infos: info file; if it covers part of the split, its samples are scored.
         out_dir: where ``metrics_summary.json`` and ``metrics_details.json`` go; the results' folder by default.
+        true_boxes: which annotated objects count, see :func:`counted_boxes`; the official scores are of 'points'.
 
     Returns:
-        The devkit's metrics summary, and ``num_samples``, ``num_split_samples`` and ``classes_present``.
+        The devkit's metrics summary, and ``true_boxes``, ``num_samples``, ``num_split_samples``, ``num_predictions``
+        (within range) and ``classes_present``.
 
     Raises:
         FileNotFoundError: if something is missing.
-        ValueError: if results, infos, split and version do not match.
+        ValueError: if results, infos, split and version do not match, results or tables are broken, the tables hold
+            no annotations, or no true box counts.
     """
-    nusc = open_nuscenes(str(root), version)
-    split = DEFAULT_SPLITS.get(version) if split is None else split
-    if split not in create_splits_scenes():
-        raise ValueError(f'unknown split {split!r}; the devkit has {", ".join(sorted(create_splits_scenes()))}')
-    in_split = split_tokens(nusc, split)
+    check_rule(true_boxes)
+    results = load_results(results_path)
+    check_tables(root, version)
+    refuse_without_annotations(root, version)
+    content = None if infos is None else load_infos(infos, root=root)
+    split = split_to_evaluate(split, version, root, None if content is None else content['metainfo'])
+    nusc = open_tables(root, version)
+    in_split = _split_tokens(nusc, scenes_of(split, version, root, None if content is None else content['metainfo']))
     if not in_split:
         raise ValueError(f'{version} at {root} has no samples of split {split}; name another with --split')
-    tokens = in_split
-    if infos is not None:
-        content = load_infos(infos, root=root)
-        require_matching(content['metainfo'], version=version, split=split)
-        covered = {entry['token'] for entry in content['data_list']}
-        tokens = [token for token in in_split if token in covered]
-        if not tokens:
+    expected = set(in_split)
+    if content is not None:
+        expected &= {entry['token'] for entry in content['data_list']}
+        if not expected:
             raise ValueError(f'{infos} has no sample of split {split} of {version}')
-    _require_same_samples(set(load_results(results_path)), set(tokens), results_path, split)
+    _require_same_samples(set(results), expected, results_path, split)
 
     out_dir = str(Path(results_path).parent if out_dir is None else out_dir)
     Path(out_dir).mkdir(parents=True, exist_ok=True)
-    if len(tokens) == len(in_split):
-        evaluation = DetectionEval(
-            nusc, config_factory('detection_cvpr_2019'), str(results_path), split, out_dir, verbose=False
-        )
-    else:
-        evaluation = PartialDetectionEval(nusc, str(results_path), tokens, out_dir)
+    with refuse_tables_that_do_not_fit(nusc, f'split {split}'):
+        evaluation = SampleDetectionEval(nusc, str(results_path), list(results), out_dir, true_boxes)
     metrics, details = evaluation.evaluate()
     present = {box.detection_name for boxes in evaluation.gt_boxes.boxes.values() for box in boxes}
     summary = {
         **metrics.serialize(),
         'meta': evaluation.meta,
-        'num_samples': len(tokens),
+        'true_boxes': true_boxes,
+        'num_samples': len(results),
         'num_split_samples': len(in_split),
+        'num_predictions': len(evaluation.pred_boxes.all),
         'classes_present': sorted(present),
     }
     Path(out_dir, 'metrics_summary.json').write_text(json.dumps(summary, indent=2))
     Path(out_dir, 'metrics_details.json').write_text(json.dumps(details.serialize(), indent=2))
     return summary
+
+
+def refuse_without_annotations(root, version: str) -> None:
+    """Refuse to score against tables without annotations.
+
+    Raises:
+        ValueError: with the remedy.
+    """
+    if not has_annotations(root, version):
+        raise ValueError(
+            f'{version} at {root} has no annotations to score against, as the test split of nuScenes: write the '
+            "submission with tools/test.py --format-only and hand it in on nuScenes' server"
+        )
+
+
+def split_to_evaluate(split: str | None, version: str, root, metainfo: dict | None) -> str:
+    """The split to score, checked against the infos' own.
+
+    Args:
+        split: the one named, or None.
+        version: nuScenes version.
+        root: nuScenes dataroot.
+        metainfo: of the infos, or None.
+
+    Raises:
+        ValueError: the infos are of another version or split, or no split can be found.
+    """
+    its = None if metainfo is None else metainfo['split']
+    if split is None and its is not None and role_of(its) != 'train':
+        split = its
+    if split is None:
+        split = default_split(find_splits(root, version).roles)
+        if split is None:
+            raise ValueError(f'{version} at {root} has no split for validation or test: name one with --split')
+    if metainfo is not None:
+        require_matching(metainfo, version=version, split=split)
+    return split
+
+
+def scenes_of(split: str, version: str, root, metainfo: dict | None) -> list[str]:
+    """Scene names of a split: nuScenes' own, else of the infos made of it, else of ``root/version/splits.json``.
+
+    Raises:
+        ValueError: there is no such split.
+    """
+    if is_official(split, version):
+        return create_splits_scenes()[split]
+    if metainfo is not None and metainfo['split'] == split:
+        return metainfo['scenes']
+    own = find_splits(root, version)
+    if split not in own.scenes:
+        names = sorted({*own.scenes, *(name for name in create_splits_scenes() if is_official(name, version))})
+        raise ValueError(f'unknown split {split!r}; {version} has {", ".join(names)}')
+    return own.scenes[split]
+
+
+def _split_tokens(nusc: NuScenes, scenes: list[str]) -> list[str]:
+    """Sample tokens of scenes, given by name, that are in the tables."""
+    with refuse_tables_that_do_not_fit(nusc, 'all scenes'):
+        chosen = {scene['token'] for scene in nusc.scene if scene['name'] in set(scenes)}
+        return [sample['token'] for sample in nusc.sample if sample['scene_token'] in chosen]
+
+
+def _annotations(nusc: NuScenes, token: str) -> list[dict]:
+    """A sample's annotations of the ten classes, in the order in which the devkit makes true boxes of them."""
+    rows = [nusc.get('sample_annotation', name) for name in nusc.get('sample', token)['anns']]
+    return [row for row in rows if category_to_detection_name(row['category_name']) is not None]
+
+
+def _check_truth(nusc: NuScenes, sample_tokens: list[str]) -> None:
+    """Refuse broken annotations that the devkit reads: of the ten classes, and bicycle racks, whose bicycles it leaves
+    out.
+    """
+    rows = [
+        nusc.get('sample_annotation', name) for token in sample_tokens for name in nusc.get('sample', token)['anns']
+    ]
+    rows = [
+        row for row in rows if category_to_detection_name(row['category_name']) or row['category_name'] == BICYCLE_RACK
+    ]
+    check_annotations(rows)
+    for row in rows:
+        for token in row['attribute_tokens']:
+            name = nusc.get('attribute', token)['name']
+            if name not in ATTRIBUTE_NAMES:
+                raise ValueError(
+                    f'sample {row["sample_token"]}: annotation {row["token"]} has attribute {name!r}; the devkit '
+                    f'scores {", ".join(ATTRIBUTE_NAMES)}, and a box may have none'
+                )
+
+
+def _apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: NuScenes) -> None:
+    """Give true boxes that count by a rule other than 'points' a point, and the others none: the devkit's filter."""
+    annotations = [row for its in rows.values() for row in its]
+    points = np.array([row['num_lidar_pts'] + row['num_radar_pts'] for row in annotations])
+    visibility = np.array([visibility_level(nusc, row) for row in annotations])
+    counted = counted_boxes(rule, points, visibility)
+    if rule == 'points':
+        return
+    for box, counts in zip(truth.all, counted.tolist(), strict=True):
+        box.num_pts = int(counts)
 
 
 def _require_same_samples(given: set[str], expected: set[str], path: str, split: str) -> None:

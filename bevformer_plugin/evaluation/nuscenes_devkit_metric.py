@@ -12,9 +12,9 @@ from mmengine.logging import print_log
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 from torch.utils.data import Dataset
 
-from bevformer_plugin.datasets.infos import load_infos, require_matching
+from bevformer_plugin.datasets.infos import check_rule, check_tables, count_true_boxes, load_infos, require_matching
 
-from .devkit_evaluation import DEFAULT_SPLITS, evaluate_results
+from .devkit_evaluation import evaluate_results, refuse_without_annotations, scenes_of, split_to_evaluate
 from .report import metric_values, metrics_table
 from .results import detections_to_results, write_results
 
@@ -31,9 +31,13 @@ class NuScenesDevkitMetric(BaseMetric):
         version: e.g. v1.0-trainval.
         ann_file: info file of the dataset that is evaluated, relative to ``data_root`` or absolute; if it covers
             part of the split, its samples are scored.
-        split: devkit split; by default the version's validation (or test) split.
+        split: of the devkit or of own data, see :func:`evaluate_results`; by default that of ``ann_file``.
         results_path: where the submission goes, beside it ``metrics_summary.json``; None keeps neither.
         format_only: write the submission and do not score it.
+        true_boxes: which annotated objects count, the rule of the dataset that is evaluated.
+
+    Raises:
+        ValueError: ``format_only`` without ``results_path``, or an unknown rule ``true_boxes``.
     """
 
     default_prefix = 'nuscenes'
@@ -46,8 +50,10 @@ class NuScenesDevkitMetric(BaseMetric):
         split: str | None = None,
         results_path: str | None = None,
         format_only: bool = False,
+        true_boxes: str = 'points',
     ) -> None:
         super().__init__()
+        check_rule(true_boxes)
         if format_only and results_path is None:
             raise ValueError('format_only needs results_path: nothing else is left of the detections')
         self.data_root = data_root
@@ -56,6 +62,7 @@ class NuScenesDevkitMetric(BaseMetric):
         self.split = split
         self.results_path = results_path
         self.format_only = format_only
+        self.true_boxes = true_boxes
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep a batch's detections as submission entries."""
@@ -71,26 +78,58 @@ class NuScenesDevkitMetric(BaseMetric):
 
         Raises:
             FileNotFoundError: if the tables or the infos are missing.
-            ValueError: if version, split, samples or classes do not match, or the dataset is one for training.
+            ValueError: if version, split, samples, classes or the rule of true boxes do not match, the tables hold no
+                annotations, no true box counts, or the dataset is one for training.
         """
-        if not Path(self.data_root, self.version).is_dir():
-            raise FileNotFoundError(
-                f'the evaluator needs nuScenes tables at {Path(self.data_root, self.version)}; '
-                'set its data_root and version'
-            )
+        if not self.format_only:
+            self._check_tables()
         infos = load_infos(self.ann_file, root=self.data_root)
-        require_matching(infos['metainfo'], version=self.version, split=self.split or DEFAULT_SPLITS.get(self.version))
+        require_matching(infos['metainfo'], version=self.version)
+        if dataset.metainfo['version'] != self.version:
+            raise ValueError(
+                f'the dataset is of nuScenes {dataset.metainfo["version"]}, the evaluator of {self.version}: give '
+                'both the same version'
+            )
         unknown = sorted(set(dataset.metainfo['classes']) - set(DETECTION_NAMES))
         if unknown:
             raise ValueError(f'the dataset has classes that the devkit does not score: {", ".join(unknown)}')
         if not dataset.test_mode:
             raise ValueError('the dataset to evaluate on is one for training: set its test_mode=True')
-        scored = {entry['token'] for entry in infos['data_list']}
+        if dataset.true_boxes != self.true_boxes:
+            raise ValueError(
+                f'the dataset counts true boxes by {dataset.true_boxes!r}, the evaluator by {self.true_boxes!r}: give '
+                'both the same true_boxes'
+            )
+        self._check_samples(infos['data_list'], dataset)
+        if not self.format_only:
+            self._check_truth(infos)
+
+    def _check_tables(self) -> None:
+        if not Path(self.data_root, self.version).is_dir():
+            raise FileNotFoundError(
+                f'the evaluator needs nuScenes tables at {Path(self.data_root, self.version)}; '
+                'set its data_root and version'
+            )
+        check_tables(self.data_root, self.version)
+        refuse_without_annotations(self.data_root, self.version)
+
+    def _check_samples(self, entries: list[dict], dataset: Dataset) -> None:
+        scored = {entry['token'] for entry in entries}
         given = {dataset.get_data_info(index)['token'] for index in range(len(dataset))}
         if scored != given:
             raise ValueError(
                 f'the evaluator scores the {len(scored)} samples of {self.ann_file}, but the dataset has '
                 f'{len(given)} and {len(scored & given)} are in both: give both the same ann_file'
+            )
+
+    def _check_truth(self, infos: dict) -> None:
+        split = split_to_evaluate(self.split, self.version, self.data_root, infos['metainfo'])
+        scenes_of(split, self.version, self.data_root, infos['metainfo'])
+        counted, total = count_true_boxes(infos['data_list'], self.true_boxes)
+        if not counted:
+            raise ValueError(
+                f'{self.ann_file} has {total} boxes, so there is nothing to score against: write the submission only '
+                '(--format-only, format_only=True)'
             )
 
     def evaluate(self, size: int) -> dict[str, float]:
@@ -120,6 +159,8 @@ class NuScenesDevkitMetric(BaseMetric):
             if self.format_only:
                 print_log(f'results written to {path}', logger='current')
                 return {}
-            summary = evaluate_results(path, self.data_root, self.version, self.split, self.ann_file)
+            summary = evaluate_results(
+                path, self.data_root, self.version, self.split, self.ann_file, true_boxes=self.true_boxes
+            )
         print_log('\n' + metrics_table(summary), logger='current')
         return metric_values(summary)

@@ -34,6 +34,10 @@ def metrics_table(summary: dict) -> str:
         lines.append(f'mAP over the {len(present)} classes with true boxes: {mean:.4f}')
     if summary['num_samples'] < summary['num_split_samples']:
         lines.append(f"scored {summary['num_samples']} of the split's {summary['num_split_samples']} samples")
+    if summary['true_boxes'] != 'points':
+        lines.append(f'true boxes count by {summary["true_boxes"]!r}; official scores count those with points')
+    if not summary['num_predictions']:
+        lines.append("note: no predicted box lies within the devkit's class ranges, so the score is 0")
     warning = box_convention_warning(summary)
     return '\n'.join([*lines, warning] if warning else lines)
 

@@ -3,15 +3,16 @@
 import errno
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from mmdet3d.evaluation.metrics.nuscenes_metric import lidar_nusc_box_to_global, output_to_nusc_box
 from nuscenes.eval.detection.config import config_factory
-from nuscenes.eval.detection.constants import DETECTION_NAMES
+from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES, DETECTION_NAMES
 
 from bevformer_plugin.datasets.infos import atomic_write
+from bevformer_plugin.datasets.infos.numeric_checks import finite_rows, require_all
 
 MOVING_SPEED = 0.2  # m/s; faster objects get their class's "moving" attribute
 ATTRIBUTES = {  # class -> (attribute when moving, attribute when not)
@@ -28,6 +29,17 @@ ATTRIBUTES = {  # class -> (attribute when moving, attribute when not)
 }
 CAMERA_ONLY = {'use_camera': True, 'use_lidar': False, 'use_radar': False, 'use_map': False, 'use_external': False}
 MAX_BOXES = 500
+ENTRY_KEYS = (
+    'sample_token',
+    'translation',
+    'size',
+    'rotation',
+    'velocity',
+    'detection_name',
+    'detection_score',
+    'attribute_name',
+)
+SHORTEST_QUATERNION = 1e-3  # the devkit makes others of length 1
 
 
 def detections_to_results(pred_instances_3d, meta: dict, classes: list[str]) -> list[dict]:
@@ -112,25 +124,62 @@ def load_results(path: str | Path) -> dict[str, list[dict]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f'results file {path} does not exist; tools/test.py --out writes one')
     try:
-        content = json.loads(Path(path).read_text())
-    except ValueError as error:
+        content = json.loads(Path(path).read_text(), object_pairs_hook=_refuse_repeated_keys)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f'{path} is not JSON: {error}') from None
     if not isinstance(content, dict) or not {'meta', 'results'} <= set(content):
         raise ValueError(f"{path} is no nuScenes submission: it needs 'meta' and 'results' at the top")
+    if not isinstance(content['results'], dict):
+        raise ValueError(f"{path} is no nuScenes submission: 'results' must be an object, sample token -> boxes")
     for token, entries in content['results'].items():
-        if len(entries) > MAX_BOXES:
-            raise ValueError(f'{path}: sample {token} has {len(entries)} boxes, at most {MAX_BOXES} are allowed')
-        _check_entries(path, token, entries)
+        _check_entries(f'{path}: sample {token}', token, entries)
     return content['results']
 
 
-def _check_entries(path: str | Path, token: str, entries: Iterable[dict]) -> None:
-    for entry in entries:
-        if entry.get('detection_name') not in DETECTION_NAMES:
+def _refuse_repeated_keys(pairs: list[tuple]) -> dict:
+    """Of a JSON object; the parser alone would silently keep the last of two equal keys."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f'key {next(key for key in keys if keys.count(key) > 1)!r} is given twice')
+    return content
+
+
+def _check_entries(where: str, token: str, entries: list[dict]) -> None:
+    """Refuse a sample's entries that the devkit would stumble over or misread; velocities may be NaN (unknown)."""
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError(f'{where} has no list of boxes, each an object')
+    if len(entries) > MAX_BOXES:
+        raise ValueError(f'{where} has {len(entries)} boxes, at most {MAX_BOXES} are allowed')
+    for number, entry in enumerate(entries):
+        missing = [key for key in ENTRY_KEYS if key not in entry]
+        if missing:
+            raise ValueError(f'{where}: box {number} lacks {", ".join(missing)}')
+        if entry['sample_token'] != token:
+            raise ValueError(f'{where}: box {number} has sample_token {entry["sample_token"]!r}, another one')
+        if entry['detection_name'] not in DETECTION_NAMES:
             raise ValueError(
-                f'{path}: sample {token} has a box of class {entry.get("detection_name")!r}; '
+                f'{where}: box {number} is of class {entry["detection_name"]!r}; '
                 f'the classes are {", ".join(DETECTION_NAMES)}'
             )
-        numbers = [*entry['translation'], *entry['size'], *entry['rotation'], entry['detection_score']]
-        if not np.isfinite(numbers).all() or min(entry['size']) <= 0:
-            raise ValueError(f'{path}: sample {token} has a box that is not finite or not of positive size: {entry}')
+        if entry['attribute_name'] not in ('', *ATTRIBUTE_NAMES):
+            raise ValueError(
+                f'{where}: box {number} has attribute_name {entry["attribute_name"]!r}; '
+                f"the attributes are '' and {', '.join(ATTRIBUTE_NAMES)}"
+            )
+
+    def column(key: str) -> list:
+        return [entry[key] for entry in entries]
+
+    def named(key: str) -> Callable[[int], str]:
+        return lambda number: f'{where}: {key} of box {number}'
+
+    finite_rows(column('translation'), (3,), named('translation'))
+    sizes = finite_rows(column('size'), (3,), named('size'))
+    require_all((sizes > 0).all(1), column('size'), named('size'), 'is not of positive size')
+    rotations = finite_rows(column('rotation'), (4,), named('rotation'))
+    turns = np.linalg.norm(rotations, axis=1) > SHORTEST_QUATERNION
+    require_all(turns, column('rotation'), named('rotation'), 'is no rotation: a quaternion w, x, y, z has length 1')
+    finite_rows(column('velocity'), (2,), named('velocity'), unknown_as_nan=True)
+    scores = finite_rows(column('detection_score'), (), named('detection_score'))
+    require_all((scores >= 0) & (scores <= 1), column('detection_score'), named('detection_score'), 'is not in [0, 1]')

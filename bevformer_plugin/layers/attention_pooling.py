@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from bevformer_plugin.handed_down import with_handed_down
+
 from .scoring import AttentionScore, InnerProductScore
 
 CHUNK_ELEMENTS = 2**20  # values that a score may hold at a time, all heads and samples together: 4 MiB of float32
@@ -119,7 +121,14 @@ class MultiHeadAttentionPooling(BaseModule):
             raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
         self.num_heads = num_heads
         score_dims = embed_dims // num_heads if score_dims is None else score_dims
-        self.score = MODELS.build({**score, 'num_heads': num_heads, 'query_dims': score_dims, 'key_dims': score_dims})
+        self.score = MODELS.build(
+            with_handed_down(
+                score,
+                {'num_heads': num_heads, 'query_dims': score_dims, 'key_dims': score_dims},
+                'score',
+                'the attention',
+            )
+        )
         self.query_proj = nn.Linear(embed_dims, num_heads * score_dims)
         self.key_proj = nn.Linear(embed_dims, num_heads * score_dims)
         self.value_proj = nn.Linear(embed_dims, embed_dims)

@@ -7,6 +7,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid, bev_reference_points
+from bevformer_plugin.handed_down import with_handed_down
 
 from .spatial_cross_attention import PillarHits
 from .temporal_self_attention import TemporalSelfAttention
@@ -44,15 +45,15 @@ class BEVFormerEncoderLayer(BaseModule):
         self.temporal_self_attention = TemporalSelfAttention(
             embed_dims, num_heads, tsa_num_points, dropout, offsets_see_history
         )
+        handed_down = {
+            'embed_dims': embed_dims,
+            'num_heads': num_heads,
+            'num_levels': num_levels,
+            'num_heights': num_points_in_pillar,
+            'dropout': dropout,
+        }
         self.spatial_cross_attention = MODELS.build(
-            {
-                **spatial_cross_attention,
-                'embed_dims': embed_dims,
-                'num_heads': num_heads,
-                'num_levels': num_levels,
-                'num_heights': num_points_in_pillar,
-                'dropout': dropout,
-            }
+            with_handed_down(spatial_cross_attention, handed_down, 'spatial_cross_attention', 'the encoder layer')
         )
         self.ffn = FFN(embed_dims, feedforward_channels, ffn_drop=dropout)
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))

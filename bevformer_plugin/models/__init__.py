@@ -5,6 +5,7 @@ from .bev_proposals import BEVProposals
 from .bevformer import BEVFormer
 from .bevformer_head import BEVFormerHead
 from .box_coder import NMSFreeCoder
+from .camera_features import CameraFeatures
 from .data_preprocessor import BEVFormerDataPreprocessor
 from .ego_alignment import EgoAlignment
 from .freed_memory import keep_freed_memory
@@ -22,6 +23,7 @@ __all__ = [
     'BEVFormerTransformer',
     'BEVHistory',
     'BEVProposals',
+    'CameraFeatures',
     'EgoAlignment',
     'GridMask',
     'HungarianAssigner3D',

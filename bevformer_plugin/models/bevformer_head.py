@@ -11,9 +11,11 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.layers import Float32Linear
 
 from .bev_history import BEVHistory, absolute_can_bus
+from .box_coder import post_center_range
 
 BOX_CODE_SIZE = 10
 FOCAL_PRIOR = 0.01  # chance of "object" that every class starts from
@@ -27,7 +29,7 @@ class BEVFormerHead(BaseModule):
         num_classes: object classes.
         transformer: config of :class:`BEVFormerTransformer`, without what is given here.
         criterion: config of the training criterion.
-        box_coder: config of the decoder of raw boxes.
+        box_coder: config of the decoder of raw boxes; its ``post_center_range`` follows the grid's range.
         grid: the BEV grid; the detector sets it.
         num_cameras: camera views; the detector sets it.
         num_levels: feature levels of the neck; the detector sets it.
@@ -37,9 +39,11 @@ class BEVFormerHead(BaseModule):
         proposals: config of :class:`BEVProposals`, which then makes the queries; None learns them, as published.
         bev_embedding_std: spread of the initial BEV queries. 1 as published; what a small model sees of the images
             drowns in it for its first thousand steps.
+        positional_encoding_init: MMEngine's ``init_cfg`` of the initial BEV positions; None draws them from a
+            standard normal distribution, as published.
 
     Raises:
-        ValueError: if there are no queries.
+        ValueError: if there are no queries, or ``box_coder.post_center_range`` would drop boxes within the grid.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class BEVFormerHead(BaseModule):
         num_query: int = 900,
         proposals: dict | None = None,
         bev_embedding_std: float = 1.0,
+        positional_encoding_init: dict | None = None,
     ) -> None:
         super().__init__()
         if num_query < 1:
@@ -64,34 +69,33 @@ class BEVFormerHead(BaseModule):
         self.embed_dims = embed_dims
         self.num_query = num_query
         self.grid = grid
-        self.transformer = MODELS.build(
-            {
-                **transformer,
-                'num_cameras': num_cameras,
-                'num_levels': num_levels,
-                'embed_dims': embed_dims,
-                'ego_motion': ego_motion,
-                'learned_reference_points': proposals is None,
-            }
-        )
+        of_transformer = {
+            'num_cameras': num_cameras,
+            'num_levels': num_levels,
+            'embed_dims': embed_dims,
+            'ego_motion': ego_motion,
+            'learned_reference_points': proposals is None,
+        }
+        self.transformer = MODELS.build(with_handed_down(transformer, of_transformer, 'transformer', 'pts_bbox_head'))
         self.criterion = MODELS.build(criterion)
-        self.box_coder = TASK_UTILS.build(box_coder)
-        self.positional_encoding = LearnedPositionalEncoding(embed_dims // 2, grid.bev_h, grid.bev_w)
+        kept_range = post_center_range(grid, box_coder.get('post_center_range'))
+        self.box_coder = TASK_UTILS.build({**box_coder, 'post_center_range': kept_range})
+        self.positional_encoding = LearnedPositionalEncoding(
+            embed_dims // 2, grid.bev_h, grid.bev_w, init_cfg=positional_encoding_init
+        )
         self.bev_embedding = nn.Embedding(grid.num_queries, embed_dims)
         nn.init.normal_(self.bev_embedding.weight, std=bev_embedding_std)
         if proposals is None:
             self.proposals = None
             self.query_embedding = nn.Embedding(num_query, 2 * embed_dims)
         else:
-            self.proposals = MODELS.build(
-                {
-                    **proposals,
-                    'embed_dims': embed_dims,
-                    'num_classes': num_classes,
-                    'grid': grid,
-                    'num_query': num_query,
-                }
-            )
+            of_proposals = {
+                'embed_dims': embed_dims,
+                'num_classes': num_classes,
+                'grid': grid,
+                'num_query': num_query,
+            }
+            self.proposals = MODELS.build(with_handed_down(proposals, of_proposals, 'proposals', 'pts_bbox_head'))
         num_layers = self.transformer.decoder.num_layers
         self.cls_branches = nn.ModuleList(self._cls_branch() for _ in range(num_layers))
         self.reg_branches = nn.ModuleList(self._reg_branch() for _ in range(num_layers))

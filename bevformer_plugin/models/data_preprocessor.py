@@ -2,8 +2,11 @@
 
 import torch
 from mmdet3d.registry import MODELS
+from mmdet3d.structures import Det3DDataSample
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
+
+from .frame_metas import camera_name
 
 
 @MODELS.register_module()
@@ -11,7 +14,8 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
     """Turns collated frame queues into one normalised tensor.
 
     Samples may have different queue lengths and image sizes: frames are aligned at the end (the current frame is the
-    last), images at the top left; what is missing is 0 *after* normalisation.
+    last), images at the top left; what is missing is 0 *after* normalisation. The detector treats every sample at its
+    own padded size, so that it does not matter beside which others it is.
 
     Args:
         mean: of the three channels, in the order after ``bgr_to_rgb``.
@@ -37,35 +41,33 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
 
         Returns:
             ``inputs=dict(imgs=(B, T, N, 3, Hp, Wp) float32)`` and ``data_samples``, whose metas (current and history)
-            gain ``pad_shape`` = (Hp, Wp).
+            gain ``pad_shape``, (H, W) to which the sample's own images are padded; (Hp, Wp) is that of the largest.
 
         Raises:
-            ValueError: if the samples have different numbers of cameras, or a queue and its metas differ in length.
+            ValueError: if images are not (T, N, 3, H, W) of uint8 or finite floats, the samples have different numbers
+                of cameras, or a queue and its metas differ in length.
         """
+        # Before they go to a device, where looking at values waits for all that is computed.
+        _require_usable(data['inputs'], data.get('data_samples'))
         data = self.cast_data(data)
         queues, data_samples = data['inputs']['img'], data.get('data_samples')
         cameras = {queue.shape[1] for queue in queues}
         if len(cameras) > 1:
             raise ValueError(f'the samples of a batch have different numbers of cameras: {sorted(cameras)}')
         imgs = self._stack(queues, data['inputs'].get('img_range'))
-        pad_shape = tuple(imgs.shape[-2:])
         for queue, sample in zip(queues, data_samples or [], strict=data_samples is not None):
-            history = sample.metainfo.get('history', [])
-            if len(history) + 1 != len(queue):
-                raise ValueError(
-                    f'a queue of {len(queue)} frames came with metas of {len(history)} history frames '
-                    'and the current one'
-                )
-            sample.set_metainfo({'pad_shape': pad_shape, 'history': [{**m, 'pad_shape': pad_shape} for m in history]})
+            pad_shape = self._padded(queue.shape[-2]), self._padded(queue.shape[-1])
+            history = [{**meta, 'pad_shape': pad_shape} for meta in sample.metainfo.get('history', [])]
+            sample.set_metainfo({'pad_shape': pad_shape, 'history': history})
         return {'inputs': {'imgs': imgs}, 'data_samples': data_samples}
+
+    def _padded(self, pixels: int) -> int:
+        return -(-pixels // self.pad_size_divisor) * self.pad_size_divisor
 
     def _stack(self, queues: list[Tensor], ranges: list[Tensor] | None) -> Tensor:
         """Normalise into (B, T, N, 3, Hp, Wp)."""
         length = max(len(queue) for queue in queues)
-        height, width = (
-            -(-max(queue.shape[dim] for queue in queues) // self.pad_size_divisor) * self.pad_size_divisor
-            for dim in (-2, -1)
-        )
+        height, width = (self._padded(max(queue.shape[dim] for queue in queues)) for dim in (-2, -1))
         imgs = torch.zeros(len(queues), length, queues[0].shape[1], 3, height, width, device=self.mean.device)
         for index, queue in enumerate(queues):
             target = imgs[index, length - len(queue) :, ..., : queue.shape[-2], : queue.shape[-1]]
@@ -76,3 +78,34 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
                 low, high = ranges[index][..., None, None, None].unbind(2)  # TxNx1x1x1
                 target.mul_((high - low) / (255 * self.std)).add_((low - self.mean) / self.std)
         return imgs
+
+
+def _require_usable(inputs: dict[str, list[Tensor]], samples: list[Det3DDataSample] | None) -> None:
+    """Raise a ValueError for images of another shape or type, and for NaN and infinity, by sample and camera."""
+    for index, queue in enumerate(inputs['img']):
+        meta = samples[index].metainfo if samples else {}
+        frames = [*meta.get('history', []), meta]
+        name = meta.get('sample_idx', f'{index} of the batch')
+        if queue.ndim != 5 or queue.shape[2] != 3:
+            raise ValueError(
+                f'images of sample {name} have shape {tuple(queue.shape)}, not (frames, cameras, 3, H, W)'
+            )
+        if samples and len(frames) != len(queue):
+            raise ValueError(
+                f'a queue of {len(queue)} frames came with metas of {len(frames) - 1} history frames '
+                'and the current one'
+            )
+        if queue.dtype != torch.uint8 and not queue.is_floating_point():
+            raise ValueError(
+                f'images of sample {name} are {queue.dtype}, not uint8 or floating point: scale them to 0..255'
+            )
+        ranges = inputs.get('img_range')
+        finite = torch.ones(queue.shape[:2], dtype=torch.bool) if ranges is None else ranges[index].isfinite().all(2)
+        if queue.is_floating_point():
+            finite = finite & queue.flatten(2).sum(2, dtype=torch.float32).isfinite().to(finite.device)
+        if not finite.all():
+            frame, camera = finite.logical_not().nonzero()[0].tolist()
+            found = frames[frame].get('sample_idx', name) if samples else name
+            raise ValueError(
+                f'the image of {camera_name(meta, camera)} of sample {found} has values that are not finite'
+            )

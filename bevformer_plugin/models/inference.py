@@ -7,6 +7,7 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from mmcv.ops import ModulatedDeformConv2d
 from torch import Tensor
+from torch._inductor.cpu_vec_isa import pick_vec_isa
 
 from bevformer_plugin.ops import native
 
@@ -20,9 +21,10 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
     Batch normalisation goes into the convolutions before it, weights and images are laid out with their channels
     last. On a CPU with a C++ compiler, backbone and neck are compiled into one graph when they see the first images of
     a size, which takes some seconds; not those with deformable convolutions, each of which would break the graph: that
-    takes minutes and gains nothing. With bfloat16, backbone and neck compute in it throughout, the rest under
-    autocast, which keeps projection, sampling locations and boxes in float32; the BEV that goes from frame to frame is
-    float32 as well.
+    takes minutes and gains nothing; and not for a processor without vector instructions (or with
+    ``ATEN_CPU_CAPABILITY=default``), for which PyTorch writes pooling that is not valid C++. With bfloat16, backbone
+    and neck compute in it throughout, the rest under autocast, which keeps projection, sampling locations and boxes in
+    float32; the BEV that goes from frame to frame is float32 as well.
 
     On a CPU the whole process keeps freed memory, see :func:`keep_freed_memory`.
 
@@ -63,12 +65,18 @@ def computes_in_bfloat16(device: torch.device) -> bool:
 
 
 def _compiled(detector: BEVFormer) -> Callable[[Tensor], list[Tensor]]:
-    """The detector's ``image_features``, compiled where it pays; weights become constants."""
+    """The detector's ``image_features``, compiled where it pays; weights become constants.
+
+    The width of the processor's vectors is said although PyTorch finds the same, because what is said is part of the
+    key under which a compiled graph is kept on the disk. Without it, a graph that was written for another processor,
+    or another ``ATEN_CPU_CAPABILITY``, is taken from there and skips every other value, or writes beyond the end.
+    """
     on_cpu = detector.data_preprocessor.mean.device.type == 'cpu'
     whole = not any(isinstance(module, ModulatedDeformConv2d) for module in detector.img_backbone.modules())
-    if not (on_cpu and whole and native.load_library()):
+    if not (on_cpu and whole and native.load_library() and pick_vec_isa()):
         return detector.image_features
-    return torch.compile(detector.image_features, dynamic=False, options={'freezing': True})
+    options = {'freezing': True, 'cpp.simdlen': pick_vec_isa().bit_width()}
+    return torch.compile(detector.image_features, dynamic=False, options=options)
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Supervision of the camera features in each camera's own view."""
 
+from dataclasses import dataclass
+
 import torch
 from mmdet.utils import reduce_mean
 from mmdet3d.registry import MODELS
@@ -7,10 +9,30 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
+from .camera_features import CameraFeatures
 from .center_heatmap import draw_centers
 
 MIN_DEPTH = 1.0  # metres; nearer centres are not supervised
 VALUES = 6  # centre offset (2, cells), log depth, log l, log w, log h
+
+
+@dataclass(frozen=True)
+class _Views:
+    """What is predicted in camera views, and what should be.
+
+    Attributes:
+        heatmap: (B, N, K, h, w) in 0..1.
+        heatmap_target: likewise.
+        values: (B, N, h, w, 6).
+        value_target: likewise.
+        holds_center: (B, N, h, w, 1), 1 where values are trained.
+    """
+
+    heatmap: Tensor
+    heatmap_target: Tensor
+    values: Tensor
+    value_target: Tensor
+    holds_center: Tensor
 
 
 @MODELS.register_module()
@@ -39,50 +61,68 @@ class PerspectiveSupervision(BaseModule):
 
     def loss(
         self,
-        features: Tensor,
+        features: list[CameraFeatures],
         lidar2img: Tensor,
-        image_hw: tuple[int, int],
         gt_boxes: list[LiDARInstance3DBoxes],
         gt_labels: list[Tensor],
     ) -> dict[str, Tensor]:
         """Losses on the finest feature level.
 
         Args:
-            features: (B, N, C, h, w).
+            features: of the batch, one for each size of images.
             lidar2img: (B, N, 4, 4).
-            image_hw: padded image size in pixels.
             gt_boxes: per sample, LiDAR frame.
             gt_labels: per sample (n,).
 
         Returns:
             ``perspective.loss_heatmap`` and ``perspective.loss_values``.
         """
-        shared = self.shared(features.flatten(0, 1))
-        heatmap = self.heatmap(shared).float().sigmoid().clamp(1e-4, 1 - 1e-4).unflatten(0, features.shape[:2])
-        values = self.values(shared).float().unflatten(0, features.shape[:2]).permute(0, 1, 3, 4, 2)  # BxNxhxwx6
+        parts = [self._predictions_and_targets(part, lidar2img, gt_boxes, gt_labels) for part in features]
+        num_centers = reduce_mean(sum(part.holds_center.sum() for part in parts)).clamp(min=1).item()
+        return {
+            'perspective.loss_heatmap': sum(
+                self.loss_heatmap(part.heatmap, part.heatmap_target, avg_factor=num_centers) for part in parts
+            ),
+            'perspective.loss_values': sum(
+                self.loss_values(
+                    part.values,
+                    part.value_target,
+                    part.holds_center.expand_as(part.values),
+                    avg_factor=num_centers,
+                )
+                for part in parts
+            ),
+        }
+
+    def _predictions_and_targets(
+        self,
+        features: CameraFeatures,
+        lidar2img: Tensor,
+        gt_boxes: list[LiDARInstance3DBoxes],
+        gt_labels: list[Tensor],
+    ) -> '_Views':
+        """The samples whose images have one size; arguments as in :meth:`loss`, of the whole batch."""
+        finest = features.levels[0]
+        shared = self.shared(finest.flatten(0, 1))
+        heatmap = self.heatmap(shared).float().sigmoid().clamp(1e-4, 1 - 1e-4).unflatten(0, finest.shape[:2])
+        values = self.values(shared).float().unflatten(0, finest.shape[:2]).permute(0, 1, 3, 4, 2)  # BxNxhxwx6
         # Written in place through views, so the memory's layout is given, not that of the channels-last predictions.
         target, value_target, holds_center = (
             torch.zeros(shape, device=values.device) for shape in (heatmap.shape, values.shape, values[..., :1].shape)
         )
-        for sample, (boxes, labels) in enumerate(zip(gt_boxes, gt_labels, strict=True)):
-            if len(boxes):
+        for place, sample in enumerate(features.samples):
+            if len(gt_boxes[sample]):
                 with torch.autocast(values.device.type, enabled=False):  # it projects
                     self._draw(
-                        target[sample],
-                        value_target[sample],
-                        holds_center[sample],
-                        boxes,
-                        labels,
+                        target[place],
+                        value_target[place],
+                        holds_center[place],
+                        gt_boxes[sample],
+                        gt_labels[sample],
                         lidar2img[sample],
-                        image_hw,
+                        features.image_hw,
                     )
-        num_centers = reduce_mean(holds_center.sum()).clamp(min=1).item()
-        return {
-            'perspective.loss_heatmap': self.loss_heatmap(heatmap, target, avg_factor=num_centers),
-            'perspective.loss_values': self.loss_values(
-                values, value_target, holds_center.expand_as(values), avg_factor=num_centers
-            ),
-        }
+        return _Views(heatmap, target, values, value_target, holds_center)
 
     @staticmethod
     def _draw(

@@ -6,6 +6,7 @@ from mmengine.model import BaseModule, xavier_init
 from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
+from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.layers import DeformableAttentionCore, Float32Linear, PillarHits
 
 from .ego_alignment import EgoAlignment
@@ -58,8 +59,10 @@ class BEVFormerTransformer(BaseModule):
             'feedforward_channels': feedforward_channels,
             'dropout': dropout,
         }
-        self.encoder = MODELS.build({**encoder, **shared, 'num_levels': num_levels})
-        self.decoder = MODELS.build({**decoder, **shared})
+        self.encoder = MODELS.build(
+            with_handed_down(encoder, {**shared, 'num_levels': num_levels}, 'transformer.encoder', 'the transformer')
+        )
+        self.decoder = MODELS.build(with_handed_down(decoder, shared, 'transformer.decoder', 'the transformer'))
         self.ego_alignment = EgoAlignment.from_config(ego_motion)
         self.level_embeds = nn.Parameter(torch.randn(num_feature_levels, embed_dims))
         self.cams_embeds = nn.Parameter(torch.randn(num_cameras, embed_dims))

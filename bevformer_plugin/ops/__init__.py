@@ -4,11 +4,11 @@ Importing this room makes ``mmcv.ops`` importable; ``MMCV_EXT`` says whose opera
 """
 
 from .backends import BACKENDS, backend_name, configure_attention_backend, set_attention_backend
-from .mmcv_stand_in import install_stand_in
+from .mmcv_finder import provide_mmcv_ext
 from .modulated_deform_conv import modulated_deform_conv2d
 from .multi_scale_deformable_attention import multi_scale_deformable_attention, ragged_deformable_attention
 
-MMCV_EXT = install_stand_in()
+MMCV_EXT = provide_mmcv_ext()
 
 __all__ = [
     'BACKENDS',

@@ -33,7 +33,11 @@ def modulated_deform_conv2d(
 
     Returns:
         (B, O, Ho, Wo).
+
+    Raises:
+        ValueError: if shapes, types or devices do not belong together; the message names them.
     """
+    _check_arguments(inputs, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
     return torch.cat(
         [
             _convolve_one(
@@ -51,6 +55,67 @@ def modulated_deform_conv2d(
             for b in range(len(inputs))
         ]
     )
+
+
+def _check_arguments(
+    inputs: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    deform_groups: int,
+) -> None:
+    """Refuse what :func:`modulated_deform_conv2d` could not compute, or would compute something else of."""
+    tensors = {'inputs': inputs, 'offset': offset, 'mask': mask, 'weight': weight}
+    if bias is not None:
+        tensors['bias'] = bias
+    given = ', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in tensors.items())
+    if any(tensor.ndim != 4 for name, tensor in tensors.items() if name != 'bias') or 0 in (
+        *inputs.shape,
+        *weight.shape,
+    ):
+        raise ValueError(f'arguments of the modulated deformable convolution need four axes, none empty: {given}')
+    settings = (
+        f'stride {stride}, padding {padding}, dilation {dilation}, groups {groups}, deform_groups {deform_groups}'
+    )
+    if min(*stride, *dilation, groups, deform_groups) < 1 or min(padding) < 0:
+        raise ValueError(
+            f'settings of the modulated deformable convolution must be positive, padding not negative: {settings}'
+        )
+    batch, channels, *size = inputs.shape
+    outputs, _, *kernel = weight.shape
+    if channels % groups or outputs % groups or channels % deform_groups:
+        raise ValueError(
+            f'{channels} channels and {outputs} outputs do not divide by groups {groups} and '
+            f'deform_groups {deform_groups}'
+        )
+    out = [
+        (length + 2 * pad - dilate * (taps - 1) - 1) // step + 1
+        for length, pad, dilate, taps, step in zip(size, padding, dilation, kernel, stride, strict=True)
+    ]
+    taps = deform_groups * kernel[0] * kernel[1]
+    wanted = {
+        'offset': (batch, 2 * taps, *out),
+        'mask': (batch, taps, *out),
+        'weight': (outputs, channels // groups, *kernel),
+        'bias': (outputs,),
+    }
+    for name, shape in wanted.items():
+        if name in tensors and tensors[name].shape != shape:
+            raise ValueError(
+                f'{name} of the modulated deformable convolution must be {shape}, got {given} with {settings}'
+            )
+    if not offset.is_floating_point() or not inputs.is_floating_point():
+        raise ValueError(f'inputs and offset must be of floating types, got {inputs.dtype} and {offset.dtype}')
+    for name, tensor in tensors.items():
+        if tensor.device != inputs.device or (name != 'offset' and tensor.dtype != inputs.dtype):
+            raise ValueError(
+                f'inputs are {inputs.dtype} on {inputs.device}, {name} is {tensor.dtype} on {tensor.device}'
+            )
 
 
 def _convolve_one(

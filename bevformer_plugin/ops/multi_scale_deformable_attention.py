@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from . import reference
+from .attention_arguments import check_arguments, level_shapes
 from .backends import BACKENDS, backend_name
 
 
@@ -17,11 +18,14 @@ def multi_scale_deformable_attention(
 ) -> Tensor:
     """Sample every level at every location, bilinearly with zeros outside, and sum with the attention weights.
 
-    Inputs of different types are cast up to the widest of them; under autocast to float32.
+    Inputs of different types are cast up to the widest of them; under autocast to float32. A sample whose location
+    or weight is not finite makes the output of its query and head not finite, wherever it lies, and so do the values
+    around a location. In the backward pass the gradients of such a location and of its weight are not finite, and the
+    values get nothing from it, as no one knows which they were. All backends agree on what is finite.
 
     Args:
         value: (B, S, heads, C) with S the sum of h * w over the levels.
-        spatial_shapes: (L, 2) integer (h, w) of each level; on the CPU, or reading it waits for the device.
+        spatial_shapes: (L, 2) positive integers (h, w) of each level; on the CPU, or reading it waits for the device.
         sampling_locations: (B, Q, heads, L, P, 2) in (x, y), fractions of the level's width and height.
         attention_weights: (B, Q, heads, L, P).
 
@@ -29,8 +33,9 @@ def multi_scale_deformable_attention(
         (B, Q, heads * C).
 
     Raises:
-        ValueError: if S does not match the spatial shapes.
+        ValueError: if shapes, types or devices do not belong together; the message names them.
     """
+    check_arguments(value, spatial_shapes, sampling_locations, attention_weights, None)
     batch, queries = sampling_locations.shape[:2]
     lengths = torch.full((batch,), queries, dtype=torch.int64, device=value.device)
     output = ragged_deformable_attention(
@@ -46,43 +51,50 @@ def ragged_deformable_attention(
 
     Args:
         value: (M, S, heads, C), M maps of L levels.
-        spatial_shapes: (L, 2).
+        spatial_shapes: (L, 2) positive integers.
         sampling_locations: (R, heads, L, P, 2), the lists one after another.
         attention_weights: (R, heads, L, P).
-        lengths: (M,) int64 that sum to R.
+        lengths: (M,) int64 that sum to R, on the device of the others or on the CPU. The sum is checked where that
+            does not wait for a GPU; the Triton backend on one reads no other memory for a wrong sum.
 
     Returns:
         (R, heads * C).
 
     Raises:
-        ValueError: if S does not match the spatial shapes.
+        ValueError: if shapes, types or devices do not belong together; the message names them.
     """
+    check_arguments(value, spatial_shapes, sampling_locations, attention_weights, lengths)
     dtype = torch.promote_types(torch.promote_types(value.dtype, sampling_locations.dtype), attention_weights.dtype)
     if torch.is_autocast_enabled(value.device.type):
         dtype = torch.promote_types(dtype, torch.float32)
     inputs = value.to(dtype), spatial_shapes, sampling_locations.to(dtype), attention_weights.to(dtype), lengths
     if not torch.compiler.is_compiling() and backend_name(inputs[0]) == 'reference':
         # Its gradients need not run it once more.
-        return reference.forward(inputs[0], _checked_shapes(*inputs[:2]), *inputs[2:])
+        return reference.forward(inputs[0], level_shapes(*inputs[:2]), *inputs[2:])
     return _operator(*inputs)
 
 
-def _checked_shapes(value: Tensor, spatial_shapes: Tensor) -> list[list[int]]:
-    """The spatial shapes as numbers, once they are known to fit the value."""
-    shapes = spatial_shapes.tolist()
-    needed = sum(height * width for height, width in shapes)
-    if needed != value.shape[1]:
-        raise ValueError(f'value holds {value.shape[1]} positions, the spatial shapes {shapes} need {needed}')
-    return shapes
+def _checked_shapes(
+    value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
+) -> list[list[int]]:
+    """The spatial shapes as numbers, once all arguments are known to fit; the lengths' sum is the backends' to check.
+
+    Raises:
+        ValueError: if the arguments do not belong together, or value, locations and weights differ in type.
+    """
+    check_arguments(value, spatial_shapes, sampling_locations, attention_weights, lengths)
+    dtypes = [tensor.dtype for tensor in (value, sampling_locations, attention_weights)]
+    if len(set(dtypes)) > 1:
+        raise ValueError(f'value, sampling_locations and attention_weights must be of one type here, got {dtypes}')
+    return level_shapes(value, spatial_shapes)
 
 
 @torch.library.custom_op('bevformer_plugin::deformable_attention', mutates_args=())
 def _operator(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
-    return BACKENDS[backend_name(value)].forward(
-        value, _checked_shapes(value, spatial_shapes), sampling_locations, attention_weights, lengths
-    )
+    shapes = _checked_shapes(value, spatial_shapes, sampling_locations, attention_weights, lengths)
+    return BACKENDS[backend_name(value)].forward(value, shapes, sampling_locations, attention_weights, lengths)
 
 
 @torch.library.custom_op('bevformer_plugin::deformable_attention_backward', mutates_args=())
@@ -94,8 +106,15 @@ def _operator_backward(
     attention_weights: Tensor,
     lengths: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    shapes = _checked_shapes(value, spatial_shapes, sampling_locations, attention_weights, lengths)
+    wanted = (len(sampling_locations), value.shape[2] * value.shape[3]), value.dtype, value.device
+    if (grad_output.shape, grad_output.dtype, grad_output.device) != wanted:
+        raise ValueError(
+            f'grad_output of deformable attention must be {wanted[0]} in {value.dtype} on {value.device}, got '
+            f'{tuple(grad_output.shape)} in {grad_output.dtype} on {grad_output.device}'
+        )
     return BACKENDS[backend_name(value)].backward(
-        grad_output, value, spatial_shapes.tolist(), sampling_locations, attention_weights, lengths
+        grad_output, value, shapes, sampling_locations, attention_weights, lengths
     )
 
 

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .attention_arguments import rows_of_maps
+
 
 def forward(
     value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
     """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
-    rows = lengths.tolist()
+    rows = rows_of_maps(lengths, len(sampling_locations))
     if len(set(rows)) == 1:
         batch = sampling_locations.unflatten(0, (len(rows), -1)), attention_weights.unflatten(0, (len(rows), -1))
         return _attend(value, shapes, *batch).flatten(0, 1)
@@ -42,7 +44,7 @@ def _attend(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, 
     batch, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
     # Queries last: products and sums over points then run along contiguous rows.
-    grids = (2 * sampling_locations - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B*heads)xLxPxQx2
+    grids = (2 * _placed(sampling_locations) - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B*heads)xLxPxQx2
     weights = attention_weights.permute(0, 2, 3, 4, 1).flatten(0, 1).unsqueeze(1)  # (B*heads)x1xLxPxQ
     levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], dim=2)  # (B*heads)xCx(h*w) each
     output = 0
@@ -51,4 +53,22 @@ def _attend(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, 
             level_map.unflatten(2, shape), grids[:, level], mode='bilinear', padding_mode='zeros', align_corners=False
         )  # (B*heads)xCxPxQ
         output = output + (sampled * weights[:, :, level]).sum(2)  # (B*heads)xCxQ
-    return output.view(batch, heads * channels, queries).transpose(1, 2).contiguous()
+    output = output.view(batch, heads, channels, queries).permute(0, 3, 1, 2)
+    return (output + _not_finite(sampling_locations, attention_weights)).flatten(2)
+
+
+def _placed(sampling_locations: Tensor) -> Tensor:
+    """Locations with all those outside near by, as ``grid_sample`` would do with others as the device does."""
+    finite = sampling_locations.isfinite().all(-1, keepdim=True)
+    return torch.where(finite, sampling_locations.clamp(-1, 2), 2.0)  # every cell ends before -0.5 and 1.5
+
+
+def _not_finite(sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
+    """(B, Q, heads, 1) to add to the output: NaN where a location or weight of a query and head is not finite, else 0.
+
+    Its gradients are NaN for a location that is not finite and its weight, and for any other that meets something not
+    finite; else 0.
+    """
+    finite = sampling_locations.isfinite().all(-1, keepdim=True)
+    nothing = torch.where(finite, 0.0, torch.nan).to(sampling_locations.dtype)
+    return ((nothing * sampling_locations).sum(-1) * attention_weights).sum((-1, -2)).unsqueeze(-1)

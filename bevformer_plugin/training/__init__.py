@@ -1,9 +1,10 @@
 """Training and testing under PyTorch Lightning, and the same configs under MMEngine's Runner."""
 
-from .config import check_testing, check_training, load_config
+from .config import check_testing, check_training, direct_results, load_config
+from .config_options import parse_config_options
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
-from .hardware import Hardware, configured_precision
+from .hardware import Hardware, configured_precision, parse_devices
 from .interrupts import exit_on_signals
 from .mmengine_runs import train_with_mmengine
 from .runs import test_with_lightning, train_with_lightning
@@ -19,8 +20,11 @@ __all__ = [
     'check_training',
     'check_work_dir',
     'configured_precision',
+    'direct_results',
     'exit_on_signals',
     'load_config',
+    'parse_config_options',
+    'parse_devices',
     'test_with_lightning',
     'train_with_lightning',
     'train_with_mmengine',

@@ -4,14 +4,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from mmdet3d.registry import METRICS
+from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.registry import init_default_scope
 from torch.utils.data import Dataset
 
 from bevformer_plugin.evaluation import NuScenesDevkitMetric
 
-__all__ = ['DictAction', 'building', 'check_evaluation', 'check_testing', 'check_training', 'load_config']
+from .pretrained import fetch_pretrained
+from .unread_settings import (
+    refuse_unknown_options,
+    refuse_unread_arguments,
+    refuse_unread_variables,
+)
+
+__all__ = [
+    'building',
+    'check_evaluation',
+    'check_testing',
+    'check_training',
+    'direct_results',
+    'load_config',
+]
 
 LOOP_SETTINGS = ('type', 'by_epoch', 'max_epochs', 'val_interval', 'val_begin')
 
@@ -21,23 +36,35 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it has no model.
+        ValueError: if it has no model or counts iterations, if the options do not fit it, or if it or they set
+            something that nothing reads.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist; the released ones are in configs/')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, NameError, AttributeError, KeyError, TypeError, FileNotFoundError, ImportError) as error:
+        raise ValueError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     if 'model' not in cfg:
         raise ValueError(f'config {path} has no model; configs under _base_ are parts of others')
-    cfg.merge_from_dict(options or {})
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    refuse_unread_variables(path, cfg)
+    refuse_unknown_options(options or {}, cfg)
+    try:
+        cfg.merge_from_dict(options or {})
+    except (TypeError, KeyError, IndexError) as error:
+        raise ValueError(f'--cfg-options {options} do not fit config {path}: {error}') from error
+    _refuse_iterations(cfg.get('train_cfg') or {})
+    refuse_unread_arguments(cfg)
     return cfg
 
 
 def check_training(cfg: Config) -> None:
-    """Refuse a config that cannot train.
+    """Refuse a config that cannot train, and fetch the files that its model starts from.
 
     Raises:
-        ValueError: if a section is missing, or counts in a way that makes no sense.
+        ValueError: if a section is missing, a file cannot be had, it counts in a way that makes no sense, or model and
+            training data differ in their range.
     """
     _need(cfg, ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg'), 'train')
     _check_loop(cfg.train_cfg)
@@ -46,6 +73,8 @@ def check_training(cfg: Config) -> None:
     _at_least_one(logger.get('interval', 1), 'default_hooks.logger.interval')
     if cfg.get('resume'):
         raise ValueError(f'resume={cfg.resume!r} in a config has no effect: give --resume on the command line')
+    check_range(cfg)
+    fetch_pretrained(cfg)
 
 
 def check_testing(cfg: Config) -> None:
@@ -76,8 +105,8 @@ def _need(cfg: Config, sections: tuple[str, ...], purpose: str) -> None:
         raise ValueError(f'config {cfg.filename} cannot {purpose}: it lacks {", ".join(missing)}')
 
 
-def _check_loop(loop: dict) -> None:
-    """Refuse a training loop that does not count epochs, or counts them in a way that makes no sense."""
+def _refuse_iterations(loop: dict) -> None:
+    """Refuse a training loop that does not count epochs."""
     if loop.get('type', 'EpochBasedTrainLoop') != 'EpochBasedTrainLoop' or 'max_iters' in loop:
         raise ValueError(
             f'train_cfg counts iterations (type={loop.get("type")}, max_iters={loop.get("max_iters")}), and runs are '
@@ -85,6 +114,10 @@ def _check_loop(loop: dict) -> None:
         )
     if loop.get('by_epoch', True) is not True:
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+
+
+def _check_loop(loop: dict) -> None:
+    """Refuse epochs that are counted in a way that makes no sense."""
     unknown = sorted(set(loop) - set(LOOP_SETTINGS))
     if unknown:
         raise ValueError(
@@ -99,6 +132,45 @@ def _check_loop(loop: dict) -> None:
 def _at_least_one(value: object, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f'{name} is a whole number from 1, got {value!r}')
+
+
+def check_range(cfg: Config) -> None:
+    """Refuse training objects of another range than the model's: those outside its grid can never be detected.
+
+    Raises:
+        ValueError: if the range differs, or the dataset has none and keeps all objects.
+    """
+    wanted = cfg.model.get('point_cloud_range')
+    for dataset in _temporal_datasets(cfg.train_dataloader.dataset):
+        given = dataset.get('point_cloud_range')
+        if wanted is not None and (given is None or tuple(given) != tuple(wanted)):
+            raise ValueError(
+                f'model.point_cloud_range is {tuple(wanted)} and that of train_dataloader.dataset '
+                f'{given and tuple(given)}: set both alike, in a config from one variable point_cloud_range'
+            )
+
+
+def _temporal_datasets(dataset: dict) -> list[dict]:
+    """Configs of the multi-camera datasets within a dataset, which may repeat or join others."""
+    if dataset.get('type') == 'NuScenesTemporalDataset':
+        return [dataset]
+    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
+    return [found for part in inner for found in _temporal_datasets(part)]
+
+
+def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> None:
+    """Tell the config's test evaluator where the submission goes, and whether it is scored.
+
+    Raises:
+        ValueError: if none of its evaluators writes submissions.
+    """
+    evaluators = [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
+    writing = [metric for metric in evaluators if METRICS.get(metric['type']) is NuScenesDevkitMetric]
+    for metric in writing:
+        metric.update(results_path=results_path, format_only=format_only)
+    if not writing and (results_path or format_only):
+        kinds = ', '.join(metric['type'] for metric in evaluators)
+        raise ValueError(f'--out and --format-only are for test_evaluator.type=NuScenesDevkitMetric, it is {kinds}')
 
 
 def check_evaluation(evaluator: dict | list, dataset: Dataset) -> None:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 import bevformer_plugin
+from bevformer_plugin.checkpoint import recorded_metainfo
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 
 from .averaging import averages_weights, weight_averaging
@@ -325,7 +326,7 @@ class DetectorModule(L.LightningModule):
     def _meta(self) -> dict:
         return {
             'config': self.cfg.pretty_text,
-            'dataset_meta': {'classes': list(self.trainer.datamodule.datasets['train'].metainfo['classes'])},
+            'dataset_meta': recorded_metainfo(self.trainer.datamodule.datasets['train'].metainfo),
             'bevformer_plugin': bevformer_plugin.__version__,
             'epoch': self.current_epoch,
             SETTINGS: self.settings,

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from mmengine.config import Config
+from mmengine.device import get_device
 
 from .averaging import averages_weights
 from .sharding import ShardedStrategy
@@ -17,18 +19,18 @@ class Hardware:
     """Devices of a run; torchrun and SLURM are found by Lightning.
 
     Attributes:
-        devices: of each node, 'auto' all.
-        num_nodes: computers.
+        devices: how many of each node, or the numbers of those to use; 'auto' is all.
+        num_nodes: computers, at least one.
         accelerator: Lightning's name of the kind of device.
         strategy: 'ddp' every process holds everything; 'fsdp' gradients and optimizer state are sharded, and weights
             between steps; 'auto' is 'ddp' for several processes.
         precision: Lightning's name of it; None as the config says.
 
     Raises:
-        ValueError: for another strategy.
+        ValueError: for another strategy, no node, or numbers of devices where there are none but the CPU.
     """
 
-    devices: int | str = 'auto'
+    devices: int | str | list[int] = 'auto'
     num_nodes: int = 1
     accelerator: str = 'auto'
     strategy: str = 'auto'
@@ -37,6 +39,14 @@ class Hardware:
     def __post_init__(self) -> None:
         if self.strategy not in ('auto', 'ddp', 'fsdp'):
             raise ValueError(f"strategy is 'auto', 'ddp' or 'fsdp', got {self.strategy!r}")
+        if self.num_nodes < 1:
+            raise ValueError(f'the number of nodes must be at least 1, got {self.num_nodes}')
+        on_cpu = self.accelerator == 'cpu' or (self.accelerator == 'auto' and not torch.accelerator.is_available())
+        if on_cpu and isinstance(self.devices, list):
+            raise ValueError(
+                f'devices {self.devices} are numbers of GPUs, and this run is on a CPU: give a number of processes, '
+                'such as --devices 2'
+            )
 
     @property
     def several_processes(self) -> bool:
@@ -44,7 +54,7 @@ class Hardware:
         devices = self.devices
         if devices == 'auto':
             devices = 1 if self.accelerator == 'cpu' else torch.cuda.device_count()
-        return devices > 1 or self.num_nodes > 1
+        return (len(devices) if isinstance(devices, list) else devices) > 1 or self.num_nodes > 1
 
     def trainer_arguments(self) -> dict:
         """What Lightning's trainer takes of it, but for the precision."""
@@ -64,31 +74,126 @@ class Hardware:
         return 'auto'
 
 
-def check_precision(cfg: Config, precision: str) -> None:
-    """Refuse what a precision cannot do.
+def parse_devices(text: str) -> int | str | list[int]:
+    """What ``--devices`` says: 'auto', a number of devices, or as in Lightning their numbers: '0,1', or '2,' for one.
 
     Raises:
-        ValueError: for gradients that are clipped before a fused optimizer takes their scale of half precision away.
+        ValueError: for anything else, naming it.
     """
-    wrapper = cfg.optim_wrapper
-    if precision == '16-mixed' and wrapper.optimizer.get('fused') and wrapper.get('clip_grad'):
+    if text == 'auto':
+        return text
+    numbers = text.removesuffix(',').split(',')
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise ValueError(f"devices must be 'auto', how many (2) or which (0,1 or 0,), got {text!r}")
+    if ',' in text:
+        devices = [int(number) for number in numbers]
+        if len(set(devices)) < len(devices):
+            raise ValueError(f'devices {text!r} names one twice')
+        return devices
+    if int(text) < 1:
+        raise ValueError(f"devices must be at least 1, got {text!r}; device number 0 alone is '0,'")
+    return int(text)
+
+
+class StaticLossScaler(torch.amp.GradScaler):
+    """Scales losses by the same number in every step; a step whose gradients overflow is left out, as under MMEngine.
+
+    Args:
+        device: kind of device that trains.
+        scale: the number.
+    """
+
+    def __init__(self, device: str, scale: float) -> None:
+        super().__init__(device, init_scale=scale)
+        self.static_scale = scale
+
+    def update(self, new_scale: float | torch.Tensor | None = None) -> None:
+        """Go on to the next step with the same scale."""
+        super().update(self.static_scale)
+
+
+def run_precision(cfg: Config, hardware: Hardware) -> str:
+    """Lightning's name of the precision: the one asked for, or the config's."""
+    return hardware.precision or configured_precision(cfg)
+
+
+def check_precision(cfg: Config, hardware: Hardware) -> None:
+    """Refuse what a precision cannot do under Lightning.
+
+    Raises:
+        ValueError: for gradients that are clipped before a fused optimizer takes their scale of half precision away,
+            for half precision on a CPU, or a ``loss_scale`` that is none or has no effect.
+    """
+    wrapper, precision = cfg.optim_wrapper, run_precision(cfg, hardware)
+    _check_loss_scale(cfg, precision)
+    if precision != '16-mixed':
+        return
+    if wrapper.optimizer.get('fused') and wrapper.get('clip_grad'):
         raise ValueError(
             'precision 16-mixed scales gradients, and a fused optimizer unscales them only after they '
             'were clipped: use bf16-mixed, optim_wrapper.optimizer.fused=False, or '
             'optim_wrapper.clip_grad=None'
         )
+    if hardware.accelerator == 'cpu' or (hardware.accelerator == 'auto' and get_device() == 'cpu'):
+        raise ValueError(
+            'precision 16-mixed (float16) needs a GPU: on a CPU take --precision bf16-mixed, or '
+            'optim_wrapper.dtype=bfloat16 without a loss_scale'
+        )
+
+
+def check_precision_under_mmengine(cfg: Config) -> None:
+    """Refuse what MMEngine's ``AmpOptimWrapper`` cannot do.
+
+    Raises:
+        ValueError: for mixed precision on a CPU, or a ``loss_scale`` that is none or has no effect.
+    """
+    _check_loss_scale(cfg, configured_precision(cfg))
+    if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        raise ValueError(
+            "optim_wrapper.type='AmpOptimWrapper' needs a GPU under MMEngine: on a CPU train with --engine lightning, "
+            "or with optim_wrapper.type='OptimWrapper'"
+        )
+
+
+def _check_loss_scale(cfg: Config, precision: str) -> None:
+    loss_scale = cfg.optim_wrapper.get('loss_scale', 'dynamic')
+    if loss_scale == 'dynamic':
+        return
+    if not isinstance(loss_scale, float) or not 0 < loss_scale < float('inf'):
+        raise ValueError(
+            f"optim_wrapper.loss_scale is 'dynamic' or a positive float such as 512.0, got {loss_scale!r}"
+        )
+    if precision != '16-mixed':
+        raise ValueError(
+            f'optim_wrapper.loss_scale={loss_scale} is for float16 and has no effect in precision {precision}: '
+            "leave it out (optim_wrapper.loss_scale='dynamic'), or train with AmpOptimWrapper and float16"
+        )
+
+
+def loss_scale_plugins(cfg: Config, hardware: Hardware) -> list[MixedPrecision]:
+    """Lightning's plugin for the static ``optim_wrapper.loss_scale``, in place of a precision; none without one."""
+    loss_scale = cfg.optim_wrapper.get('loss_scale', 'dynamic')
+    if loss_scale == 'dynamic':
+        return []
+    device = get_device()
+    return [MixedPrecision(run_precision(cfg, hardware), device, StaticLossScaler(device, loss_scale))]
 
 
 def check_strategy(cfg: Config, strategy: str) -> None:
     """Refuse what a strategy cannot do.
 
     Raises:
-        ValueError: for an average of sharded weights.
+        ValueError: for an average of sharded weights, or a static scale of losses whose gradients are sharded.
     """
     if strategy == 'fsdp' and averages_weights(cfg):
         raise ValueError(
             'strategy fsdp cannot average weights, which EMAHook in custom_hooks asks for: use ddp, or '
             'leave the hook out'
+        )
+    if strategy == 'fsdp' and cfg.optim_wrapper.get('loss_scale', 'dynamic') != 'dynamic':
+        raise ValueError(
+            f'strategy fsdp scales losses dynamically, and optim_wrapper.loss_scale is '
+            f"{cfg.optim_wrapper.loss_scale}: use ddp, or loss_scale='dynamic'"
         )
 
 

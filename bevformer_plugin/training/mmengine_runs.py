@@ -10,15 +10,17 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from bevformer_plugin.checkpoint import SAFE_GLOBALS, initialize
+from bevformer_plugin.checkpoint import SAFE_GLOBALS, check_resumption, initialize
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 
 from .checkpoints import checkpoint_to_resume, newest_checkpoint, refuse_mismatch
-from .config import building, check_evaluation
+from .config import building
+from .consistency import check_run, log_remarks, trained_names
 from .data_module import DetectorDataModule
-from .hardware import configured_precision
+from .hardware import check_precision_under_mmengine, configured_precision
+from .initial_weights import check_initial_weights
 from .interrupts import exit_on_signals
-from .learning_rate import count_accumulated
+from .learning_rate import describe_learning_rate, scale_under_mmengine
 from .run_settings import (
     SETTINGS,
     Place,
@@ -50,12 +52,13 @@ class SeedSteps(Hook):
 class Initialize(Hook):
     """Starts from a file as training under Lightning does; the Runner itself would load what happens to fit."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, names: dict[str, list[str]]) -> None:
         self.path = path
+        self.names = names
 
     def before_run(self, runner: Runner) -> None:
         """Load after the initialisation of the weights, before the first step."""
-        initialize(runner.model.module if is_model_wrapper(runner.model) else runner.model, self.path)
+        initialize(runner.model.module if is_model_wrapper(runner.model) else runner.model, self.path, **self.names)
 
 
 class RecordSettings(Hook):
@@ -133,31 +136,36 @@ def train_with_mmengine(cfg: Config, start: RunStart) -> None:
     checkpoint, content = checkpoint_to_resume(start.work_dir, start.resume, PATTERNS)
     seed = chosen_seed(start.seed, content)
     datasets = DetectorDataModule(cfg, ('train', 'val')).datasets
-    check_evaluation(cfg.val_evaluator, datasets['val'])
+    load_from = cfg.get('load_from') if checkpoint is None else None
+    remarks = check_run(cfg, datasets, load_from)
+    check_precision_under_mmengine(cfg)
     settings = run_settings(cfg, processes, configured_precision(cfg), seed, len(datasets['train']))
-    del datasets  # the Runner builds its own
     goes_on = None
     if checkpoint is not None:
+        remarks += check_resumption(cfg, datasets['train'], checkpoint, content)
         goes_on = _check_resumable(content, checkpoint, settings, cfg.train_cfg.max_epochs, start.restart_schedule)
-    count_accumulated(cfg)
+    names = trained_names(datasets['train'])
+    del datasets  # the Runner builds its own
+    if checkpoint is None:
+        print_log(f'learning rate {describe_learning_rate(cfg, processes)}', logger='current')
+    scale_under_mmengine(cfg, processes)
     cfg.work_dir = str(start.work_dir)
     cfg.randomness = dict(seed=seed)
-    load_from, cfg.load_from, cfg.resume = cfg.get('load_from'), checkpoint, checkpoint is not None
+    cfg.load_from, cfg.resume = checkpoint, checkpoint is not None
     with occupied(start, Path(cfg.filename).name):
         with building('the run'):
             runner = Runner.from_cfg(cfg)
+        detector = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_initial_weights(detector, load_from, resuming=checkpoint is not None)
+        log_remarks(remarks)
         runner.register_hook(SeedSteps(seed))
         runner.register_hook(RecordSettings(settings, start.work_dir))
         if checkpoint is not None:
-            refuse_mismatch(
-                content['state_dict'],
-                runner.model.module if is_model_wrapper(runner.model) else runner.model,
-                checkpoint,
-            )
+            refuse_mismatch(content['state_dict'], detector, checkpoint)
             runner.register_hook(GoOn(start.restart_schedule))
             print_log(goes_on, logger='current')
         elif load_from:
-            runner.register_hook(Initialize(load_from))
+            runner.register_hook(Initialize(load_from, names))
         del content
         exit_on_signals(lambda: _what_is_left(start.work_dir))
         with torch.serialization.safe_globals(SAFE_GLOBALS):  # MMEngine's checkpoints hold more than tensors

@@ -17,7 +17,7 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.runner import set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
-from bevformer_plugin.checkpoint import initialize, load_weights
+from bevformer_plugin.checkpoint import check_checkpoint, check_resumption, initialize, load_content, read_checkpoint
 from bevformer_plugin.models import keep_freed_memory
 
 from .callbacks import BestCheckpoint, EpochReport, LastCheckpoint, LogEveryEpoch, ValidationPlan
@@ -29,14 +29,16 @@ from .checkpoints import (
     checkpoint_to_resume,
     refuse_mismatch,
 )
-from .config import check_evaluation
+from .consistency import check_consistency, check_run, log_remarks, trained_names
 from .curves import Curves, stop_quietly
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
-from .hardware import Hardware, check_precision, check_strategy, configured_precision
+from .hardware import Hardware, check_precision, check_strategy, loss_scale_plugins, run_precision
+from .initial_weights import check_initial_weights
 from .run_settings import batches_per_epoch, chosen_seed, run_settings
 from .sharding import ShardedDetectorModule
 from .start import RunStart
+from .unread_settings import refuse_settings_of_the_runner
 from .work_dir import check_work_dir, occupied
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of disks, of quotas, of the size that a file may have
@@ -61,24 +63,26 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
         ValueError: if config, data, hardware and checkpoint do not fit each other.
     """
     check_work_dir(start)
-    precision = hardware.precision or configured_precision(cfg)
-    check_precision(cfg, precision)
+    refuse_settings_of_the_runner(cfg)
+    check_precision(cfg, hardware)
     check_strategy(cfg, hardware.strategy)
     _prepare_process(cfg)
     checkpoint, content = checkpoint_to_resume(start.work_dir, start.resume)
     seed = chosen_seed(start.seed, content)
     data = DetectorDataModule(cfg, ('train', 'val'), seed)
-    check_evaluation(cfg.val_evaluator, data.datasets['val'])
+    load_from = cfg.get('load_from') if checkpoint is None else None
+    remarks = check_run(cfg, data.datasets, load_from)
     trainer = _trainer(cfg, start, hardware)
-    settings = run_settings(cfg, trainer.world_size, precision, seed, len(data.datasets['train']))
+    settings = run_settings(cfg, trainer.world_size, run_precision(cfg, hardware), seed, len(data.datasets['train']))
     place = goes_on = None
     if checkpoint is not None:
-        place, goes_on = check_resumable(
-            content, checkpoint, settings, cfg.train_cfg.max_epochs, start.restart_schedule
-        )
+        remarks += check_resumption(cfg, data.datasets['train'], checkpoint, content)
+        max_epochs = cfg.train_cfg.max_epochs
+        place, goes_on = check_resumable(content, checkpoint, settings, max_epochs, start.restart_schedule)
     set_random_seed(seed)
     module_class = ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule
     module = module_class(cfg, seed, settings, place, start.restart_schedule)
+    check_initial_weights(module.detector, cfg.get('load_from'), resuming=checkpoint is not None)
     if checkpoint is not None:
         refuse_mismatch(content['state_dict'], module.detector, checkpoint)
     del content
@@ -86,11 +90,12 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
     work_dir = start.work_dir
     with occupied(start, Path(cfg.filename).name), _named_full_disk(work_dir):
         _start_log(work_dir, append=checkpoint is not None)
+        log_remarks(remarks)
         if goes_on:
             print_log(goes_on, logger='current')
         module.detector.init_weights()
-        if cfg.get('load_from'):
-            initialize(module.detector, cfg.load_from)
+        if load_from:
+            initialize(module.detector, load_from, **trained_names(data.datasets['train']))
         if rank_zero_only.rank == 0:
             cfg.dump(str(work_dir / 'config.py'))
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
@@ -146,10 +151,11 @@ def _trainer(cfg: Config, start: RunStart, hardware: Hardware) -> L.Trainer:
     work_dir = start.work_dir
     last = _last_checkpoint(work_dir / LAST, hooks.get('checkpoint') or {}, cfg.train_cfg.max_epochs)
     plan = ValidationPlan(cfg.train_cfg.get('val_interval', 1), cfg.train_cfg.get('val_begin', 1))
+    scaled = loss_scale_plugins(cfg, hardware)
     with _device_errors():
         return L.Trainer(
             **hardware.trainer_arguments(),
-            precision=hardware.precision or configured_precision(cfg),
+            precision=None if scaled else run_precision(cfg, hardware),
             max_epochs=cfg.train_cfg.max_epochs,
             num_sanity_val_steps=0,
             accumulate_grad_batches=cfg.optim_wrapper.get('accumulative_counts', 1),
@@ -162,7 +168,7 @@ def _trainer(cfg: Config, start: RunStart, hardware: Hardware) -> L.Trainer:
             ],
             callbacks=[BestCheckpoint(work_dir), last, plan, LogEveryEpoch(), EpochReport(), *progress_bar()],
             enable_progress_bar=sys.stderr.isatty(),
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *scaled],
         )
 
 
@@ -197,9 +203,13 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
     """Stream over the test dataloader and let ``cfg.test_evaluator`` write and score the results."""
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('test',))
-    check_evaluation(cfg.test_evaluator, data.datasets['test'])
+    dataset = data.datasets['test']
+    remarks = check_consistency(cfg, data.datasets)
+    content = read_checkpoint(checkpoint)
+    log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
     module = DetectorModule(cfg)
-    load_weights(module.detector, checkpoint)
+    load_content(module.detector, content, checkpoint, dataset.metainfo['classes'])
+    del content
     with _device_errors():
         trainer = L.Trainer(
             **hardware.trainer_arguments(),

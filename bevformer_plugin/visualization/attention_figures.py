@@ -1,5 +1,6 @@
 """The pictures of the guide to attention; every number in them comes from the layers they explain."""
 
+import math
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -25,6 +26,7 @@ FEATURE_HW, STRIDE = (15, 25), 32  # of tiny: 480 x 800 pixels
 GRID = BEVGrid(50, 50, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0))
 CELL = (34, 22)  # row and column of the pillar that is followed: 19 m ahead, 5 m to the left
 SUBSPACES, POINTS_EACH = 3, 12
+SINE_POINTS, LARGEST_ERROR = 24, 0.4
 
 
 def draw_attention_figures(folder: str | Path) -> list[Path]:
@@ -39,6 +41,7 @@ def draw_attention_figures(folder: str | Path) -> list[Path]:
     for name, draw in (
         ('worked_example', draw_worked_example),
         ('masks', draw_masks),
+        ('kernel_regression', draw_kernel_regression),
         ('sca_forms', draw_sca_forms),
         ('self_expression', draw_self_expression),
     ):
@@ -102,6 +105,86 @@ def draw_masks() -> Figure:
                 color='white' if weight > 0.6 else 'black',
             )
         axes.set(title=title, xlabel='key', ylabel='query', xticks=range(6), yticks=range(6))
+    return figure
+
+
+def noisy_sine() -> tuple[Tensor, Tensor]:
+    """Measured points of a sine: (24,) ascending places from 0 to 2 pi, (24,) values with uniform errors up to 0.4."""
+    generator = torch.Generator().manual_seed(1)
+    x = (2 * math.pi * torch.rand(SINE_POINTS, generator=generator)).sort().values
+    error = LARGEST_ERROR * (2 * torch.rand(SINE_POINTS, generator=generator) - 1)
+    return x, x.sin() + error
+
+
+def kernel_regression(
+    query: Tensor, x: Tensor, y: Tensor, width: float | Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """Attention pooling with a Gaussian kernel, which is Nadaraya-Watson regression.
+
+    The score -(q - x)^2 / (2 width^2) is, but for q^2, which is the same for all keys, an inner product of (q, 1) and
+    (x, -x^2 / 2) in units of the width.
+
+    Args:
+        query: (Q,) places whose values are sought.
+        x: (K,) places whose values are known.
+        y: (K, C) their values.
+        width: of the kernel, in the unit of the places; ``math.inf`` gives every point the same weight.
+        mask: (Q, K) bool, True where a point may take part.
+
+    Returns:
+        (Q, C).
+    """
+    query, x = query / width, x / width
+    queries = math.sqrt(2) * torch.stack([query, torch.ones_like(query)], dim=-1)  # the score divides by this root
+    keys = torch.stack([x, -x.square() / 2], dim=-1)
+    return attention_pooling(queries[None, None], keys[None, None], y[None, None], ScaledDotProduct(1, 2, 2), mask)[
+        0, 0
+    ]
+
+
+def leave_one_out_error(x: Tensor, y: Tensor, width: float | Tensor) -> Tensor:
+    """Root of the mean squared error, (), of kernel regression that answers for each of (n,) points by the others."""
+    others = ~torch.eye(len(x), dtype=torch.bool)
+    return (kernel_regression(x, x, y[:, None], width, others)[:, 0] - y).square().mean().sqrt()
+
+
+def learned_width(x: Tensor, y: Tensor) -> float:
+    """Width of least leave-one-out error for (n,) points, found by torch's L-BFGS, starting from 1."""
+    log_width = torch.zeros((), requires_grad=True)  # a width is positive
+    optimizer = torch.optim.LBFGS([log_width], max_iter=50, line_search_fn='strong_wolfe')
+
+    def loss_with_gradient() -> Tensor:
+        optimizer.zero_grad()
+        loss = leave_one_out_error(x, y, log_width.exp())
+        loss.backward()
+        return loss
+
+    optimizer.step(loss_with_gradient)
+    return log_width.exp().item()
+
+
+def draw_kernel_regression() -> Figure:
+    """A noisy sine by attention pooling: equal weights, a Gaussian kernel of width 1 and one of learned width."""
+    x, y = noisy_sine()
+    places = torch.linspace(0, 2 * math.pi, 200)
+    learned = learned_width(x, y)
+    figure, panels = plt.subplots(1, 3, figsize=(13.2, 3.6), layout='constrained', width_ratios=(1.5, 1, 1))
+    panels[0].plot(places, places.sin(), color='black', lw=1, ls='--', label='truth')
+    for width, name, color in (
+        (math.inf, 'average', GREY),
+        (1.0, 'width 1', BLUE),
+        (learned, f'learned width {learned:.2f}', ORANGE),
+    ):
+        panels[0].plot(places, kernel_regression(places, x, y[:, None], width)[:, 0], color=color, lw=2, label=name)
+    panels[0].scatter(x, y, s=16, color='black', zorder=3, label='known points')
+    panels[0].set(xlabel='$x$, the query', ylabel='$y$', ylim=(-1.5, 1.9), title='three regressions')
+    panels[0].legend(frameon=False, ncols=2, fontsize=8, loc='upper right')
+    for axes, width, title in (
+        (panels[1], 1.0, 'weights, width 1'),
+        (panels[2], learned, f'weights, width {learned:.2f}'),
+    ):
+        axes.imshow(kernel_regression(places, x, torch.eye(len(x)), width), cmap='Blues', aspect='auto')
+        axes.set(title=title, xlabel='known point, by $x$', ylabel='query', xticks=[], yticks=[])
     return figure
 
 

@@ -10,7 +10,7 @@ import torch
 from mmdet3d.structures import LiDARInstance3DBoxes
 from pyquaternion import Quaternion
 
-from bevformer_plugin.datasets.infos import load_infos
+from bevformer_plugin.datasets.infos import count_true_boxes, load_infos
 from bevformer_plugin.evaluation import load_results
 
 
@@ -46,7 +46,7 @@ class Boxes:
 
 @dataclass(frozen=True)
 class Frame:
-    """A keyframe: its info entry, true boxes with at least one LiDAR or radar point, and predicted boxes (or None)."""
+    """A keyframe: its info entry, true boxes that count, and predicted boxes (or None)."""
 
     root: Path
     info: dict
@@ -90,17 +90,22 @@ class FrameSource:
         root: nuScenes dataroot.
         infos: info file.
         results: submission JSON; None shows true boxes only.
+        rule: which annotated objects are true boxes: 'points', 'visibility' or 'all'.
 
     Raises:
         FileNotFoundError: if one of them does not exist.
-        ValueError: if a file is of another kind, or the results lack samples of the infos.
+        ValueError: if a file is of another kind or broken, the results lack samples of the infos, or the rule is
+            unknown or leaves none of the boxes.
     """
 
-    def __init__(self, root: str | Path, infos: str | Path, results: str | Path | None = None) -> None:
+    def __init__(
+        self, root: str | Path, infos: str | Path, results: str | Path | None = None, rule: str = 'points'
+    ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f'no dataroot {root}: give the folder that holds samples/')
         content = load_infos(infos, root=root)
+        count_true_boxes(content['data_list'], rule)
         self.infos = {info['token']: info for info in content['data_list']}
         self.classes = {label: name for name, label in content['metainfo']['categories'].items()}
         self.results = None if results is None else load_results(results)

@@ -32,6 +32,6 @@ model = dict(
             loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25),
             code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2],
         ),
-        box_coder=dict(type='NMSFreeCoder', post_center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0], max_num=300),
+        box_coder=dict(type='NMSFreeCoder', max_num=300),
     ),
 )

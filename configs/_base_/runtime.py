@@ -7,6 +7,7 @@ default_hooks = dict(
     # MMEngine's Runner deletes the oldest before it writes the next, so one alone could be lost.
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=2, save_best='nuscenes/NDS', rule='greater'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    match_checkpoint=dict(type='MatchCheckpoint'),  # mmdetection3d's own tools/test.py is as strict as ours
 )
 env_cfg = dict(
     cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')

@@ -5,9 +5,12 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={'img_backbone': dict(lr_mult=0.1)}),
     clip_grad=dict(max_norm=35, norm_type=2),
 )
+# A scheduler without `end` goes to the end of training, which train_cfg alone sets.
 param_scheduler = [
-    dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=500),
-    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0, end=24),
+    # MMEngine reaches the full rate one step before `end`: that is step 500, as published.
+    dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=501),
+    # By epoch, as published: the rate stays the same within an epoch.
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, begin=0),
 ]
 # The learning rate is that of 8 samples a step, and goes linearly with them.
 auto_scale_lr = dict(enable=True, base_batch_size=8)

@@ -2,13 +2,15 @@
 _base_ = ['../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py']
 
 # Each of these is set here and nowhere else.
-cameras = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
+class_names = _base_.class_names
+cameras = _base_.cameras
+point_cloud_range = _base_.point_cloud_range
 image_size = (1600, 900)
 bev_grid = (200, 200)
 
 model = dict(
     bev_grid=bev_grid,
-    point_cloud_range=_base_.point_cloud_range,
+    point_cloud_range=point_cloud_range,
     num_cameras=len(cameras),
     ego_motion=dict(preset='official_v1'),
     data_preprocessor=dict(
@@ -31,9 +33,13 @@ model = dict(
         stage_with_dcn=(False, False, True, True),
     ),
     img_neck=dict(in_channels=[512, 1024, 2048], num_outs=4),
-    pts_bbox_head=dict(num_classes=len(_base_.class_names), transformer=dict(encoder=dict(num_layers=6))),
+    pts_bbox_head=dict(num_classes=len(class_names), transformer=dict(encoder=dict(num_layers=6))),
 )
 
-train_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))
-val_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))
-test_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))
+dataset = dict(metainfo=dict(classes=class_names), cameras=cameras, image_size=image_size)
+train_dataloader = dict(dataset=dict(dataset, point_cloud_range=point_cloud_range, queue_length=4))
+val_dataloader = dict(dataset=dataset)
+test_dataloader = val_dataloader
+
+# ResNet-101-DCN of an FCOS3D; its first stage and all its normalisation stay as they are in this file.
+load_from = 'ckpts/r101_dcn_fcos3d_pretrain.pth'

@@ -5,7 +5,8 @@ _base_ = ['../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule
 
 # Each of these is set here and nowhere else.
 data_root = 'data/synthetic'
-cameras = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
+class_names = _base_.class_names
+cameras = _base_.cameras
 image_size = (320, 180)
 bev_grid = (64, 64)
 point_cloud_range = [-51.2, -51.2, -3.0, 51.2, 51.2, 1.0]  # low: the four heights of a pillar lie on objects
@@ -52,10 +53,11 @@ model = dict(
         loss_values=dict(type='mmdet.L1Loss', loss_weight=0.25),
     ),
     pts_bbox_head=dict(
-        num_classes=len(_base_.class_names),
+        num_classes=len(class_names),
         embed_dims=embed_dims,
         num_query=150,
         bev_embedding_std=0.05,
+        positional_encoding_init=dict(type='Uniform', layer='Embedding', a=0, b=1),  # as its weights were trained
         proposals=dict(
             type='BEVProposals',
             loss_heatmap=loss_heatmap,
@@ -72,15 +74,14 @@ model = dict(
     ),
 )
 
+dataset = dict(data_root=data_root, metainfo=dict(classes=class_names), cameras=cameras, image_size=image_size)
 train_dataloader = dict(
     batch_size=1,
     num_workers=1,
     pin_memory=False,
-    dataset=dict(data_root=data_root, pipeline=pipeline, cameras=cameras, image_size=image_size, queue_length=2),
+    dataset=dict(dataset, pipeline=pipeline, point_cloud_range=point_cloud_range, queue_length=2),
 )
-val_dataloader = dict(
-    num_workers=1, pin_memory=False, dataset=dict(data_root=data_root, cameras=cameras, image_size=image_size)
-)
+val_dataloader = dict(num_workers=1, pin_memory=False, dataset=dataset)
 test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root)
 test_evaluator = val_evaluator
@@ -90,14 +91,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=1e-3,
-        by_epoch=True,
-        convert_to_iter_based=True,
-        begin=0,
-        end=max_epochs,
-    ),
+    dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, convert_to_iter_based=True, begin=0),
 ]
 auto_scale_lr = dict(base_batch_size=1)
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)

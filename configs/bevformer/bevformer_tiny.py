@@ -2,13 +2,15 @@
 _base_ = ['../_base_/nuscenes.py', '../_base_/bevformer.py', '../_base_/schedule_24e.py', '../_base_/runtime.py']
 
 # Each of these is set here and nowhere else.
-cameras = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
+class_names = _base_.class_names
+cameras = _base_.cameras
+point_cloud_range = _base_.point_cloud_range
 image_size = (800, 450)
 bev_grid = (50, 50)
 
 model = dict(
     bev_grid=bev_grid,
-    point_cloud_range=_base_.point_cloud_range,
+    point_cloud_range=point_cloud_range,
     num_cameras=len(cameras),
     ego_motion=dict(preset='official_v1'),
     data_preprocessor=dict(
@@ -31,10 +33,11 @@ model = dict(
     ),
     img_neck=dict(in_channels=[2048], num_outs=1),
     pts_bbox_head=dict(
-        num_classes=len(_base_.class_names), transformer=dict(num_feature_levels=4, encoder=dict(num_layers=3))
+        num_classes=len(class_names), transformer=dict(num_feature_levels=4, encoder=dict(num_layers=3))
     ),
 )
 
-train_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))
-val_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))
-test_dataloader = dict(dataset=dict(cameras=cameras, image_size=image_size))
+dataset = dict(metainfo=dict(classes=class_names), cameras=cameras, image_size=image_size)
+train_dataloader = dict(dataset=dict(dataset, point_cloud_range=point_cloud_range, queue_length=3))
+val_dataloader = dict(dataset=dataset)
+test_dataloader = val_dataloader

@@ -3,7 +3,6 @@ _base_ = '../../configs/bevformer/bevformer_nano.py'
 
 data_root = 'data/real_keyframes'
 repeats = 300  # an epoch is this many rounds over the keyframes
-max_epochs = 1
 
 train_dataloader = dict(
     dataset=dict(
@@ -30,15 +29,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(data_root=data_root, version='v1.0-mini')
 test_evaluator = val_evaluator
 
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=1e-3,
-        by_epoch=True,
-        convert_to_iter_based=True,
-        begin=0,
-        end=max_epochs,
-    ),
-]
-train_cfg = dict(max_epochs=max_epochs, val_interval=1)
+train_cfg = dict(max_epochs=1, val_interval=1)

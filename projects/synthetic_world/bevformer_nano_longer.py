@@ -3,7 +3,6 @@
 _base_ = './bevformer_nano_long.py'
 
 data_root = 'data/synthetic_larger'
-max_epochs = 2
 load_from = 'work_dirs/long/last.ckpt'
 code_weights = [1.0] * 10
 
@@ -15,15 +14,4 @@ val_evaluator = dict(data_root=data_root)
 test_evaluator = val_evaluator
 default_hooks = dict(checkpoint=dict(by_epoch=False, interval=1000))
 optim_wrapper = dict(optimizer=dict(lr=8e-4))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=200),
-    dict(
-        type='CosineAnnealingLR',
-        eta_min_ratio=1e-3,
-        by_epoch=True,
-        convert_to_iter_based=True,
-        begin=0,
-        end=max_epochs,
-    ),
-]
-train_cfg = dict(max_epochs=max_epochs)
+train_cfg = dict(max_epochs=2)

@@ -9,13 +9,25 @@ import pytest
 import torch
 from reference_files import manifest, published_weights
 
-from bevformer_plugin.checkpoint import convert_checkpoint
+from bevformer_plugin.checkpoint import TrainingRecord, convert_checkpoint, read_checkpoint
 from bevformer_plugin.checkpoint.layout import swap_box_convention
 from bevformer_plugin.geometry import boxes_from_old_convention, boxes_to_old_convention
 from bevformer_plugin.models import NMSFreeCoder
 from bevformer_plugin.training import load_config
 
 REPO = Path(__file__).resolve().parents[2]
+CLASSES = (
+    'car',
+    'truck',
+    'construction_vehicle',
+    'bus',
+    'trailer',
+    'barrier',
+    'motorcycle',
+    'bicycle',
+    'pedestrian',
+    'traffic_cone',
+)
 TINY = 'configs/bevformer/bevformer_tiny.py'
 
 
@@ -38,7 +50,7 @@ def converted(published, tmp_path_factory):
     """The published weights as mmcv wraps them, the converted file, and what the tool printed."""
     folder = tmp_path_factory.mktemp('checkpoints')
     half = {key: value.half() if value.is_floating_point() else value for key, value in published.items()}
-    torch.save({'state_dict': half, 'meta': {'epoch': 24, 'CLASSES': ('car',)}, 'optimizer': {}}, folder / 'fp16.pth')
+    torch.save({'state_dict': half, 'meta': {'epoch': 24, 'CLASSES': CLASSES}, 'optimizer': {}}, folder / 'fp16.pth')
     done = convert(folder / 'fp16.pth', folder / 'ours.pth')
     return folder, done
 
@@ -51,6 +63,11 @@ def test_there_and_back(published, converted):
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
     back = convert(folder / 'ours.pth', folder / 'back.pth', '--to-published')
     assert back.returncode == 0, back.stderr
+    for name in ('ours.pth', 'back.pth'):
+        record = TrainingRecord.of_checkpoint(read_checkpoint(str(folder / name)))
+        assert record.classes == CLASSES and record.can_bus == 'official_v1', name
+        assert record.cameras[:2] == ('CAM_FRONT', 'CAM_FRONT_RIGHT') and len(record.cameras) == 6, name
+        assert record.model['ego_motion'] == {'preset': 'official_v1'}, name
     state = torch.load(folder / 'back.pth', weights_only=True)['state_dict']
     assert state.keys() == published.keys()
     for key, value in published.items():
@@ -68,6 +85,8 @@ def test_there_and_back(published, converted):
         ('other.pth', False, 'of another shape (first: pts_bbox_head.bev_embedding.weight ((9, 256) in the file'),
         ('none.pth', False, 'does not exist'),
         ('text.pth', False, 'is damaged or no checkpoint'),
+        ('nan.pth', False, 'NaN or infinite in 1 of 643 tensors (first: pts_bbox_head.bev_embedding.weight)'),
+        ('named.pth', False, 'records 1 classes (car), but pts_bbox_head.cls_branches.0.6.weight in it has 10 rows'),
     ],
 )
 def test_refused_files(published, converted, source, published_layout, message):
@@ -76,10 +95,23 @@ def test_refused_files(published, converted, source, published_layout, message):
     torch.save({key: value for key, value in published.items() if key != bev}, folder / 'part.pth')
     torch.save({**published, 'extra.weight': torch.zeros(1)}, folder / 'more.pth')
     torch.save({**published, bev: torch.zeros(9, 256)}, folder / 'other.pth')
+    torch.save({**published, bev: torch.full_like(published[bev], torch.nan)}, folder / 'nan.pth')
+    torch.save({'state_dict': published, 'meta': {'CLASSES': ('car',)}}, folder / 'named.pth')
     (folder / 'text.pth').write_text('not a checkpoint')
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         convert_checkpoint(str(folder / source), str(folder / 'refused.pth'), load_config(TINY), published_layout)
     assert not (folder / 'refused.pth').exists()
+
+
+def test_own_classes_and_a_config_without_the_preset_are_recorded_as_trained(published, tmp_path):
+    names = tuple(f'kind_{number}' for number in range(10))
+    torch.save({'state_dict': published, 'meta': {'CLASSES': names}}, tmp_path / 'own.pth')
+    cfg = load_config(TINY, {'model.ego_motion': None})
+    convert_checkpoint(str(tmp_path / 'own.pth'), str(tmp_path / 'ours.pth'), cfg)
+    record = TrainingRecord.of_checkpoint(read_checkpoint(str(tmp_path / 'ours.pth')))
+    assert record.classes == names and record.model['ego_motion'] == {'preset': 'official_v1'}
+    with pytest.raises(FileNotFoundError, match=r'no folder .*missing for ours\.pth: make it first'):
+        convert_checkpoint(str(tmp_path / 'own.pth'), str(tmp_path / 'missing' / 'ours.pth'), cfg)
 
 
 def test_an_existing_target_is_kept(converted):

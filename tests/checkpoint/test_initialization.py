@@ -85,7 +85,7 @@ def test_fcos3d(dcn_detector, tmp_path, messages, prefixes):
     assert f'2 in the file not used: bbox_head.conv_cls.weight, {prefixes[1]}{bias}' in messages.text
 
 
-def test_a_whole_detector_is_strict(detector, tmp_path):
+def test_a_whole_detector_is_used_whole_but_for_its_settings(detector, tmp_path):
     state = random_like(detector, 4)
     torch.save(state, tmp_path / 'whole.pth')
     initialize(detector, str(tmp_path / 'whole.pth'))
@@ -93,16 +93,30 @@ def test_a_whole_detector_is_strict(detector, tmp_path):
         # The loss weighs as the config says.
         expected = torch.tensor([1.0] * 8 + [0.2] * 2) if name.endswith('.code_weights') else state[name]
         assert torch.equal(value, expected), name
-    del state['pts_bbox_head.bev_embedding.weight']
-    torch.save(state, tmp_path / 'part.pth')
-    with pytest.raises(ValueError, match=r'1 missing \(first: pts_bbox_head\.bev_embedding\.weight'):
-        initialize(detector, str(tmp_path / 'part.pth'))
 
 
 def test_refused_files(detector, tmp_path):
     torch.save(published_weights(manifest('bevformer_tiny')), tmp_path / 'published.pth')
     with pytest.raises(ValueError, match='published layout: convert it'):
         initialize(detector, str(tmp_path / 'published.pth'))
+    torch.save({'pts_bbox_head.transformer.level_embeds': torch.zeros(9, 3)}, tmp_path / 'nothing.pth')
+    with pytest.raises(ValueError, match=r'nothing of .*nothing\.pth fits this detector: of its 1 tensors 1 have'):
+        initialize(detector, str(tmp_path / 'nothing.pth'))
+    broken = {'conv1.weight': torch.full((16, 3, 7, 7), torch.nan)}
+    torch.save(broken, tmp_path / 'broken.pth')
+    with pytest.raises(ValueError, match=r'NaN or infinite in 1 of 1 tensors \(first: conv1\.weight\)'):
+        initialize(detector, str(tmp_path / 'broken.pth'))
     torch.save({'encoder.weight': torch.zeros(3)}, tmp_path / 'other.pth')
     with pytest.raises(ValueError, match=r'has no backbone for this detector: its tensors are named encoder\.weight'):
         initialize(detector, str(tmp_path / 'other.pth'))
+
+
+def test_frozen_layers_that_the_file_lacks_are_not_left_random(dcn_detector, tmp_path):
+    backbone = random_like(dcn_detector.img_backbone, 5)
+    frozen = [name for name in backbone if name.startswith('layer1.0.conv')]
+    state = {f'backbone.{name}': value for name, value in backbone.items() if name not in frozen}
+    torch.save(state, tmp_path / 'part.pth')
+    with pytest.raises(
+        ValueError, match=rf'lacks {len(frozen)} parameters .* frozen \(first: img_backbone\.layer1\.0\.conv1'
+    ):
+        initialize(dcn_detector, str(tmp_path / 'part.pth'))

@@ -47,18 +47,6 @@ def tables(synthetic_root):
     return NuScenes(VERSION, str(synthetic_root), verbose=False)
 
 
-@pytest.fixture
-def copied_root(synthetic_root, tmp_path):
-    """The synthetic root with tables that a test may change; images, points, maps and CAN bus are links."""
-    root = tmp_path / 'root'
-    root.mkdir()
-    for folder in synthetic_root.iterdir():
-        if folder.name != VERSION and folder.is_dir():
-            (root / folder.name).symlink_to(folder)
-    shutil.copytree(synthetic_root / VERSION, root / VERSION)
-    return root
-
-
 def test_files_and_metainfo(files, infos):
     assert {split: path.name for split, path in files.items()} == {
         'mini_train': 'nuscenes_infos_temporal_train.pkl',
@@ -68,10 +56,11 @@ def test_files_and_metainfo(files, infos):
         'dataset': 'nuscenes',
         'version': VERSION,
         'split': 'mini_train',
-        'info_version': '1.1',
+        'info_version': '1.2',
         'info_kind': 'bevformer_temporal',
         'categories': CATEGORIES,
         'can_bus': 'nearest',
+        'scenes': ['scene-0061', 'scene-0553'],
     }
 
 

@@ -171,6 +171,8 @@ def assert_equal(actual, expected, ignore=()):
         assert len(actual) == len(expected)
         for one, other in zip(actual, expected, strict=True):
             assert_equal(one, other, ignore)
+    elif isinstance(expected, list) and expected and isinstance(expected[0], str):
+        assert actual == expected
     elif isinstance(expected, (list, float)):
         np.testing.assert_allclose(actual, expected, atol=1e-7)
     else:
@@ -181,7 +183,7 @@ def assert_equal(actual, expected, ignore=()):
 def test_published_file_equals_ours(tables, direct, synthetic_root, tmp_path, old_boxes):
     path = write(tmp_path / 'old.pkl', published_infos(tables, direct, old_boxes))
     infos = load_infos(path, synthetic_root, VERSION)
-    assert_equal(infos, direct, ignore=('instance_token', 'attribute'))
+    assert_equal(infos, direct, ignore=('visibility', 'instance_token', 'attribute'))
     assert [list(entry['images']) for entry in infos['data_list']] == [
         list(entry['images']) for entry in direct['data_list']
     ]
@@ -189,8 +191,14 @@ def test_published_file_equals_ours(tables, direct, synthetic_root, tmp_path, ol
 
 
 def test_published_file_without_a_root(tables, direct, tmp_path):
-    path = write(tmp_path / 'old.pkl', published_infos(tables, direct))
-    infos = load_infos(path)
+    content = published_infos(tables, direct)
+    path = write(tmp_path / 'old.pkl', content)
+    with pytest.raises(ValueError, match=r'size of the images of CAM_\w+ is not known.*--root'):
+        load_infos(path)  # the principal point is that of a 200 x 112 image
+    for info in content['infos']:
+        for camera in info['cams'].values():
+            camera['cam_intrinsic'] = np.diag([8.0, 8.0, 1.0]) @ camera['cam_intrinsic']
+    infos = load_infos(write(path, content))
     assert infos['metainfo']['split'] is None
     entry = infos['data_list'][0]
     assert entry['scene_name'] == entry['scene_token'] == direct['data_list'][0]['scene_token']
@@ -224,7 +232,7 @@ def test_stock_file_with_another_class_order(tables, direct, synthetic_root, tmp
 def test_converted_file_is_ours(tables, direct, synthetic_root, tmp_path):
     path = write(tmp_path / 'old.pkl', published_infos(tables, direct))
     out = convert_infos(path, tmp_path / 'new' / 'infos.pkl', synthetic_root, VERSION)
-    assert_equal(load_infos(out), direct, ignore=('instance_token', 'attribute'))
+    assert_equal(load_infos(out), direct, ignore=('visibility', 'instance_token', 'attribute'))
     with pytest.raises(FileExistsError, match='--overwrite'):
         convert_infos(path, out)
 
@@ -264,7 +272,7 @@ def test_version_must_match(tables, direct, tmp_path):
                 'metainfo': {'dataset': 'nuscenes', 'info_kind': 'bevformer_temporal', 'info_version': '0.9'},
                 'data_list': [{}],
             },
-            'bevformer_temporal 0.9, not bevformer_temporal 1.1',
+            'bevformer_temporal 0.9, not bevformer_temporal 1.2',
         ),
         (
             {'metainfo': {'dataset': 'nuscenes', 'version': VERSION}, 'data_list': [{'sample_idx': 0}]},
@@ -284,3 +292,84 @@ def test_unreadable_files(tmp_path):
     path.write_bytes(pickle.dumps(list(range(1000)))[:500])
     with pytest.raises(ValueError, match='not a readable pickle'):
         load_infos(path)
+
+
+def only(content, *names):
+    """The published infos with boxes of these classes only."""
+    for info in content['infos']:
+        keep = np.isin(info['gt_names'], names)
+        for key in ('gt_boxes', 'gt_names', 'gt_velocity', 'num_lidar_pts', 'num_radar_pts', 'valid_flag'):
+            info[key] = info[key][keep]
+    return content
+
+
+@pytest.mark.parametrize('old_boxes', [True, False])
+def test_barriers_tell_the_box_convention_as_vehicles_do(tables, direct, synthetic_root, tmp_path, old_boxes):
+    content = only(published_infos(tables, direct, old_boxes), 'barrier', 'pedestrian')
+    infos = load_infos(write(tmp_path / 'old.pkl', content), synthetic_root)
+    barriers = [
+        [instance for instance in entry['instances'] if instance['bbox_label_3d'] == CATEGORIES['barrier']]
+        for entry in direct['data_list']
+    ]
+    read = [
+        [instance for instance in entry['instances'] if instance['bbox_label_3d'] == CATEGORIES['barrier']]
+        for entry in infos['data_list']
+    ]
+    assert sum(map(len, barriers)) > 0
+    for ours, theirs in zip(read, barriers, strict=True):
+        assert_equal(ours, theirs, ignore=('visibility', 'instance_token', 'attribute'))
+
+
+@pytest.mark.parametrize('convention', ['old', 'new'])
+def test_a_file_that_does_not_tell_the_box_convention(tables, direct, synthetic_root, tmp_path, convention):
+    content = only(published_infos(tables, direct, convention == 'old'), 'pedestrian', 'traffic_cone')
+    path = write(tmp_path / 'old.pkl', content)
+    with pytest.raises(ValueError, match=r'not told by their classes.*--box-convention old.*or new'):
+        load_infos(path, synthetic_root)
+    infos = load_infos(path, synthetic_root, box_convention=convention)
+    expected = [
+        instance['bbox_3d']
+        for entry in direct['data_list']
+        for instance in entry['instances']
+        if list(CATEGORIES)[instance['bbox_label_3d']] in ('pedestrian', 'traffic_cone')
+    ]
+    boxes = [instance['bbox_3d'] for entry in infos['data_list'] for instance in entry['instances']]
+    assert len(boxes) > 20
+    difference = np.subtract(boxes, expected)
+    difference[:, 6] = np.arctan2(np.sin(difference[:, 6]), np.cos(difference[:, 6]))
+    assert np.abs(difference).max() < 1e-6
+
+
+def test_a_convention_without_effect_or_against_the_boxes(tables, direct, synthetic_root, tmp_path):
+    path = write(tmp_path / 'old.pkl', published_infos(tables, direct))
+    with pytest.raises(ValueError, match='are in the old convention, not the new one'):
+        load_infos(path, synthetic_root, box_convention='new')
+    with pytest.raises(ValueError, match="one of old, new, not 'mmdet3d'"):
+        load_infos(path, synthetic_root, box_convention='mmdet3d')
+    with pytest.raises(ValueError, match=r'is no published file.*leave it out'):
+        load_infos(write(path, direct), synthetic_root, box_convention='old')
+
+
+def test_published_infos_of_resized_images(tables, direct, synthetic_root, tmp_path):
+    """The synthetic images are 200 x 112; the calibration of images twice as large does not belong to them."""
+    content = published_infos(tables, direct)
+    for info in content['infos']:
+        for camera in info['cams'].values():
+            camera['cam_intrinsic'] = np.diag([2.0, 2.0, 1.0]) @ camera['cam_intrinsic']
+    with pytest.raises(ValueError, match=r'is 200 x 112 pixels, but the calibration of CAM_.* principal point'):
+        load_infos(write(tmp_path / 'old.pkl', content), synthetic_root)
+
+
+def test_broken_published_infos(tables, direct, synthetic_root, tmp_path):
+    for key, value, message in (
+        ('ego2global_rotation', [1.0, 0.0, 0.0], 'cannot be read'),
+        ('ego2global_translation', [float('nan'), 0.0, 0.0], 'ego2global is not finite'),
+        ('can_bus', np.full(18, float('nan')), 'can_bus is not finite'),
+        ('can_bus', np.zeros(12), 'not 18 numbers'),
+        ('gt_boxes', np.zeros((1, 3)), 'cannot be read'),
+        ('cams', {}, 'has no images'),
+    ):
+        content = published_infos(tables, direct)
+        content['infos'][3][key] = value
+        with pytest.raises(ValueError, match=f'sample {content["infos"][3]["token"]}.*{message}'):
+            load_infos(write(tmp_path / 'old.pkl', content), synthetic_root)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet3d.registry import MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -14,6 +15,7 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import view_points
 
 from bevformer_plugin.datasets.training_sampler import SeededIndex
+from bevformer_plugin.geometry import normalize_boxes
 from bevformer_plugin.models import BEVFormerDataPreprocessor
 
 TEST_PIPELINE = [{'type': 'LoadMultiViewImages'}, {'type': 'ResizeMultiView'}, {'type': 'PackTemporalInputs'}]
@@ -82,10 +84,10 @@ def test_labels_follow_names(build_dataset, read_infos):
         assert targets.labels_3d.tolist() == [label for label, _ in truth]
         assert targets.labels_3d.dtype == torch.int64
         boxes = torch.tensor([[*instance['bbox_3d'], *instance['velocity']] for _, instance in truth])
-        boxes = torch.nan_to_num(boxes.reshape(-1, 9))
+        boxes = boxes.reshape(-1, 9)
         torch.testing.assert_close(targets.bboxes_3d.gravity_center, boxes[:, :3])
         torch.testing.assert_close(targets.bboxes_3d.bottom_center[:, 2], boxes[:, 2] - boxes[:, 5] / 2)
-        torch.testing.assert_close(targets.bboxes_3d.tensor[:, 3:], boxes[:, 3:])
+        torch.testing.assert_close(targets.bboxes_3d.tensor[:, 3:], boxes[:, 3:], equal_nan=True)
 
 
 def test_another_numbering_of_categories(build_dataset, read_infos):
@@ -134,7 +136,7 @@ def test_objects_without_points_are_no_targets(build_dataset, read_infos):
 
 def test_a_training_item(build_dataset, read_infos, synthetic_root):
     infos = read_infos('mini_train')['data_list']
-    dataset = build_dataset(random_drop=False, cameras=['CAM_BACK', 'CAM_FRONT_LEFT'])
+    dataset = build_dataset(queue_length=3, random_drop=False, cameras=['CAM_BACK', 'CAM_FRONT_LEFT'])
     item = dataset[4]
     sample = item['data_samples']
     assert item['inputs']['img'].shape == (3, 2, 3, 112, 200)
@@ -235,7 +237,7 @@ def test_batches_of_the_base_config(train_epoch, read_infos):
             assert images.shape == (len(sample.history) + 1, 3, 3, 64, 96)
             assert sample.gt_instances_3d.bboxes_3d.tensor.shape[1] == 9
             lengths.add(len(images))
-    assert lengths == {1, 2, 3}
+    assert lengths == {1, 2, 3, 4}  # the published default
 
 
 def test_workers_repeat_themselves_with_the_same_seed(train_epoch):
@@ -290,6 +292,144 @@ def test_items_of_8_bits_are_those_of_the_exact_path_to_a_level(build_dataset, b
 def test_bad_arguments(build_dataset, arguments, error, message):
     with pytest.raises(error, match=message):
         build_dataset(**arguments)
+
+
+def first_camera(info):
+    return info['images']['CAM_FRONT']
+
+
+def test_images_of_another_size_than_the_tables_say_are_refused(build_dataset, read_infos):
+    infos = read_infos('mini_train')
+    for info in infos['data_list']:
+        first_camera(info).update(width=400, height=224)
+    with pytest.raises(ValueError, match=r'\(CAM_FRONT\): the calibration is for 400 x 224, the file is 200 x 112'):
+        build_dataset(infos)[0]
+
+
+def test_an_unknown_velocity_is_not_trained_on(build_dataset, read_infos, build_criterion):
+    infos = read_infos('mini_train')
+    velocities = [[3.0, -1.0], [float('nan'), float('nan')], [0.0, 2.0]]
+    instances = infos['data_list'][0]['instances'][:3]
+    for instance, velocity in zip(instances, velocities, strict=True):
+        instance.update(velocity=velocity, bbox_3d_isvalid=True, num_lidar_pts=5)
+    infos['data_list'][0]['instances'] = instances
+    limits = [-60.0, -60.0, -5.0, 60.0, 60.0, 3.0]
+    targets = build_dataset(infos, point_cloud_range=limits)[0]['data_samples'].gt_instances_3d
+    boxes = targets.bboxes_3d.tensor
+    np.testing.assert_array_equal(boxes[:, 7:], velocities)
+    truth = torch.cat([targets.bboxes_3d.gravity_center, boxes[:, 3:]], dim=1)
+    losses, gradient = build_criterion(truth, targets.labels_3d)
+    assert losses['loss_bbox'].isfinite()
+    assert gradient.isfinite().all()
+    assert ((gradient[:, 8:] != 0).all(1)).tolist() == [True, False, True]
+    assert (gradient[:, :8] != 0).any(1).all()
+
+
+@pytest.fixture
+def build_criterion():
+    """The criterion's losses and gradients when each true box is predicted half a metre, or metre a second, off."""
+
+    def run(truth, labels):
+        with DefaultScope.overwrite_default_scope('mmdet3d'):
+            criterion = MODELS.build(
+                dict(
+                    type='SetCriterion3D',
+                    assigner=dict(
+                        type='HungarianAssigner3D',
+                        cls_cost=dict(type='mmdet.FocalLossCost', weight=2.0),
+                        reg_cost_weight=0.25,
+                    ),
+                    loss_cls=dict(type='mmdet.FocalLoss', use_sigmoid=True, loss_weight=2.0),
+                    loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25),
+                    code_weights=[1.0] * 8 + [0.2] * 2,
+                )
+            )
+        boxes = (torch.nan_to_num(normalize_boxes(truth)) + 0.5)[None, None].requires_grad_()
+        losses = criterion(torch.zeros(1, 1, len(truth), 10), boxes, [labels], [truth])
+        losses['loss_bbox'].backward()
+        return losses, boxes.grad[0, 0]
+
+    return run
+
+
+@pytest.fixture
+def infos_with_empty_frames(read_infos):
+    """Training infos, two scenes of six frames, in which the frames given have no objects."""
+
+    def make(*empty):
+        infos = read_infos('mini_train')
+        for index in empty:
+            infos['data_list'][index]['instances'] = []
+        return infos
+
+    return make
+
+
+def drawn_queues(dataset, index, seeds=60):
+    """Sets of indices of the items that an index gives with different seeds."""
+    tokens = {dataset.get_data_info(number)['token']: number for number in range(len(dataset))}
+    found = set()
+    for seed in range(seeds):
+        sample = dataset[SeededIndex(index, seed)]['data_samples']
+        again = dataset[SeededIndex(index, seed)]['data_samples']
+        queue = [meta['sample_idx'] for meta in (*sample.history, sample.metainfo)]
+        assert queue == [meta['sample_idx'] for meta in (*again.history, again.metainfo)]
+        found.add(tuple(tokens[token] for token in queue))
+    return found
+
+
+PACK_ONLY = [
+    {'type': 'LoadMultiViewImages'},
+    {'type': 'LoadAnnotations3D', 'with_bbox_3d': True, 'with_label_3d': True},
+    {'type': 'PackTemporalInputs'},
+]
+
+
+def test_items_with_an_empty_frame_are_replaced(build_dataset, infos_with_empty_frames):
+    """Frame 2 of the first scene is empty: no queue may hold it, as current frame or as history."""
+    arguments = dict(infos=infos_with_empty_frames(2), queue_length=2, cameras=['CAM_FRONT'], pipeline=PACK_ONLY)
+    kept = build_dataset(filter_empty_gt=True, **arguments)
+    assert len(kept) == 12
+    for index in (1, 2, 3, 4):
+        queues = drawn_queues(kept, index)
+        assert not any(2 in queue for queue in queues)
+        own = {queue for queue in queues if queue[-1] == index}
+        # Of the two frames before one is dropped.
+        assert own == {1: {(0, 1), (1,)}, 2: set(), 3: {(1, 3)}, 4: {(3, 4)}}[index]
+        others = {queue[-1] for queue in queues} - {index}
+        assert (len(others) > 3) == (index != 1)
+    assert any(2 in queue for queue in drawn_queues(build_dataset(**arguments), 3))
+
+
+def test_what_replaces_an_item_can_be_drawn(build_dataset, infos_with_empty_frames):
+    """Without random drop only frames 0 and 6, whose scenes start there, and 7, after it, have full queues."""
+    infos = infos_with_empty_frames(1, 3, 5, 8, 10, 11)
+    dataset = build_dataset(
+        infos, queue_length=2, random_drop=False, filter_empty_gt=True, cameras=['CAM_FRONT'], pipeline=PACK_ONLY
+    )
+    found = set().union(*(drawn_queues(dataset, index, seeds=15) for index in range(12)))
+    assert found == {(0,), (6,), (6, 7)}
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        {'point_cloud_range': [300.0, 300.0, -5.0, 310.0, 310.0, 3.0]},
+        {'cut': 'history'},
+    ],
+)
+def test_filtering_that_leaves_nothing_is_refused(build_dataset, infos_with_empty_frames, arguments):
+    infos = infos_with_empty_frames()
+    if arguments.pop('cut', None):  # every frame with boxes has two empty ones before it
+        infos = infos_with_empty_frames(0, 1, 3, 4, 6, 7, 9, 10)
+        arguments['random_drop'] = False
+    with pytest.raises(ValueError, match=r'filter_empty_gt leaves nothing of 12 keyframes, [04] of which have boxes'):
+        build_dataset(infos, queue_length=3, filter_empty_gt=True, **arguments)
+
+
+def test_test_mode_filters_nothing(build_dataset):
+    with pytest.raises(ValueError, match='filter_empty_gt is for training'):
+        build_dataset(test_mode=True, filter_empty_gt=True)
 
 
 def test_infos_of_another_format(build_dataset, read_infos):

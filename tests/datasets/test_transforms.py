@@ -1,10 +1,14 @@
 """Transforms on small images and on damaged files."""
 
+import os
+import threading
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet3d.datasets.transforms import PhotoMetricDistortion3D
+from PIL import Image
 
 from bevformer_plugin.datasets import (
     LoadMultiViewImages,
@@ -132,6 +136,162 @@ def test_damaged_images_are_named(item, tmp_path, damage, message):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=rf'CAM_BACK_0\.jpg of sample token0 .*{message}'):
         LoadMultiViewImages()(item)
+
+
+def noise(height=90, width=160):
+    """An image whose JPEG has much data."""
+    return np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def overwritten(content, size, fill):
+    """The file with ``size`` bytes in its middle replaced by those of ``fill``."""
+    middle = len(content) // 2
+    return content[:middle] + fill(size) + content[middle + size :]
+
+
+@pytest.mark.parametrize('scale', [None, (160, 90)])
+@pytest.mark.parametrize('flags', [[], [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], [cv2.IMWRITE_JPEG_RST_INTERVAL, 4]])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        lambda content: overwritten(content, 512, bytes),
+        lambda content: overwritten(content, 512, lambda size: b'\xff' * size),
+        lambda content: overwritten(content, 512, np.random.default_rng(0).bytes),
+        lambda content: overwritten(content, 512, lambda size: content[900 : 900 + size]),
+        lambda content: content[: len(content) // 2] + content[len(content) // 2 + 512 :],
+    ],
+)
+def test_jpegs_damaged_inside_are_refused(tmp_path, capfd, damage, flags, scale):
+    content = cv2.imencode('.jpg', image(0, 320, 180), flags)[1].tobytes()
+    path = tmp_path / 'front.jpg'
+    item = {
+        'token': 'token0',
+        'images': {'CAM_FRONT': {'img_path': str(path), 'lidar2img': LIDAR2IMG}},
+        'scale': scale,
+        'history': [],
+    }
+    path.write_bytes(content)
+    assert LoadMultiViewImages()(item)['img'][0].shape == ((90, 160, 3) if scale else (180, 320, 3))
+    path.write_bytes(damage(content))
+    with pytest.raises(
+        ValueError, match=r'front\.jpg of sample token0 \(CAM_FRONT\) is (damaged \(.*JPEG|not a readable)'
+    ):
+        LoadMultiViewImages()(item)
+    assert capfd.readouterr().err == ''
+
+
+def with_thumbnail(content):
+    """The JPEG with a whole small one in a segment of its header, as cameras write it."""
+    thumbnail = cv2.imencode('.jpg', image())[1].tobytes()
+    segment = b'Exif\0\0' + thumbnail
+    return content[:2] + b'\xff\xe1' + (len(segment) + 2).to_bytes(2, 'big') + segment + content[2:]
+
+
+def test_the_end_of_a_thumbnail_is_not_that_of_the_picture(item, tmp_path):
+    path = tmp_path / 'CAM_BACK_0.jpg'
+    whole = with_thumbnail(path.read_bytes())
+    path.write_bytes(whole + b'appended')
+    np.testing.assert_array_equal(LoadMultiViewImages()(item)['history'][0]['img'][1], cv2.imread(str(path)))
+    for cut in (len(whole) - 2, len(whole) - 100):
+        for padding in (b'', bytes(4096)):
+            path.write_bytes(whole[:cut] + padding)
+            with pytest.raises(ValueError, match=r'CAM_BACK_0\.jpg of sample token0 \(CAM_BACK\) is cut short'):
+                LoadMultiViewImages()(item)
+
+
+def test_standard_error_of_others_is_passed_on(item, capfd):
+    """Threads that write while images are decoded lose nothing, and what they write is no damage."""
+    stop = threading.Event()
+    lines = 0
+
+    def write():
+        nonlocal lines
+        while not stop.is_set():
+            os.write(2, b'a line of another thread\n')
+            lines += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(20):
+        LoadMultiViewImages()(item)
+    stop.set()
+    writer.join()
+    assert capfd.readouterr().err == lines * 'a line of another thread\n'
+
+
+def one_image(path, content, **of_camera):
+    """An item of one camera whose file has the given content."""
+    path.write_bytes(content)
+    images = {'CAM_FRONT': {'img_path': str(path), 'lidar2img': LIDAR2IMG, **of_camera}}
+    return {'token': 'token0', 'images': images, 'scale': None, 'history': []}
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda content: content[: len(content) // 2], 'is not a readable image'),
+        (lambda content: content[:-12], 'is not a readable image'),
+        (lambda content: overwritten(content, 1, lambda size: b'\0'), 'is not a readable image'),
+        (lambda content: overwritten(content, 512, bytes), 'is not a readable image'),
+    ],
+)
+def test_damaged_pngs_are_refused(tmp_path, damage, message):
+    content = cv2.imencode('.png', noise())[1].tobytes()
+    item = one_image(tmp_path / 'a.png', content)
+    np.testing.assert_array_equal(LoadMultiViewImages()(item)['img'][0], noise())
+    with pytest.raises(ValueError, match=rf'a\.png of sample token0 \(CAM_FRONT\) {message}'):
+        LoadMultiViewImages()(one_image(tmp_path / 'a.png', damage(content)))
+
+
+@pytest.mark.parametrize('ending', ['.png', '.tiff'])
+def test_images_of_16_bits_are_refused(tmp_path, ending):
+    content = cv2.imencode(ending, noise().astype(np.uint16) * 16)[1].tobytes()
+    with pytest.raises(ValueError, match=r'has 16 bits per colour \(largest value 4080\), images have 8: scale it'):
+        LoadMultiViewImages()(one_image(tmp_path / f'a{ending}', content))
+
+
+@pytest.mark.parametrize('ending', ['.jpg', '.png'])
+def test_grey_images_have_three_equal_channels(tmp_path, ending):
+    grey = image()[..., 0]
+    content = cv2.imencode(ending, grey)[1].tobytes()
+    pixels = LoadMultiViewImages()(one_image(tmp_path / 'grey', content))['img'][0]
+    assert pixels.shape == (24, 40, 3)
+    assert (pixels == pixels[..., :1]).all()
+    assert np.abs(pixels[..., 0].astype(int) - grey).mean() < 5
+
+
+def test_alpha_counts_where_something_is_transparent(tmp_path):
+    pixels = np.dstack([noise(), np.full((90, 160), 255, np.uint8)])
+    item = one_image(tmp_path / 'a.png', cv2.imencode('.png', pixels)[1].tobytes())
+    np.testing.assert_array_equal(LoadMultiViewImages()(item)['img'][0], noise())
+    pixels[3, 4, 3] = 254
+    with pytest.raises(ValueError, match='is transparent in places'):
+        LoadMultiViewImages()(one_image(tmp_path / 'a.png', cv2.imencode('.png', pixels)[1].tobytes()))
+
+
+def test_cmyk_is_refused(tmp_path):
+    Image.fromarray(noise()).convert('CMYK').save(tmp_path / 'a.jpg')
+    item = one_image(tmp_path / 'a.jpg', (tmp_path / 'a.jpg').read_bytes())
+    with pytest.raises(ValueError, match='has 4 colour components, as of CMYK'):
+        LoadMultiViewImages()(item)
+
+
+def test_folders_are_not_images(tmp_path):
+    item = one_image(tmp_path / 'a.jpg', b'')
+    item['images']['CAM_FRONT']['img_path'] = str(tmp_path)
+    with pytest.raises(ValueError, match=r'of sample token0 \(CAM_FRONT\) cannot be read: Is a directory'):
+        LoadMultiViewImages()(item)
+
+
+@pytest.mark.parametrize('ending', ['.jpg', '.png'])
+def test_a_size_that_the_calibration_is_not_for_is_refused(tmp_path, ending):
+    content = cv2.imencode(ending, noise(45, 80))[1].tobytes()
+    item = one_image(tmp_path / 'a', content, width=80, height=45)
+    assert LoadMultiViewImages()(item)['ori_shape'] == (45, 80)
+    for size in ({'width': 160, 'height': 90}, {'width': 45, 'height': 80}):
+        message = rf'\(CAM_FRONT\): the calibration is for {size["width"]} x {size["height"]}, the file is 80 x 45'
+        with pytest.raises(ValueError, match=message):
+            LoadMultiViewImages()(one_image(tmp_path / 'a', content, **size))
 
 
 def test_missing_images_are_named(item, tmp_path):

@@ -58,6 +58,8 @@ SHRUNK = {
         'model.pts_bbox_head.transformer.feedforward_channels': 48,
     },
 }
+# Of a config that inherits from one of these and has other levels than it.
+SHRUNK_CHILDREN = {'bevformer_base_global': {'model.img_neck.in_channels': [128]}}
 
 
 def build_shrunk(
@@ -76,6 +78,7 @@ def build_shrunk(
     cfg.merge_from_dict(
         {
             **shrunk,
+            **SHRUNK_CHILDREN.get(Path(name).name, {}),
             **(changes or {}),
             'model.num_cameras': num_cameras,
             'model.bev_grid': bev_grid,

@@ -8,7 +8,7 @@ IMAGE_HW = (64, 96)
 RANGE = (-51.2, -38.4, -5.0, 51.2, 38.4, 3.0)
 
 
-def detector_config(num_cameras: int = 6, **overrides) -> dict:
+def detector_config(num_cameras: int = 6, box_coder: dict | None = None, **overrides) -> dict:
     """A small BEVFormer on an 8 x 10 grid; overrides replace arguments of the detector."""
     transformer = dict(
         type='BEVFormerTransformer',
@@ -36,7 +36,7 @@ def detector_config(num_cameras: int = 6, **overrides) -> dict:
         num_query=12,
         transformer=transformer,
         criterion=criterion,
-        box_coder=dict(type='NMSFreeCoder', post_center_range=[-61.2, -61.2, -10.0, 61.2, 61.2, 10.0]),
+        box_coder=box_coder or dict(type='NMSFreeCoder'),
     )
     config = dict(
         type='BEVFormer',

@@ -163,7 +163,7 @@ def test_predict_refuses_queues_and_two_frames_of_a_scene(build_detector, make_s
         ),
         (
             dict(pts_bbox_head={**detector_config()['pts_bbox_head'], 'num_cameras': 4}),
-            r"pts_bbox_head sets \['num_cameras'\]",
+            'pts_bbox_head sets num_cameras, which the detector hands down',
         ),
         (dict(bev_grid=(0, 10)), '0 x 10'),
         (dict(point_cloud_range=(51.2, -51.2, -5, -51.2, 51.2, 3)), 'minima, then maxima'),

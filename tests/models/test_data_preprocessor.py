@@ -61,9 +61,9 @@ def test_pads_right_and_bottom_and_aligns_at_the_end():
     assert imgs[0, :, :, :, :, 80:].abs().max() == 0
     assert imgs[1, :2].abs().max() == 0
     assert imgs[1, 2, :, :, :40, :97].abs().min() > 0
-    for sample in out['data_samples']:
-        assert sample.pad_shape == (64, 128)
-        assert all(meta['pad_shape'] == (64, 128) for meta in sample.history)
+    for sample, own in zip(out['data_samples'], [(64, 96), (64, 128)], strict=True):
+        assert sample.pad_shape == own
+        assert all(meta['pad_shape'] == own for meta in sample.history)
 
 
 def test_leaves_its_input_alone():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmcv.ops import ModulatedDeformConv2dPack
 from shrunk_configs import SHRUNK, build_shrunk
+from torch._inductor.cpu_vec_isa import pick_vec_isa
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bevformer_plugin.models import BEVFormer, computes_in_bfloat16, optimize_for_inference
@@ -74,6 +75,16 @@ def test_normalisation_is_folded_and_weights_are_laid_out():
 
 
 @pytest.mark.skipif(native.load_library() is None, reason='no C++ compiler')
+def test_nothing_is_compiled_without_vector_instructions(make_sample, monkeypatch):
+    monkeypatch.setenv('ATEN_CPU_CAPABILITY', 'default')  # the compiler looks there for its instruction set
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    stream(optimize_for_inference(build('bevformer_tiny'), torch.float32), make_sample)
+    assert torch._dynamo.utils.counters['stats'].get('unique_graphs', 0) == 0
+
+
+@pytest.mark.skipif(native.load_library() is None, reason='no C++ compiler')
+@pytest.mark.skipif(not pick_vec_isa(), reason='no vector instructions that PyTorch compiles for')
 def test_only_backbones_without_deformable_convolutions_are_compiled(make_sample):
     for name, graphs in (('bevformer_tiny', 1), ('bevformer_small', 0)):
         torch._dynamo.reset()
@@ -81,6 +92,19 @@ def test_only_backbones_without_deformable_convolutions_are_compiled(make_sample
         stream(optimize_for_inference(build(name), torch.float32), make_sample)  # images of one size
         assert torch._dynamo.utils.counters['stats'].get('unique_graphs', 0) == graphs, name
         assert not torch._dynamo.utils.counters['graph_break']
+
+
+@pytest.mark.skipif(native.load_library() is None, reason='no C++ compiler')
+def test_graphs_kept_on_the_disk_are_for_one_instruction_set(make_sample, monkeypatch, tmp_path):
+    """On a processor without AVX-512 both are for its own."""
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+    model = build('bevformer_tiny')
+    expected = stream(model, make_sample)[0]['bev']
+    for capability in ('avx512', 'avx2'):
+        monkeypatch.setenv('ATEN_CPU_CAPABILITY', capability)
+        torch._dynamo.reset()
+        found = stream(optimize_for_inference(deepcopy(model), torch.float32), make_sample)[0]['bev']
+        assert (found - expected).abs().mean() < 1e-4 * expected.std(), capability
 
 
 FAULTS = """

@@ -10,7 +10,7 @@ from small_detector import batch
 import bevformer_plugin.layers.deformable_attention as deformable_attention
 import bevformer_plugin.models.transformer as transformer
 from bevformer_plugin.layers import DeformableAttentionCore
-from bevformer_plugin.models import PerspectiveSupervision
+from bevformer_plugin.models import CameraFeatures, PerspectiveSupervision
 
 BF16 = torch.finfo(torch.bfloat16).eps
 
@@ -91,7 +91,8 @@ def test_targets_in_the_cameras_views_are_those_of_float32(make_sample):
     lidar2img = torch.as_tensor(sample.metainfo['lidar2img'], dtype=torch.float32)[None]
     for mixed in (False, True):
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=mixed):
-            supervision.loss(torch.randn(1, 6, 8, 16, 24), lidar2img, (64, 96), [truth.bboxes_3d], [truth.labels_3d])
+            features = CameraFeatures([0], [torch.randn(1, 6, 8, 16, 24)], (64, 96))
+            supervision.loss([features], lidar2img, [truth.bboxes_3d], [truth.labels_3d])
     assert found[0][1].sum() > 0
     for exact, mixed in zip(*found, strict=True):
         assert torch.equal(mixed, exact)

@@ -296,30 +296,6 @@ def test_padding_with_zeros_is_the_nothing_around_an_image(make_meta):
     torch.testing.assert_close(output[same], expected[same], **CLOSE)
 
 
-@pytest.mark.parametrize('name', NAMES)
-@torch.no_grad()
-def test_images_of_other_sizes_in_a_batch(make_sample, name):
-    """A sample beside one with larger images is a sample padded to their size."""
-    model = build_shrunk(name)
-    frames = [range(3), range(2), range(2)]
-    items = [make_sample(queue, scene) for queue, scene in zip(frames, 'abc', strict=True)]
-    sizes = [(64, 96), (52, 90), (32, 64)]
-
-    def prepare(*chosen: int) -> tuple[Tensor, list[Det3DDataSample]]:
-        queues = [items[i][0][..., : sizes[i][0], : sizes[i][1]] * 50 + 120 for i in chosen]
-        data = model.data_preprocessor(dict(inputs=dict(img=queues), data_samples=[items[i][1] for i in chosen]))
-        return data['inputs']['imgs'], data['data_samples']
-
-    imgs, samples = prepare(0, 1, 2)
-    together = model(dict(imgs=imgs), samples, mode='tensor')['bev_embed']
-    for index, padding in ((0, 0), (1, 0), (2, 32)):
-        alone, sample = prepare(index)
-        padded = model(dict(imgs=F.pad(alone, (0, padding, 0, padding))), sample, mode='tensor')['bev_embed'][0]
-        torch.testing.assert_close(together[index], padded, **CLOSE)
-    small = model(dict(imgs=alone), sample, mode='tensor')['bev_embed'][0]
-    assert (small - padded).abs().mean() > 1e-3  # visible padding and convolutions at its edge
-
-
 def test_perspective_targets_stay_in_their_cells_when_images_are_padded(make_sample):
     _, sample = make_sample(range(1), num_objects=20)
     truth = sample.gt_instances_3d

@@ -135,3 +135,47 @@ def test_resnet101_with_dcn_trains():
     for parameter in (convolution.weight, convolution.conv_offset.weight, backbone.layer3[0].conv2.weight):
         assert parameter.grad.isfinite().all()
         assert parameter.grad.abs().sum() > 0
+
+
+MISFITS = {
+    'an image more than offsets': (0, torch.ones(3, 4, 9, 11), r'offset.*must be \(3, 18, 9, 11\)'),
+    'inputs without a batch': (0, torch.ones(4, 9, 11), r'need four axes.*inputs \(4, 9, 11\)'),
+    'no image': (0, torch.ones(0, 4, 9, 11), r'none empty: inputs \(0, 4, 9, 11\)'),
+    'inputs of other channels': (0, torch.ones(2, 6, 9, 11), r'weight.*must be \(6, 6, 3, 3\)'),
+    'integer inputs': (0, torch.ones(2, 4, 9, 11).int(), r'floating types, got torch.int32'),
+    'offsets of another size': (1, torch.ones(2, 18, 9, 10), r'offset.*must be \(2, 18, 9, 11\).*\(2, 18, 9, 10\)'),
+    'offsets of another kernel': (1, torch.ones(2, 50, 9, 11), r'offset.*must be \(2, 18, 9, 11\)'),
+    'a mask of another batch': (2, torch.ones(1, 9, 9, 11), r'mask.*must be \(2, 9, 9, 11\)'),
+    'a mask of another type': (2, torch.ones(2, 9, 9, 11).double(), r'mask is torch.float64 on cpu'),
+    'a weight of another type': (3, torch.ones(6, 4, 3, 3).bfloat16(), r'weight is torch.bfloat16 on cpu'),
+    'a weight elsewhere': (3, torch.ones(6, 4, 3, 3, device='meta'), r'weight is torch.float32 on meta'),
+    'a bias for other outputs': (4, torch.ones(5), r'bias.*must be \(6,\)'),
+}
+
+
+@pytest.mark.parametrize('name', MISFITS)
+def test_arguments_that_do_not_fit_are_refused(name):
+    position, tensor, message = MISFITS[name]
+    case = [torch.ones(2, 4, 9, 11), torch.ones(2, 18, 9, 11), torch.ones(2, 9, 9, 11), torch.ones(6, 4, 3, 3), None]
+    settings = (1, 1), (1, 1), (1, 1), 1, 1
+    assert modulated_deform_conv2d(*case, *settings).shape == (2, 6, 9, 11)
+    case[position] = tensor
+    with pytest.raises(ValueError, match=message):
+        modulated_deform_conv2d(*case, *settings)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (((0, 1), (1, 1), (1, 1), 1, 1), r'must be positive.*stride \(0, 1\)'),
+        (((1, 1), (1, 1), (1, -1), 1, 1), r'must be positive.*dilation \(1, -1\)'),
+        (((1, 1), (-1, 1), (1, 1), 1, 1), r'padding \(-1, 1\)'),
+        (((2, 1), (1, 1), (1, 1), 1, 1), r'offset.*must be \(2, 18, 5, 11\)'),
+        (((1, 1), (1, 1), (1, 1), 3, 1), r'4 channels and 6 outputs do not divide by groups 3'),
+        (((1, 1), (1, 1), (1, 1), 1, 3), r'deform_groups 3'),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, message):
+    case = [torch.ones(2, 4, 9, 11), torch.ones(2, 18, 9, 11), torch.ones(2, 9, 9, 11), torch.ones(6, 4, 3, 3), None]
+    with pytest.raises(ValueError, match=message):
+        modulated_deform_conv2d(*case, *settings)

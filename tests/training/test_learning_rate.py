@@ -1,11 +1,13 @@
 """The learning rate follows the samples of a step, alike under both engines."""
 
+import re
+
 import pytest
 from processes import NANO, run_tool
 from test_runs import lightning_steps, mmengine_steps
 
 from bevformer_plugin.training import load_config
-from bevformer_plugin.training.learning_rate import scaling_factor
+from bevformer_plugin.training.learning_rate import scale_under_mmengine, scaling_factor
 
 
 @pytest.mark.parametrize(
@@ -28,10 +30,28 @@ def test_it_is_linear_in_batch_processes_and_accumulation(config, batch_size, ac
     assert scaling_factor(cfg, processes) == 1.0
 
 
-@pytest.mark.parametrize('base', [0, -8, 'eight', None])
+@pytest.mark.parametrize('base', [0, -8, 'eight', None, True])
 def test_a_base_batch_that_is_none_is_refused(base):
     with pytest.raises(ValueError, match=r'auto_scale_lr\.base_batch_size is a positive number'):
         scaling_factor(load_config(NANO, {'auto_scale_lr.base_batch_size': base}), 1)
+
+
+@pytest.mark.parametrize(
+    ('batch_size', 'accumulated', 'processes', 'factor'),
+    [(1, 1, 8, 1.0), (2, 1, 8, 2**0.5), (1, 4, 8, 2.0), (1, 1, 2, 0.5)],
+)
+def test_it_may_go_with_the_root(batch_size, accumulated, processes, factor):
+    cfg = load_config('configs/bevformer/bevformer_tiny.py', {'auto_scale_lr.rule': 'sqrt'})
+    cfg.train_dataloader.batch_size, cfg.optim_wrapper.accumulative_counts = batch_size, accumulated
+    assert scaling_factor(cfg, processes) == pytest.approx(factor)
+    scale_under_mmengine(cfg, processes)
+    assert batch_size * processes / cfg.auto_scale_lr.base_batch_size == pytest.approx(factor)  # what its Runner takes
+
+
+@pytest.mark.parametrize('rule', ['square', 'root', None, 2])
+def test_another_rule_is_refused(rule):
+    with pytest.raises(ValueError, match=r"auto_scale_lr\.rule is 'linear' or 'sqrt', got"):
+        scaling_factor(load_config(NANO, {'auto_scale_lr.rule': rule}), 1)
 
 
 def test_both_engines_use_the_same_and_say_so(small_options, tmp_path):
@@ -48,7 +68,7 @@ def test_both_engines_use_the_same_and_say_so(small_options, tmp_path):
     says = {
         'lightning': 'learning rate 0.003 = configured 0.002 x 1.5 (linear rule, base batch of 4 samples); '
         '6 samples a step = batch of 2 x 1 processes x 3 accumulated',
-        'mmengine': 'Scaling the original LR by 1.5',
+        'mmengine': 'learning rate 0.003 = configured 0.002 x 1.5 (linear rule, base batch of 4 samples)',
     }
     used = {}
     for engine, steps in (('lightning', lightning_steps), ('mmengine', mmengine_steps)):
@@ -58,3 +78,14 @@ def test_both_engines_use_the_same_and_say_so(small_options, tmp_path):
         assert says[engine] in done.output
     assert used['lightning'] == pytest.approx(used['mmengine']) == pytest.approx(0.003)
     assert 'learning rate 0.003' in (tmp_path / 'lightning' / 'train.log').read_text()
+
+
+def test_the_epoch_line_shows_the_rate_that_was_announced_and_not_the_backbones_share(small_options, tmp_path):
+    done = run_tool(
+        'train', NANO, '--work-dir', tmp_path, '--cfg-options', *small_options, 'train_cfg.val_begin=2',
+        "optim_wrapper.paramwise_cfg={'_delete_': True, 'custom_keys': {'img_backbone': {'lr_mult': 0.1}}}",
+        'param_scheduler=[]',
+    )  # fmt: skip
+    assert done.returncode == 0, done.output
+    assert 'learning rate 0.002 = configured 0.002 x 1' in done.output
+    assert re.search(r'epoch 1/1 .* lr (\S+) ', done.output)[1] == '2.00e-03'

@@ -145,8 +145,7 @@ def test_what_cannot_run_is_refused_at_the_door(small_options, info_files, tmp_p
     done = run_tool('train', config, '--work-dir', tmp_path / 'run', '--cfg-options', *small_options, *changes)
     assert done.returncode == 1
     assert done.last_line.startswith('error:') and message in done.last_line
-    # A model that does not fit the data is found in the first step, all else before anything is written.
-    assert message == 'num_cameras' or not list(tmp_path.glob('run/*'))
+    assert not list(tmp_path.glob('run/*'))
 
 
 def test_mmengines_runner_takes_hardware_and_precision_from_the_config(small_options, tmp_path):

@@ -4,6 +4,7 @@ Layout (18): translation (3, metres, global frame), quaternion (4, w x y z), acc
 rad/s), velocity (3, m/s), heading in radians [0, 2 pi), heading in degrees [0, 360).
 """
 
+import json
 import math
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from nuscenes.can_bus.can_bus_api import NuScenesCanBus
 from nuscenes.eval.common.utils import quaternion_yaw
 from pyquaternion import Quaternion
 
+from .numeric_checks import finite_rows
+
 RECORDED = slice(7, 16)
+RECORDED_CHANNELS = ('accel', 'rotation_rate', 'vel')  # keys of a message, three numbers each
 CAN_BUS_RULES = ('nearest', 'official_v1')
 
 
@@ -50,17 +54,32 @@ class CanBusMessages:
         if rule not in CAN_BUS_RULES:
             raise ValueError(f'which CAN-bus message belongs to a sample is one of {CAN_BUS_RULES}, got {rule!r}')
         self.rule = rule if folder else 'none'
-        self.api = NuScenesCanBus(str(folder.parent)) if folder else None
+        self.folder = folder
+        # Scenes of nuScenes whose files the devkit says not to use.
+        numbers = NuScenesCanBus(str(folder.parent)).can_blacklist if folder else ()
+        self.unusable = {f'scene-{number:04d}' for number in numbers}
 
     def of_scene(self, name: str) -> list[dict]:
-        """The pose messages of a scene in time order; empty where nothing was recorded."""
-        if self.api is None or int(name[-4:]) in self.api.can_blacklist:
+        """The pose messages of a scene in time order; empty where nothing was recorded.
+
+        Raises:
+            ValueError: the scene's file cannot be read, or a message lacks its time.
+        """
+        if self.folder is None or name in self.unusable:
+            return []
+        # Not the devkit's get_messages: it asserts that scenes are named scene-0001.
+        path = self.folder / f'{name}_pose.json'
+        if not path.is_file():
             return []
         try:
-            messages = self.api.get_messages(name, 'pose')
-        except FileNotFoundError:
-            return []
-        return sorted(messages, key=lambda message: message['utime'])
+            messages = json.loads(path.read_text())
+            times = finite_rows([message['utime'] for message in messages], (), lambda index: f'utime {index}')
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f'{path} is no list of CAN-bus messages with a utime ({type(error).__name__}: {error}): unpack the '
+                'CAN-bus expansion again'
+            ) from error
+        return [messages[index] for index in np.argsort(times, kind='stable')]
 
     def of_sample(self, messages: list[dict], timestamp: int) -> dict | None:
         """The message that belongs to a keyframe at ``timestamp`` microseconds; None where there are no messages."""
@@ -74,11 +93,24 @@ class CanBusMessages:
         return messages[index]
 
 
-def recorded_channels(message: dict | None) -> list[float]:
-    """Acceleration, rotation rate and velocity of a message: 9 numbers, zeros for None."""
+def recorded_channels(message: dict | None, where: str) -> list[float]:
+    """Acceleration, rotation rate and velocity of a message: 9 numbers, zeros for None.
+
+    Args:
+        message: of :meth:`CanBusMessages.of_sample`.
+        where: names the sample in an error.
+
+    Raises:
+        ValueError: a channel is missing, not three numbers, or not finite.
+    """
     if message is None:
         return [0.0] * 9
-    return [float(value) for key in ('accel', 'rotation_rate', 'vel') for value in message[key]]
+
+    def describe(index: int) -> str:
+        time = message['utime']
+        return f'{where}: channel {RECORDED_CHANNELS[index]} of its CAN-bus message (utime {time})'
+
+    return finite_rows([message.get(key) for key in RECORDED_CHANNELS], (3,), describe).ravel().tolist()
 
 
 def can_bus_vector(translation, rotation, recorded) -> list[float]:

@@ -4,24 +4,24 @@ import concurrent.futures
 import multiprocessing
 import pickle
 import signal
+from collections import Counter
 from functools import reduce
 from operator import add
 from pathlib import Path
 
 from mmengine.logging import print_log
-from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
 
 from .atomic_write import atomic_write
 from .can_bus import CanBusMessages, find_can_bus
+from .entry_checks import check_entries
 from .formats import infos_file, load_infos, number, our_metainfo
-from .nuscenes_tables import EntryBuilder, SceneCount, open_tables
+from .nuscenes_tables import CATEGORIES, LIDAR, EntryBuilder, SceneCount
+from .splits import Splits, find_splits
+from .table_files import check_tables, open_tables, refuse_tables_that_do_not_fit
+from .true_boxes import box_table
 
-SPLITS = {
-    'v1.0-trainval': {'train': 'train', 'val': 'val'},
-    'v1.0-mini': {'mini_train': 'train', 'mini_val': 'val'},
-    'v1.0-test': {'test': 'test'},
-}
+NAMED_SCENES = 5  # of a longer list, in the log
 _builder: EntryBuilder | None = None  # of a worker process, inherited by fork so that the tables are in memory once
 
 
@@ -33,79 +33,89 @@ def create_nuscenes_infos(
     workers: int = 2,
     overwrite: bool = False,
     can_bus_message: str = 'nearest',
+    cameras: list[str] | None = None,
+    splits_file=None,
 ) -> dict[str, Path]:
     """Write ``nuscenes_infos_temporal_{train,val,test}.pkl`` for the splits of a version and print what they hold.
 
     Keyframes without all their camera images are left out and counted. LiDAR files and CAN bus are optional: without
     recorded messages the nine recorded channels are 0; the pose channels always come from the ``ego_pose`` table. A
-    split none of whose keyframes has images gets no file.
+    split none of whose keyframes has images gets no file. Tables without LIDAR_TOP get a frame at the vehicle's
+    origin, see :class:`EntryBuilder`.
 
     Args:
         root: nuScenes dataroot.
-        version: 'v1.0-trainval', 'v1.0-mini' or 'v1.0-test'.
+        version: 'v1.0-trainval', 'v1.0-mini', 'v1.0-test', or the folder of own tables.
         out_dir: where the files go, default ``root``.
         can_bus_dir: the folder ``can_bus`` or its parent, default ``root/can_bus`` where it exists.
         workers: processes; the result does not depend on it.
         overwrite: replace existing files.
         can_bus_message: which recorded message belongs to a keyframe, see :class:`CanBusMessages`; for weights
             published by BEVFormer's authors 'official_v1'.
+        cameras: channels to take, such as ['CAM_FRONT']; None takes all of the tables.
+        splits_file: JSON object, split name -> scene names, for own scenes, see :func:`find_splits`; by default
+            ``root/version/splits.json`` where it exists, else nuScenes' own splits.
 
     Returns:
         The files written, by split name.
 
     Raises:
-        FileNotFoundError: a folder, table or map is missing, or no keyframe at all has its images.
+        FileNotFoundError: a folder, table or map is missing, no keyframe at all has its images, or a camera none.
         FileExistsError: a file is there already and ``overwrite`` is False.
-        ValueError: unknown version or ``can_bus_message``, no scene of a split, or fewer than one worker.
+        ValueError: unknown version, camera or ``can_bus_message``, unusable splits, no scene of a split, fewer than
+            one worker, broken numbers in tables or messages, or images of another size than their calibration.
     """
     if workers < 1:
         raise ValueError(f'workers must be at least 1, got {workers}')
     messages = CanBusMessages(find_can_bus(root, can_bus_dir), can_bus_message)
-    out_dir = Path(out_dir or root)
-    files = {split: infos_file(out_dir, name) for split, name in SPLITS.get(version, {}).items()}
+    check_tables(root, version)
+    splits = find_splits(root, version, splits_file)
+    files = {split: infos_file(out_dir or root, role) for split, role in splits.roles.items()}
     if not overwrite:
         _refuse_existing(files.values())
-    builder = EntryBuilder(open_tables(root, version), messages)
-    if messages.rule == 'none':
-        print_log(
-            f'No CAN-bus folder in {root}: acceleration, rotation rate and velocity of the vehicle are written as 0.'
-        )
-
-    scenes = {name: split for split in files for name in create_splits_scenes()[split]}
-    wanted = sorted(
-        (scene for scene in builder.tables.scene if scene['name'] in scenes),
-        key=lambda scene: builder.tables.get('sample', scene['first_sample_token'])['timestamp'],
-    )
-    if not wanted:
-        raise ValueError(f'none of the scenes in {root}/{version} belongs to the splits {", ".join(files)}')
+    tables, split_of = open_tables(root, version), splits.split_of()
+    with refuse_tables_that_do_not_fit(tables, 'all scenes'):
+        builder = EntryBuilder(tables, messages, cameras)
+        wanted = _scenes_of_splits(builder, splits, split_of)
+        _log_inputs(builder, messages, splits)
+        _refuse_absent_cameras(builder, wanted)
     results = list(tqdm(_build_scenes(builder, wanted, workers), total=len(wanted), desc='infos', unit='scene'))
 
-    written, lines = {}, []
+    written, lines = {}, [_TABLE_HEAD]
     for split, path in files.items():
-        parts = [(entries, count) for entries, count in results if scenes[count.name] == split]
+        parts = [(entries, count) for entries, count in results if split_of[count.name] == split]
         data_list = [entry for entries, _ in parts for entry in entries]
         lines += _table_rows(split, [count for _, count in parts])
         if not data_list:
             lines.append(f'{split}: no keyframe with images, so no {path.name} was written')
             continue
+        check_entries(data_list, CATEGORIES, path.name)
         written[split] = path
-        write_infos({'metainfo': our_metainfo(version, split, messages.rule), 'data_list': number(data_list)}, path)
-        lines.append(f'{split}: {len(data_list)} samples in {path}')
-    print_log('\n'.join([_TABLE_HEAD, *lines]))
+        metainfo = our_metainfo(version, split, messages.rule, [count.name for _, count in parts])
+        write_infos({'metainfo': metainfo, 'data_list': number(data_list)}, path)
+        lines += [box_table(split, data_list), f'{split}: {len(data_list)} samples in {path}']
+    print_log('\n'.join(lines))
     if not written:
         raise FileNotFoundError(f'no keyframe of {version} has its camera images under {root}: unpack samples/ there')
     return written
 
 
-def convert_infos(path, out_path, root=None, version: str | None = None, overwrite: bool = False) -> Path:
-    """Read an info file of any format that :func:`load_infos` knows and write it in ours.
+def convert_infos(
+    path,
+    out_path,
+    root=None,
+    version: str | None = None,
+    overwrite: bool = False,
+    box_convention: str | None = None,
+) -> Path:
+    """Read an info file of any format that :func:`load_infos` knows, whose arguments these are, and write it in ours.
 
     Raises:
         FileExistsError: ``out_path`` is there already and ``overwrite`` is False.
     """
     if not overwrite:
         _refuse_existing([Path(out_path)])
-    infos = load_infos(path, root, version)
+    infos = load_infos(path, root, version, box_convention)
     write_infos(infos, out_path)
     print_log(f'{len(infos["data_list"])} samples in {out_path}')
     return Path(out_path)
@@ -122,6 +132,78 @@ def write_infos(infos: dict, path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         pickle.dump(infos, file, protocol=4)
+
+
+def _scenes_of_splits(builder: EntryBuilder, splits: Splits, split_of: dict[str, str]) -> list[dict]:
+    """The scenes that get entries, by the time they start; says which scenes and splits are left out.
+
+    Raises:
+        ValueError: two scenes of the tables have one name, or none belongs to a split.
+    """
+    tables = builder.tables
+    names = [scene['name'] for scene in tables.scene]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise ValueError(
+            f'scene.json has several scenes named {repeated[0]}: splits name scenes, so names must differ'
+        )
+    of_none = [name for name in names if name not in split_of]
+    wanted = [scene for scene in tables.scene if scene['name'] in split_of]
+    if not wanted:
+        raise ValueError(
+            f'none of the scenes in {builder.root}/{tables.version} ({_some(of_none)}) belongs to the splits '
+            f'{", ".join(splits.roles)} of {splits.source}: give --splits FILE, a JSON object such as '
+            '{"train": ["scene names"], "val": ["scene names"]}'
+        )
+    if of_none:
+        print_log(
+            f'{len(of_none)} scenes belong to no split of {splits.source} and are left out: {_some(of_none)}; own '
+            'scenes get into a split with --splits FILE'
+        )
+    return sorted(wanted, key=lambda scene: tables.get('sample', scene['first_sample_token'])['timestamp'])
+
+
+def _log_inputs(builder: EntryBuilder, messages: CanBusMessages, splits: Splits) -> None:
+    """Say which splits are made and what the tables lack."""
+    if splits.source != 'nuScenes':
+        made = ', '.join(f'{split} for {role}' for split, role in splits.roles.items())
+        unused = [split for split in splits.scenes if split not in splits.roles]
+        print_log(f'Splits of {splits.source}: {made}' + (f'; not used: {", ".join(unused)}' if unused else ''))
+    present = {scene['name'] for scene in builder.tables.scene}
+    for split in splits.roles:
+        lacking = [name for name in splits.scenes[split] if name not in present]
+        if lacking:
+            print_log(f'{split}: {len(lacking)} of its scenes are not in the tables: {_some(lacking)}')
+    if not builder.has_lidar:
+        print_log(
+            f"No {LIDAR} in the tables: boxes are given in a frame at the vehicle's origin, x right, y forward, z up, "
+            'and the pose is that of the sensor nearest in time to the sample.'
+        )
+    if messages.rule == 'none':
+        print_log(
+            f'No CAN-bus folder in {builder.root}: acceleration, rotation rate and velocity of the vehicle are '
+            'written as 0.'
+        )
+
+
+def _refuse_absent_cameras(builder: EntryBuilder, scenes: list[dict]) -> None:
+    """Refuse cameras of which nothing is on disk, while others are there.
+
+    Raises:
+        FileNotFoundError: naming them.
+    """
+    samples = [sample for scene in scenes for sample in builder.keyframes(scene)]
+    there = [name for name in builder.cameras if any(builder.on_disk(sample, name) for sample in samples)]
+    absent = [name for name in builder.cameras if name not in there]
+    if there and absent:
+        raise FileNotFoundError(
+            f'{", ".join(absent)}: no image of its {len(samples)} keyframes is on disk under {builder.root}; unpack '
+            f'it there, or make infos for the others with --cameras {" ".join(there)}'
+        )
+
+
+def _some(names: list[str]) -> str:
+    return ', '.join(names[:NAMED_SCENES]) + (', ...' if len(names) > NAMED_SCENES else '')
 
 
 def _build_scenes(builder: EntryBuilder, scenes: list[dict], workers: int):
@@ -155,8 +237,12 @@ def _table_rows(split: str, counts: list[SceneCount]) -> list[str]:
         count for count in counts if count.written < count.keyframes or count.without_lidar or count.without_can_bus
     ]
     widths = (10, 10, 11, 10, 12)
-    return [
+    rows = [
         f'{count.name:<24}'
         + ''.join(f'{getattr(count, name):>{width}}' for name, width in zip(_COLUMNS, widths, strict=True))
         for count in [*lacking, total]
+    ]
+    return rows + [
+        f'{split}: {camera} lacks the image of {absent} of {total.keyframes} keyframes'
+        for camera, absent in sorted(total.absent_images.items())
     ]

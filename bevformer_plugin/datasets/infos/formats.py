@@ -9,13 +9,15 @@ import pickle
 from pathlib import Path
 
 from mmengine.fileio import load
-from nuscenes.utils.splits import create_splits_scenes
 
 from .can_bus import CanBusMessages, find_can_bus
-from .nuscenes_tables import CATEGORIES, EntryBuilder, open_tables
+from .entry_checks import check_entries
+from .nuscenes_tables import CATEGORIES, EntryBuilder, attribute_name, visibility_level
 from .published import PUBLISHED_KEYS, convert_published
+from .splits import recognise_split
+from .table_files import open_tables, refuse_tables_that_do_not_fit
 
-INFO_VERSION = '1.1'
+INFO_VERSION = '1.2'
 INFO_KIND = 'bevformer_temporal'
 REMEDY = 'make infos with: python tools/create_data.py nuscenes --root ROOT --version VERSION'
 
@@ -25,8 +27,15 @@ def infos_file(folder, split: str) -> Path:
     return Path(folder, f'nuscenes_infos_temporal_{split}.pkl')
 
 
-def our_metainfo(version: str, split: str | None, can_bus: str) -> dict:
-    """The ``metainfo`` of our files; ``can_bus`` is a rule or 'none', ``split`` the devkit's name or None."""
+def our_metainfo(version: str, split: str | None, can_bus: str, scenes: list[str]) -> dict:
+    """The ``metainfo`` of our files.
+
+    Args:
+        version: nuScenes version.
+        split: name, or None where it is not known.
+        can_bus: a rule of :class:`CanBusMessages`, or 'none'.
+        scenes: names of the split's scenes, also of those without a keyframe in the file.
+    """
     return {
         'dataset': 'nuscenes',
         'version': version,
@@ -35,6 +44,7 @@ def our_metainfo(version: str, split: str | None, can_bus: str) -> dict:
         'info_kind': INFO_KIND,
         'categories': dict(CATEGORIES),
         'can_bus': can_bus,
+        'scenes': scenes,
     }
 
 
@@ -43,25 +53,28 @@ def number(entries: list[dict]) -> list[dict]:
     return [dict(sample_idx=index, **entry) for index, entry in enumerate(entries)]
 
 
-def load_infos(path, root=None, version: str | None = None) -> dict:
-    """Read an info file and return it in our format.
+def load_infos(path, root=None, version: str | None = None, box_convention: str | None = None) -> dict:
+    """Read an info file, check its numbers and return it in our format.
 
     A published BEVFormer file has no scene names, annotation tokens or attributes: the names are read from the tables
-    where ``root`` is given (else they are the scene tokens), the others stay ''. A file of mmdetection3d 1.4 gives the
-    samples and their boxes; all else comes from the tables under ``root`` by token, which takes a minute and some
-    gigabytes for v1.0-trainval: convert it once with ``tools/create_data.py convert``.
+    where ``root`` is given (else they are the scene tokens), the others stay '' and visibilities 0 (unknown). A file
+    of mmdetection3d 1.4 gives the samples and their boxes; all else comes from the tables under ``root`` by token,
+    which takes a minute and some gigabytes for v1.0-trainval: convert it once with ``tools/create_data.py convert``.
 
     Args:
         path: the pickle.
         root: nuScenes dataroot.
         version: the version that the file must be of, if given.
+        box_convention: 'old' or 'new', see :func:`convert_published`; only for published files whose classes do not
+            tell it.
 
     Returns:
         ``dict(metainfo=..., data_list=[...])``.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an info file, of another kind or version, empty, or of mmdetection3d and no ``root`` is given.
+        ValueError: not an info file, of another kind or version, empty, with broken numbers, of mmdetection3d and no
+            ``root`` is given, or ``box_convention`` is needed, has no effect or contradicts the boxes.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no info file {path}: {REMEDY}')
@@ -71,22 +84,17 @@ def load_infos(path, root=None, version: str | None = None) -> dict:
         raise ValueError(f'{path} is not a readable pickle ({type(error).__name__}: {error}): {REMEDY}') from error
     kind, entries, metainfo = _recognise(content, path)
     require_matching(metainfo, version)
+    if box_convention is not None and kind != 'published':
+        raise ValueError(f'{path} is no published file, so the convention of its boxes is known: leave it out')
     if kind == 'ours':
-        return content
-    if kind == 'published':
-        infos = convert_published(entries, root, metainfo['version'])
-        return _finish(infos, metainfo['version'], 'official_v1')
-    if root is None:
-        raise ValueError(
-            f'{path} is an info file of mmdetection3d, without scenes, order and CAN bus: give the nuScenes root, '
-            f'from whose tables they are joined, or {REMEDY}'
-        )
-    messages = CanBusMessages(find_can_bus(root))
-    return _finish(
-        _join_stock(content, EntryBuilder(open_tables(root, metainfo['version']), messages), path),
-        metainfo['version'],
-        messages.rule,
-    )
+        infos = content
+    elif kind == 'published':
+        entries = convert_published(entries, root, metainfo['version'], box_convention)
+        infos = _finish(entries, metainfo['version'], 'official_v1')
+    else:
+        infos = _load_stock(content, root, path)
+    check_entries(infos['data_list'], infos['metainfo']['categories'], path)
+    return infos
 
 
 def require_matching(metainfo: dict, version: str | None = None, classes=None, split: str | None = None) -> None:
@@ -114,6 +122,20 @@ def require_matching(metainfo: dict, version: str | None = None, classes=None, s
         )
 
 
+def _load_stock(content: dict, root, path) -> dict:
+    """A file of mmdetection3d 1.4 in our format."""
+    if root is None:
+        raise ValueError(
+            f'{path} is an info file of mmdetection3d, without scenes, order and CAN bus: give the nuScenes root, '
+            f'from whose tables they are joined, or {REMEDY}'
+        )
+    version, messages = content['metainfo']['version'], CanBusMessages(find_can_bus(root))
+    builder = EntryBuilder(open_tables(root, version), messages)
+    with refuse_tables_that_do_not_fit(builder.tables, f'the samples in {path}'):
+        entries = _join_stock(content, builder, path)
+    return _finish(entries, version, messages.rule)
+
+
 def _recognise(content, path) -> tuple[str, list[dict], dict]:
     """The kind of a file's content ('ours', 'published' or 'stock'), its entries and its metainfo."""
     found = f'keys {", ".join(map(str, content))}' if isinstance(content, dict) else f'a {type(content).__name__}'
@@ -123,7 +145,7 @@ def _recognise(content, path) -> tuple[str, list[dict], dict]:
         kind, entries, metainfo = 'published', content['infos'], content['metadata']
     else:
         raise ValueError(f'{path} is no info file of nuScenes: found {found}; {REMEDY}')
-    if not entries or not isinstance(entries, list):
+    if not entries or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f'{path} holds no list of samples: {REMEDY}')
     if kind == 'published':
         missing = sorted(PUBLISHED_KEYS - entries[0].keys())
@@ -146,11 +168,14 @@ def _kind_of_new(metainfo: dict, path) -> str:
         )
     if 'info_kind' not in metainfo:
         return 'stock'
-    if (metainfo['info_kind'], metainfo['info_version']) != (INFO_KIND, INFO_VERSION):
+    kind = metainfo['info_kind'], metainfo.get('info_version')
+    if kind != (INFO_KIND, INFO_VERSION):
         raise ValueError(
-            f'{path} is of kind {metainfo["info_kind"]} {metainfo["info_version"]}, not {INFO_KIND} {INFO_VERSION}: '
-            f'{REMEDY}'
+            f'{path} is of kind {" ".join(map(str, kind))}, not {INFO_KIND} {INFO_VERSION}: {REMEDY} --overwrite'
         )
+    missing = [key for key in ('version', 'split', 'categories', 'can_bus', 'scenes') if key not in metainfo]
+    if missing:
+        raise ValueError(f'the metainfo of {path} lacks {", ".join(missing)}: {REMEDY} --overwrite')
     return 'ours'
 
 
@@ -162,20 +187,9 @@ def _finish(entries: list[dict], version: str, can_bus: str) -> dict:
     entries = sorted(
         entries, key=lambda entry: (starts[entry['scene_token']], entry['scene_token'], entry['timestamp'])
     )
-    names = {entry['scene_name'] for entry in entries}
-    split = next(
-        (
-            split
-            for split, scenes in create_splits_scenes().items()
-            if _split_belongs(split, version) and names <= set(scenes)
-        ),
-        None,
-    )
-    return {'metainfo': our_metainfo(version, split, can_bus), 'data_list': number(entries)}
-
-
-def _split_belongs(split: str, version: str) -> bool:
-    return split.startswith('mini_') if version == 'v1.0-mini' else split in ('train', 'val', 'test')
+    names = list(dict.fromkeys(entry['scene_name'] for entry in entries))
+    split = recognise_split(names, version)
+    return {'metainfo': our_metainfo(version, split, can_bus, names), 'data_list': number(entries)}
 
 
 def _join_stock(content: dict, builder: EntryBuilder, path) -> list[dict]:
@@ -218,7 +232,6 @@ def _stock_instances(item: dict, sample: dict, names: dict[int, str], tables, pa
         if name not in CATEGORIES:
             continue
         annotation = tables.get('sample_annotation', token)
-        attributes = [tables.get('attribute', token)['name'] for token in annotation['attribute_tokens']]
         joined.append(
             {
                 'bbox_label_3d': CATEGORIES[name],
@@ -228,8 +241,9 @@ def _stock_instances(item: dict, sample: dict, names: dict[int, str], tables, pa
                 'velocity': [float(value) for value in instance['velocity']],
                 'num_lidar_pts': int(instance['num_lidar_pts']),
                 'num_radar_pts': int(instance['num_radar_pts']),
+                'visibility': visibility_level(tables, annotation),
                 'instance_token': annotation['instance_token'],
-                'attribute': attributes[0] if attributes else '',
+                'attribute': attribute_name(tables, annotation),
             }
         )
     return joined

@@ -1,17 +1,12 @@
 """Reading the camera images of a queue."""
 
-from io import BytesIO
-
-import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmengine.fileio import get
-from PIL import Image
 
+from .image_files import JpegHeader, decode_image, decode_jpeg, is_jpeg
 from .resize import resized_projection
-
-JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
 
 
 @TRANSFORMS.register_module()
@@ -20,7 +15,11 @@ class LoadMultiViewImages(BaseTransform):
 
     Sets per frame ``img`` (list of (H, W, 3) arrays, BGR, one per camera), ``lidar2img`` (N, 4, 4 float64: LiDAR
     metres to pixels of ``img`` times depth), ``img_paths``, ``cameras``, ``ori_shape`` (H, W of the first image as
-    stored).
+    stored). Where a camera of an item says the ``width`` and ``height`` that its ``lidar2img`` is for, as those of the
+    dataset do, a file of another size is refused.
+
+    Images have 8 bits per colour. Grey ones get three equal channels, and an alpha channel is left out where nothing
+    is transparent; see :func:`decode_jpeg` for which damage of a JPEG is found.
 
     A JPEG exactly twice as large as the dataset's ``image_size`` is decoded at half its size: of each 8 x 8 block
     libjpeg computes the 4 x 4 pixels of the lower frequencies. Pixels lie where halving by a resize puts them.
@@ -33,7 +32,8 @@ class LoadMultiViewImages(BaseTransform):
 
     Raises:
         FileNotFoundError: an image file is missing.
-        ValueError: an image file is unreadable or cut short.
+        ValueError: an image file is unreadable, damaged, of another size than its calibration, of more than 8 bits per
+            colour, in CMYK or transparent.
     """
 
     def __init__(self, to_float32: bool = False, backend_args: dict | None = None) -> None:
@@ -46,7 +46,7 @@ class LoadMultiViewImages(BaseTransform):
             images = frame['images']
             frame['cameras'] = list(images)
             frame['img_paths'] = [image['img_path'] for image in images.values()]
-            loaded = [self._load(path, frame) for path in frame['img_paths']]
+            loaded = [self._load(camera, frame) for camera in images]
             frame['img'] = [pixels for pixels, _ in loaded]
             frame['lidar2img'] = np.stack(
                 [
@@ -57,37 +57,40 @@ class LoadMultiViewImages(BaseTransform):
             frame['ori_shape'] = loaded[0][1][::-1]
         return results
 
-    def _load(self, path: str, frame: dict) -> tuple[np.ndarray, tuple[int, int]]:
+    def _load(self, camera: str, frame: dict) -> tuple[np.ndarray, tuple[int, int]]:
         """The image, and its (W, H) as stored."""
-        content = self._read(path, frame['token'])
-        is_jpeg = content.startswith(JPEG_START)
-        cut_short = is_jpeg and JPEG_END not in content
-        if is_jpeg and not cut_short and not self.to_float32 and _is_double(content, frame['scale']):
-            flag, enlargement = cv2.IMREAD_REDUCED_COLOR_2, 2
-        else:
-            flag, enlargement = cv2.IMREAD_COLOR, 1
-        # Calibration is of pixels as stored, so an orientation tag must not turn the image.
-        flag |= cv2.IMREAD_IGNORE_ORIENTATION
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flag) if content else None
-        if image is None or cut_short:
-            problem = 'is cut short' if cut_short else 'is not a readable image'
-            raise ValueError(f'{path} of sample {frame["token"]} {problem} ({len(content)} bytes): copy it again')
-        height, width = image.shape[:2]
-        return image.astype(np.float32) if self.to_float32 else image, (enlargement * width, enlargement * height)
+        image = frame['images'][camera]
+        origin = f'{image["img_path"]} of sample {frame["token"]} ({camera})'
+        content = self._read(image['img_path'], origin)
+        try:
+            pixels, stored_size = self._decode(content, frame['scale'])
+        except ValueError as error:
+            raise ValueError(f'{origin} {error}') from None
+        if 'width' in image and stored_size != (image['width'], image['height']):
+            raise ValueError(
+                f'{origin}: the calibration is for {image["width"]} x {image["height"]}, the file is '
+                f'{stored_size[0]} x {stored_size[1]}: put the images there that the tables are of, or scale '
+                'camera_intrinsic of calibrated_sensor and width and height of sample_data as the images were, and '
+                'make the infos again'
+            )
+        return pixels.astype(np.float32) if self.to_float32 else pixels, stored_size
 
-    def _read(self, path: str, token: str) -> bytes:
+    def _decode(self, content: bytes, scale: tuple[int, int] | None) -> tuple[np.ndarray, tuple[int, int]]:
+        """The uint8 image, and its (W, H) as stored."""
+        if not is_jpeg(content):
+            pixels = decode_image(content)
+            return pixels, pixels.shape[1::-1]
+        header = JpegHeader.of(content)
+        is_double = scale is not None and header.size == (2 * scale[0], 2 * scale[1])
+        return decode_jpeg(content, header, halved=is_double and not self.to_float32), header.size
+
+    def _read(self, path: str, origin: str) -> bytes:
         try:
             return get(path, backend_args=self.backend_args)
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f'no image file {path} of sample {token}: complete the dataroot, or make the infos again: samples '
-                'without images are left out'
+                f'no image file {origin}: complete the dataroot, or make the infos again: samples without images are '
+                'left out'
             ) from error
-
-
-def _is_double(jpeg: bytes, size: tuple[int, int] | None) -> bool:
-    """Whether the image is twice as wide and high as ``size``; reads its header only."""
-    if size is None:
-        return False
-    width, height = Image.open(BytesIO(jpeg)).size
-    return (width, height) == (2 * size[0], 2 * size[1])
+        except OSError as error:
+            raise ValueError(f'{origin} cannot be read: {error.strerror or error}') from error

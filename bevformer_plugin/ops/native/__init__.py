@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import tempfile
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
+
+from ..attention_arguments import rows_of_maps
 
 SOURCE = Path(__file__).with_name('multi_scale_deformable_attention.cpp')
 FLAGS = ('-O3', '-march=native', '-fno-math-errno', '-fno-trapping-math', '-fopenmp', '-fPIC', '-std=c++17')
@@ -87,9 +90,8 @@ def forward(
     """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
     tensors = [tensor.float().contiguous() for tensor in (value, sampling_locations, attention_weights)]
     output = tensors[0].new_empty(len(sampling_locations), value.shape[2] * value.shape[3])
-    _call(
-        load_library().msda_forward, [*tensors, output], shapes, lengths, [*value.shape, *attention_weights.shape[2:]]
-    )
+    sizes = [*value.shape, *attention_weights.shape[2:]]
+    _call(load_library().msda_forward, [*tensors, output], shapes, lengths, len(output), sizes)
     return output.to(value.dtype)
 
 
@@ -104,17 +106,21 @@ def backward(
     """Gradients of value, locations and weights."""
     tensors = [tensor.float().contiguous() for tensor in (grad_output, value, sampling_locations, attention_weights)]
     grads = [torch.zeros_like(tensors[1]), torch.empty_like(tensors[2]), torch.empty_like(tensors[3])]
-    _call(
-        load_library().msda_backward, [*tensors, *grads], shapes, lengths, [*value.shape, *attention_weights.shape[2:]]
-    )
+    sizes = [*value.shape, *attention_weights.shape[2:]]
+    _call(load_library().msda_backward, [*tensors, *grads], shapes, lengths, len(grad_output), sizes)
     return tuple(grad.to(value.dtype) for grad in grads)
 
 
 def _call(
-    function: ctypes._CFuncPtr, tensors: list[Tensor], shapes: list[list[int]], lengths: Tensor, sizes: list[int]
+    function: ctypes._CFuncPtr,
+    tensors: list[Tensor],
+    shapes: list[list[int]],
+    lengths: Tensor,
+    rows: int,
+    sizes: list[int],
 ) -> None:
     """Call with the addresses of the levels' shapes, of every list's first row and of the tensors, and the sizes."""
     levels = torch.tensor(shapes, dtype=torch.int64)
-    first_rows = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    first_rows = torch.tensor([0, *accumulate(rows_of_maps(lengths, rows))], dtype=torch.int64)
     pointers = [tensor.data_ptr() for tensor in (levels, first_rows, *tensors)]
     function(*map(ctypes.c_void_p, pointers), *map(ctypes.c_int64, sizes))

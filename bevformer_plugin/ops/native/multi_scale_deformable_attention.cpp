@@ -3,9 +3,13 @@
 // shapes (L, 2) of (height, width), first_rows (M + 1): the rows of map m are first_rows[m] to first_rows[m + 1].
 // value (M, S, H, C), locations (R, H, L, P, 2) of (x, y) in fractions of a level, weights (R, H, L, P), output
 // (R, H, C). All contiguous.
+//
+// What is outside is skipped, but what is not finite is not: a location that is no place, or a weight or gradient that
+// is not finite at any place, makes what it takes part in NaN.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 namespace {
 
@@ -32,6 +36,11 @@ inline bool find_corners(const float* location, int64_t height, int64_t width, C
     return true;
 }
 
+// What one sample outside all cells counts for: 0, or NaN where it is no place.
+inline float outside(const float* location) {
+    return std::isfinite(location[0]) && std::isfinite(location[1]) ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+}
+
 // FIXED is the number of channels where it is known when compiling, or 0.
 template <int FIXED>
 void forward(const int64_t* shapes, const int64_t* first_rows, const float* value, const float* locations,
@@ -52,7 +61,11 @@ void forward(const int64_t* shapes, const int64_t* first_rows, const float* valu
                 for (int64_t p = 0; p < P; ++p) {
                     const int64_t sample = ((row * H + h) * L + l) * P + p;
                     Corners corners;
-                    if (!find_corners(locations + 2 * sample, height, width, corners)) continue;
+                    if (!find_corners(locations + 2 * sample, height, width, corners)) {
+                        const float nothing = weights[sample] * outside(locations + 2 * sample);
+                        if (std::isnan(nothing)) std::fill(sums, sums + C, nothing);
+                        continue;
+                    }
                     for (int corner = 0; corner < 4; ++corner) {
                         if (corners.offset[corner] < 0) continue;
                         const float factor = weights[sample] * corners.weight[corner];
@@ -79,15 +92,21 @@ void backward(const int64_t* shapes, const int64_t* first_rows, const float* gra
         const int64_t map = pair / H, h = pair % H;
         for (int64_t row = first_rows[map]; row < first_rows[map + 1]; ++row) {
             const float* grad = grad_output + (row * H + h) * C;
+            float no_grad = 0;  // or NaN
+            for (int64_t c = 0; c < C; ++c) no_grad += 0 * grad[c];
             int64_t start = (map * S * H + h) * C;
             for (int64_t l = 0; l < L; ++l) {
                 const int64_t height = shapes[2 * l], width = shapes[2 * l + 1];
                 for (int64_t p = 0; p < P; ++p) {
                     const int64_t sample = ((row * H + h) * L + l) * P + p;
                     float* grad_location = grad_locations + 2 * sample;
-                    grad_location[0] = grad_location[1] = grad_weights[sample] = 0;
+                    grad_weights[sample] = 0;
                     Corners corners;
-                    if (!find_corners(locations + 2 * sample, height, width, corners)) continue;
+                    if (!find_corners(locations + 2 * sample, height, width, corners)) {
+                        grad_weights[sample] = no_grad + outside(locations + 2 * sample);
+                        grad_location[0] = grad_location[1] = grad_weights[sample] * weights[sample];
+                        continue;
+                    }
                     float dot[4] = {0, 0, 0, 0};
                     for (int corner = 0; corner < 4; ++corner) {
                         if (corners.offset[corner] < 0) continue;

@@ -11,16 +11,24 @@ import triton.language as tl
 
 @triton.jit
 def _place(locations, sample, height, width, row_inside):
-    """Cell above and left of each row's location, how far beyond it, and whether any corner can be in the map."""
-    x = tl.load(locations + 2 * sample, mask=row_inside, other=0.0).to(tl.float32) * width - 0.5
-    y = tl.load(locations + 2 * sample + 1, mask=row_inside, other=0.0).to(tl.float32) * height - 0.5
-    # Also false where one is not a number; what lies far outside must not overflow an integer.
+    """Cell above and left of each row's location, how far beyond it, and whether any corner can be in the map.
+
+    How far is NaN where the location is not finite, and makes all that is computed with it NaN.
+    """
+    x = tl.load(locations + 2 * sample, mask=row_inside, other=0.0).to(tl.float32)
+    y = tl.load(locations + 2 * sample + 1, mask=row_inside, other=0.0).to(tl.float32)
+    finite = (tl.abs(x) < float('inf')) & (tl.abs(y) < float('inf'))
+    x = x * width - 0.5
+    y = y * height - 0.5
+    # Also false where one is not finite; what lies far outside must not overflow an integer.
     near = row_inside & (x > -1) & (y > -1) & (x < width) & (y < height)
     x = tl.where(near, x, 0.0)
     y = tl.where(near, y, 0.0)
     left = tl.floor(x)
     top = tl.floor(y)
-    return left.to(tl.int32), top.to(tl.int32), x - left, y - top, near
+    fx = tl.where(finite, x - left, float('nan'))
+    fy = tl.where(finite, y - top, float('nan'))
+    return left.to(tl.int32), top.to(tl.int32), fx, fy, near
 
 
 @triton.jit
@@ -62,7 +70,7 @@ def forward_kernel(
         for point in range(points):
             sample = ((row * heads + head) * levels + level) * points + point
             left, top, fx, fy, near = _place(locations, sample, height, width, row_inside)
-            weight = tl.load(weights + sample, mask=near, other=0.0).to(tl.float32)
+            weight = tl.load(weights + sample, mask=row_inside, other=0.0).to(tl.float32)
             for corner in tl.static_range(4):
                 position, inside = _corner(left + corner % 2, top + corner // 2, height, width, near)
                 share = weight * (fx if corner % 2 else 1 - fx) * (fy if corner // 2 else 1 - fy)
@@ -119,7 +127,7 @@ def backward_kernel(
         for point in range(points):
             sample = ((row * heads + head) * levels + level) * points + point
             left, top, fx, fy, near = _place(locations, sample, height, width, row_inside)
-            weight = tl.load(weights + sample, mask=near, other=0.0).to(tl.float32)
+            weight = tl.load(weights + sample, mask=row_inside, other=0.0).to(tl.float32)
             grad_weight = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
             grad_x = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)
             grad_y = tl.zeros((BLOCK_ROWS,), dtype=tl.float32)

@@ -6,6 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
+from ..attention_arguments import rows_of_maps
 from .kernels import backward_kernel, forward_kernel
 
 ELEMENTS = 1024  # rows times channels of a program: a few registers for each thread of its four warps
@@ -50,9 +51,12 @@ def _launch(
     if rows == 0:
         return
     device = value.device
-    row_map = torch.repeat_interleave(
-        torch.arange(maps, dtype=torch.int32, device=device), lengths.to(device), output_size=rows
-    )
+    if lengths.device.type == 'cpu':
+        rows_of_maps(lengths, rows)
+    # A search stays inside the maps for any lengths: those on a GPU are not checked, since that would wait for it.
+    row_map = torch.searchsorted(
+        lengths.to(device).cumsum(0), torch.arange(rows, device=device), right=True, out_int32=True
+    ).clamp_(max=maps - 1)
     block_channels = triton.next_power_of_2(channels)
     block_rows = max(1, ELEMENTS // block_channels)
     grid = triton.cdiv(rows, block_rows), heads

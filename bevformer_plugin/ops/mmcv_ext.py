@@ -1,73 +1,39 @@
-"""A module that takes the place of mmcv's compiled ``mmcv._ext`` where none is installed.
+"""The module ``mmcv._ext`` where no compiled one is installed; :mod:`.mmcv_finder` lets Python find it.
 
-mmcv-lite ships the Python of ``mmcv.ops`` but not the compiled module they import, and mmdet and mmdet3d import all of
-them. The stand-in computes what BEVFormer needs (modulated deformable convolution, multi-scale deformable attention)
-with PyTorch, forward and backward, under the calling convention of mmcv 2.1; any other operator can be imported but
-not called.
+It computes what BEVFormer needs (modulated deformable convolution, multi-scale deformable attention) with PyTorch,
+forward and backward, under the calling convention of mmcv 2.1. Any other operator can be imported but not called. The
+plugin is imported when an operator is called, since mmdet3d may import this module before it.
 """
 
-import importlib.util
-import sys
-import types
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from .mmcv_operator import NAME
-from .modulated_deform_conv import modulated_deform_conv2d
-from .multi_scale_deformable_attention import multi_scale_deformable_attention
+
+def __getattr__(name: str) -> Callable:
+    """An operator that is not computed here: it can be imported, and raises NotImplementedError when it is called."""
+    if name.startswith('__'):
+        raise AttributeError(name)
+
+    def missing(*_args: object, **_kwargs: object) -> None:
+        raise NotImplementedError(
+            f"mmcv's operator {name!r} needs the compiled mmcv, which is not installed. BEVFormer does without; "
+            'for other models replace mmcv-lite by a compiled mmcv 2.1 (pip install mmcv==2.1.0)'
+        )
+
+    return missing
 
 
-def install_stand_in() -> str:
-    """Put the stand-in at ``mmcv._ext`` unless a compiled module is there.
-
-    Returns:
-        'compiled' or 'stand-in': what ``mmcv.ops`` uses.
-
-    Raises:
-        ImportError: if mmcv is not installed.
-    """
-    if NAME in sys.modules:
-        return 'stand-in' if isinstance(sys.modules[NAME], _StandIn) else 'compiled'
-    if importlib.util.find_spec('mmcv') is None:
-        raise ImportError('mmcv is missing: pip install mmcv-lite==2.1.0, or a compiled mmcv 2.1')
-    if importlib.util.find_spec(NAME) is not None:
-        return 'compiled'
-    sys.modules[NAME] = _StandIn(NAME)
-    return 'stand-in'
+def get_compiler_version() -> str:
+    """What mmcv's report on the environment says."""
+    return 'n/a (PyTorch stand-in of bevformer_plugin)'
 
 
-class _StandIn(types.ModuleType):
-    """Answers every operator name; those it cannot compute raise when they are called."""
-
-    ms_deform_attn_forward: Callable
-    ms_deform_attn_backward: Callable
-    modulated_deform_conv_forward: Callable
-    modulated_deform_conv_backward: Callable
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, 'PyTorch stand-in for the compiled operators of mmcv')
-        self.__spec__ = importlib.util.spec_from_loader(name, loader=None)
-        self.ms_deform_attn_forward = _ms_deform_attn_forward
-        self.ms_deform_attn_backward = _ms_deform_attn_backward
-        self.modulated_deform_conv_forward = _modulated_deform_conv_forward
-        self.modulated_deform_conv_backward = _modulated_deform_conv_backward
-
-    def __getattr__(self, name: str) -> Callable:
-        if name.startswith('__'):
-            raise AttributeError(name)
-
-        def missing(*_args: object, **_kwargs: object) -> None:
-            raise NotImplementedError(
-                f"mmcv's operator {name!r} needs the compiled mmcv, which is not installed. BEVFormer does without; "
-                'for other models replace mmcv-lite by a compiled mmcv 2.1 (pip install mmcv==2.1.0)'
-            )
-
-        return missing
+get_compiling_cuda_version = get_compiler_version
 
 
-def _ms_deform_attn_forward(
+def ms_deform_attn_forward(
     value: Tensor,
     spatial_shapes: Tensor,
     _level_start_index: Tensor,
@@ -75,10 +41,13 @@ def _ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
+    """(B, Q, heads * C)."""
+    from bevformer_plugin.ops import multi_scale_deformable_attention
+
     return multi_scale_deformable_attention(value, spatial_shapes, sampling_locations, attention_weights)
 
 
-def _ms_deform_attn_backward(
+def ms_deform_attn_backward(
     value: Tensor,
     spatial_shapes: Tensor,
     _level_start_index: Tensor,
@@ -90,6 +59,9 @@ def _ms_deform_attn_backward(
     grad_attention_weights: Tensor,
     im2col_step: int,
 ) -> None:
+    """Write the gradients of value, locations and weights."""
+    from bevformer_plugin.ops import multi_scale_deformable_attention
+
     _write_gradients(
         lambda v, s, a: multi_scale_deformable_attention(v, spatial_shapes, s, a),
         [value, sampling_locations, attention_weights],
@@ -98,7 +70,7 @@ def _ms_deform_attn_backward(
     )
 
 
-def _modulated_deform_conv_forward(
+def modulated_deform_conv_forward(
     inputs: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -120,6 +92,9 @@ def _modulated_deform_conv_forward(
     kernel_h: int,
     kernel_w: int,
 ) -> None:
+    """Write the output."""
+    from bevformer_plugin.ops import modulated_deform_conv2d
+
     output.copy_(
         modulated_deform_conv2d(
             inputs,
@@ -136,7 +111,7 @@ def _modulated_deform_conv_forward(
     )
 
 
-def _modulated_deform_conv_backward(
+def modulated_deform_conv_backward(
     inputs: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -163,6 +138,9 @@ def _modulated_deform_conv_backward(
     kernel_h: int,
     kernel_w: int,
 ) -> None:
+    """Write the gradients of input, weight, bias, offset and mask."""
+    from bevformer_plugin.ops import modulated_deform_conv2d
+
     def convolve(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
         return modulated_deform_conv2d(
             inputs,

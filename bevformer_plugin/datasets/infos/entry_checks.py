@@ -1,0 +1,121 @@
+"""Checks of all entries of an info file at once: keys, shapes, finite numbers, rotations, sizes."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .numeric_checks import finite_rows, require_all, require_intrinsics, require_unit_quaternions
+
+ENTRY_KEYS = {
+    'token',
+    'timestamp',
+    'scene_token',
+    'scene_name',
+    'prev',
+    'next',
+    'frame_idx',
+    'ego2global',
+    'can_bus',
+    'lidar_points',
+    'images',
+    'instances',
+}
+IMAGE_KEYS = {'img_path', 'cam2img', 'lidar2cam', 'height', 'width'}
+INSTANCE_KEYS = {
+    'bbox_label_3d',
+    'bbox_3d',
+    'bbox_3d_isvalid',
+    'velocity',
+    'num_lidar_pts',
+    'num_radar_pts',
+    'visibility',
+}
+ORTHOGONAL_TOLERANCE = 1e-2
+
+
+def check_entries(entries: list[dict], categories: dict[str, int], path) -> None:
+    """Refuse entries that lack something or hold numbers that cannot be.
+
+    A velocity may be NaN, which means unknown: the object was seen once.
+
+    Args:
+        entries: in our format.
+        categories: label of each class name.
+        path: the file, for errors.
+
+    Raises:
+        ValueError: naming file, sample, camera or box, and field of the first one.
+    """
+    _require_keys(entries, ENTRY_KEYS, lambda index: f'{path}: sample {entries[index].get("token", index)}')
+    if len({entry['token'] for entry in entries}) < len(entries):
+        raise ValueError(f'{path} holds a sample twice: make it again with tools/create_data.py')
+
+    def named(field: str) -> Callable[[int], str]:
+        return lambda index: f'{path}: sample {entries[index]["token"]}: {field}'
+
+    finite_rows([entry['timestamp'] for entry in entries], (), named('timestamp'))
+    _check_poses([entry['ego2global'] for entry in entries], named('ego2global'))
+    _require_keys([entry['lidar_points'] for entry in entries], {'lidar2ego'}, named('lidar_points'))
+    _check_poses([entry['lidar_points']['lidar2ego'] for entry in entries], named('lidar2ego'))
+    can_bus = finite_rows([entry['can_bus'] for entry in entries], (18,), named('can_bus'))
+    require_unit_quaternions(can_bus[:, 3:7], named('rotation in can_bus'))
+    _check_images(entries, path)
+    _check_instances(entries, categories, path)
+
+
+def _check_images(entries: list[dict], path) -> None:
+    views = [(entry['token'], name, image) for entry in entries for name, image in entry['images'].items()]
+    images = [image for _, _, image in views]
+
+    def named(field: str) -> Callable[[int], str]:
+        return lambda index: f'{path}: sample {views[index][0]}, {views[index][1]}: {field}'
+
+    without = [entry['token'] for entry in entries if not entry['images']]
+    if without:
+        raise ValueError(f'{path}: sample {without[0]} has no images: make it again with tools/create_data.py')
+    _require_keys(images, IMAGE_KEYS, named('image'))
+    sizes = finite_rows([[image['width'], image['height']] for image in images], (2,), named('width, height'))
+    matrices = finite_rows([image['cam2img'] for image in images], (3, 3), named('cam2img'))
+    require_intrinsics(matrices, sizes, named('cam2img'))
+    _check_poses([image['lidar2cam'] for image in images], named('lidar2cam'))
+
+
+def _check_instances(entries: list[dict], categories: dict[str, int], path) -> None:
+    owners = [(entry['token'], number) for entry in entries for number in range(len(entry['instances']))]
+    instances = [instance for entry in entries for instance in entry['instances']]
+
+    def named(field: str) -> Callable[[int], str]:
+        return lambda index: f'{path}: sample {owners[index][0]}: {field} of box {owners[index][1]}'
+
+    def column(key: str) -> list:
+        return [instance[key] for instance in instances]
+
+    _require_keys(instances, INSTANCE_KEYS, named('entry'))
+    boxes = finite_rows(column('bbox_3d'), (7,), named('bbox_3d'))
+    require_all((boxes[:, 3:6] > 0).all(1), column('bbox_3d'), named('bbox_3d'), 'has a size that is not positive')
+    finite_rows(column('velocity'), (2,), named('velocity'), unknown_as_nan=True)
+    labels = finite_rows(column('bbox_label_3d'), (), named('bbox_label_3d'))
+    known = np.isin(labels, list(categories.values()))
+    require_all(known, column('bbox_label_3d'), named('bbox_label_3d'), 'is no label of the categories')
+    for key in ('num_lidar_pts', 'num_radar_pts'):
+        counts = finite_rows(column(key), (), named(key))
+        require_all(counts >= 0, column(key), named(key), 'is no number of points, 0 or more')
+    levels = finite_rows(column('visibility'), (), named('visibility'))
+    require_all(np.isin(levels, range(5)), column('visibility'), named('visibility'), 'is no level, 0 to 4')
+
+
+def _require_keys(rows: list, keys: set[str], describe: Callable[[int], str]) -> None:
+    for index, row in enumerate(rows):
+        if not isinstance(row, dict) or not keys <= row.keys():
+            missing = sorted(keys - row.keys()) if isinstance(row, dict) else sorted(keys)
+            raise ValueError(f'{describe(index)} lacks {", ".join(missing)}: make infos with tools/create_data.py')
+
+
+def _check_poses(values: list, describe: Callable[[int], str]) -> None:
+    """Refuse what is no rigid motion (n, 4, 4): finite, rotation orthogonal and not mirrored, last row 0, 0, 0, 1."""
+    matrices = finite_rows(values, (4, 4), describe)
+    rotations = matrices[:, :3, :3]
+    product = rotations @ rotations.transpose(0, 2, 1)
+    orthogonal = (np.abs(product - np.eye(3)) < ORTHOGONAL_TOLERANCE).all((1, 2)) & (np.linalg.det(rotations) > 0)
+    last = (np.abs(matrices[:, 3] - [0, 0, 0, 1]) < 1e-6).all(1)
+    require_all(orthogonal & last, values, describe, 'is no rotation and translation')

@@ -1,0 +1,96 @@
+"""Checks of the numbers that come from tables, messages and info files: shape, finiteness, what a rotation needs."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+NORM_TOLERANCE = 0.01  # of a quaternion written with three decimals or more
+
+
+def finite_rows(
+    values: Sequence, shape: tuple[int, ...], describe: Callable[[int], str], unknown_as_nan: bool = False
+) -> np.ndarray:
+    """Many values of one kind as an array, all of them numbers and finite.
+
+    Args:
+        values: n values, each nested lists or an array of ``shape``.
+        shape: of one value; () for plain numbers.
+        describe: names value number i in an error, such as 'translation of ego_pose 4f5e'.
+        unknown_as_nan: NaN stands for "unknown" and passes; infinity never does.
+
+    Returns:
+        (n, *shape) float64.
+
+    Raises:
+        ValueError: naming the first value that is of another shape, no number, or not finite, and how many are not.
+    """
+    array = _as_array(values, shape)
+    if array is None:
+        index = next(i for i, value in enumerate(values) if _as_array([value], shape) is None)
+        wanted = ' x '.join(map(str, shape)) + ' numbers' if shape else 'a number'
+        raise ValueError(f'{describe(index)} is {_short(values[index])}, not {wanted}')
+    good = ~np.isinf(array) if unknown_as_nan else np.isfinite(array)
+    require_all(good.all(tuple(range(1, good.ndim))), values, describe, 'is not finite')
+    return array
+
+
+def require_all(good: np.ndarray, values: Sequence, describe: Callable[[int], str], complaint: str) -> None:
+    """Refuse values of which ``good`` (n,) is False.
+
+    Raises:
+        ValueError: naming the first of them, its value, the complaint, and how many there are.
+    """
+    if good.all():
+        return
+    bad = np.flatnonzero(~good)
+    others = f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''
+    raise ValueError(f'{describe(int(bad[0]))} {complaint}: {_short(values[bad[0]])}{others}')
+
+
+def require_unit_quaternions(quaternions: np.ndarray, describe: Callable[[int], str]) -> None:
+    """Refuse quaternions (n, 4) whose length is not 1, such as zeros or angles written in place of a quaternion.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    lengths = np.linalg.norm(quaternions, axis=1)
+    good = np.abs(lengths - 1) <= NORM_TOLERANCE
+    require_all(good, quaternions.tolist(), describe, 'is no rotation: a quaternion w, x, y, z has length 1')
+
+
+def require_intrinsics(matrices: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str]) -> None:
+    """Refuse camera matrices (n, 3, 3) that cannot be those of images of ``sizes`` (n, 2: width, height).
+
+    The focal lengths must be positive, the last row 0, 0, 1, and the principal point within the image: it is not
+    when images were made smaller and the calibration was not.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    values = matrices.tolist()
+    pinhole = (matrices[:, [0, 1], [0, 1]] > 0).all(1) & (np.abs(matrices[:, 2] - [0, 0, 1]) < 1e-6).all(1)
+    complaint = 'is no camera matrix: it needs positive focal lengths and the last row 0, 0, 1'
+    require_all(pinhole, values, describe, complaint)
+    centres = matrices[:, :2, 2]
+    inside = ((centres > 0) & (centres < sizes)).all(1)
+
+    def describe_both(index: int) -> str:
+        return f'{describe(index)}, of images of {sizes[index, 0]:g} x {sizes[index, 1]:g} pixels,'
+
+    complaint = 'has its principal point outside the image: give the calibration of images of this size'
+    require_all(inside, values, describe_both, complaint)
+
+
+def _as_array(values: Sequence, shape: tuple[int, ...]) -> np.ndarray | None:
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        return None
+    if not len(values):
+        return np.zeros((0, *shape))
+    return array.astype(np.float64) if array.dtype.kind in 'iuf' and array.shape == (len(values), *shape) else None
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else text[:117] + '...'

@@ -1,0 +1,121 @@
+"""Opening the nuScenes tables of a dataroot with the devkit, after checking what the devkit only assumes."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+from nuscenes import NuScenes
+
+from .splits import OFFICIAL_SPLITS
+
+TABLES = (
+    'category',
+    'attribute',
+    'visibility',
+    'instance',
+    'sensor',
+    'calibrated_sensor',
+    'ego_pose',
+    'log',
+    'scene',
+    'sample',
+    'sample_data',
+    'sample_annotation',
+    'map',
+)
+EMPTY_TABLE_BYTES = 64  # a table of one row is larger
+
+
+def check_tables(root, version: str) -> Path:
+    """The folder of a version's tables, with all of them and the maps they name there; reads next to nothing.
+
+    Raises:
+        FileNotFoundError: the root, the version's folder, a table or a map is missing.
+        ValueError: an unknown version, or a map table that cannot be read.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(
+            f'no nuScenes folder at {root}: give the folder that holds samples/, maps/ and {version}/'
+        )
+    folder = root / version
+    if not folder.is_dir():
+        others = sorted(path.parent.name for path in root.glob('*/sample.json'))
+        held = f'give one that it holds: {", ".join(others)}' if others else 'it holds no tables at all'
+        if version not in OFFICIAL_SPLITS:
+            raise ValueError(
+                f'unknown nuScenes version {version!r}: it is one of {", ".join(OFFICIAL_SPLITS)}, or the folder of '
+                f'your own tables in {root}; {held}'
+            )
+        raise FileNotFoundError(f'{root} holds no {version}: {held}')
+    missing = [f'{name}.json' for name in TABLES if not (folder / f'{name}.json').is_file()]
+    if missing:
+        raise FileNotFoundError(f'{folder} lacks {", ".join(missing)}: unpack the metadata archive of {version} again')
+    try:
+        maps = [row['filename'] for row in json.loads((folder / 'map.json').read_text()) if row['log_tokens'] != []]
+    except (KeyError, TypeError, ValueError) as error:
+        raise _unreadable(folder, error) from error
+    if not maps:
+        raise ValueError(f'{folder}/map.json names no map of any log: the devkit needs one, any PNG will do')
+    missing = [name for name in maps if not (root / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f'{root} lacks {", ".join(missing)}, which {version}/map.json names: it comes with the metadata archive '
+            f'of {version}'
+        )
+    return folder
+
+
+def open_tables(root, version: str) -> NuScenes:
+    """Open a dataroot with the devkit; the tables of the last call stay in memory while their files do not change.
+
+    Raises:
+        FileNotFoundError: the root, the version's folder, a table or a map is missing.
+        ValueError: an unknown version, or tables that the devkit cannot read.
+    """
+    folder = check_tables(root, version)
+    states = [(folder / f'{name}.json').stat() for name in TABLES]
+    return _open(str(root), version, tuple((state.st_mtime_ns, state.st_size) for state in states))
+
+
+def has_annotations(root, version: str) -> bool:
+    """Whether a version's tables hold any annotation; those of nuScenes' test split hold none."""
+    path = Path(root, version, 'sample_annotation.json')
+    return path.stat().st_size > EMPTY_TABLE_BYTES or ''.join(path.read_text().split()) != '[]'
+
+
+@contextlib.contextmanager
+def refuse_tables_that_do_not_fit(tables: NuScenes, what: str) -> Iterator[None]:
+    """Turn errors of the block about rows or columns that are not there into one that names the tables.
+
+    Args:
+        tables: that the block reads.
+        what: what of them it reads, such as a scene's name.
+
+    Raises:
+        ValueError: the block looked up a row or column that the tables lack.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'the tables of {what} in {tables.dataroot}/{tables.version} do not fit together '
+            f'({type(error).__name__}: {error}): a column, or a row that another names, is missing'
+        ) from error
+
+
+@lru_cache(maxsize=1)
+def _open(root: str, version: str, states: tuple) -> NuScenes:
+    try:
+        return NuScenes(version, root, verbose=False)
+    except (KeyError, TypeError, AttributeError, IndexError, AssertionError, ValueError) as error:
+        raise _unreadable(Path(root, version), error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> ValueError:
+    return ValueError(
+        f'the tables in {folder} cannot be read ({type(error).__name__}: {error}): unpack the metadata archive of '
+        f'{folder.name} again'
+    )

@@ -1,0 +1,24 @@
+"""Settings that a module hands down to its parts: each is set in one place, and nowhere below it."""
+
+from typing import Any
+
+
+def with_handed_down(config: dict[str, Any], values: dict[str, Any], part: str, owner: str) -> dict[str, Any]:
+    """The config of a part together with what its owner decides for it.
+
+    Args:
+        config: what the user wrote for the part.
+        values: what the owner hands down.
+        part: name of the part in the config, for the message.
+        owner: name of what hands the values down, for the message.
+
+    Raises:
+        ValueError: if the config of the part sets a value that the owner hands down, which would have no effect.
+    """
+    repeated = sorted(config.keys() & values.keys())
+    if repeated:
+        raise ValueError(
+            f'{part} sets {", ".join(repeated)}, which {owner} hands down to it: the setting would have no effect. '
+            f'Leave it out and set it for {owner}'
+        )
+    return {**config, **values}

@@ -1,0 +1,60 @@
+"""Where the weights of a training start: layers that never learn must come from a file."""
+
+from pathlib import Path
+
+from torch import nn
+
+
+def check_initial_weights(detector: nn.Module, load_from: str | None, resuming: bool) -> None:
+    """Refuse a file to start from that is not there, and frozen layers that nothing initialises.
+
+    Frozen are layers with parameters that take no gradient (``frozen_stages``, ``norm_cfg.requires_grad=False``): they
+    would stay random. A file to start from, a checkpoint to resume, or a ``Pretrained`` ``init_cfg`` of the layer or
+    of a module around it initialises them.
+
+    Args:
+        detector: as built from the config.
+        load_from: file that the training starts from, or None.
+        resuming: whether it goes on from a checkpoint, which needs neither.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for frozen layers, with their names.
+    """
+    if resuming:
+        return
+    if load_from:
+        if not Path(load_from).is_file():
+            raise FileNotFoundError(
+                f'load_from: {load_from} does not exist; download it (r101_dcn_fcos3d_pretrain.pth, of the published '
+                'small and base, is linked in projects/bevformer/README.md), or set load_from to where it is'
+            )
+        return
+    frozen = _frozen_without_start(detector)
+    if frozen:
+        raise ValueError(
+            f'{len(frozen)} layers never learn and nothing initialises them ({", ".join(frozen[:3])}, ...): set '
+            "load_from to the backbone's file, for the published small and base r101_dcn_fcos3d_pretrain.pth, or give "
+            'the backbone a Pretrained init_cfg; to train from random weights let all layers learn, with '
+            'frozen_stages=-1, norm_cfg.requires_grad=True and norm_eval=False of model.img_backbone'
+        )
+
+
+def _frozen_without_start(module: nn.Module, name: str = '') -> list[str]:
+    """Names of the frozen layers of a module that are not within a pretrained part."""
+    if _is_pretrained(module):
+        return []
+    found = [name] if _is_frozen(module) else []
+    for child_name, child in module.named_children():
+        found += _frozen_without_start(child, f'{name}.{child_name}' if name else child_name)
+    return found
+
+
+def _is_frozen(module: nn.Module) -> bool:
+    return any(not parameter.requires_grad for parameter in module.parameters(recurse=False))
+
+
+def _is_pretrained(module: nn.Module) -> bool:
+    init_cfg = getattr(module, 'init_cfg', None)
+    entries = init_cfg if isinstance(init_cfg, list) else [init_cfg]
+    return any(entry and entry.get('type') in ('Pretrained', 'PretrainedInit') for entry in entries)

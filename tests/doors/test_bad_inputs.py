@@ -1,0 +1,267 @@
+"""A sweep of bad inputs: each row names the input, the command line that must refuse it, and the message it gives.
+
+Every row starts a real process. It must end with ``error: ...`` (or with argparse's usage), without a traceback and
+without results that look like those of a good input.
+"""
+
+import itertools
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from place import REPO, Place, first_box
+from processes import run_tool
+
+from bevformer_plugin.datasets import create_nuscenes_infos
+from bevformer_plugin.datasets.synthetic import create_synthetic_world
+
+NAN = float('nan')
+CLASSES = (
+    "['bus', 'car', 'truck', 'construction_vehicle', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian']"
+)
+
+
+def _set(target: dict | list, key: str | int, value: object) -> None:
+    target[key] = value
+
+
+def _image(place: Place, pixels: np.ndarray, name: str) -> None:
+    """Put another image in the place of a stored one, whatever its file name says."""
+    path = place.folder / name
+    Image.fromarray(pixels).save(path)
+    shutil.copy(path, place.image())
+
+
+def _cut(place: Place, share: float) -> None:
+    content = place.image().read_bytes()
+    place.image().write_bytes(content[: int(len(content) * share)])
+
+
+def _damage(place: Place) -> None:
+    """Zeros in the middle of a JPEG, as a broken copy leaves them; its end is whole."""
+    content = bytearray(place.image().read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 512] = bytes(512)
+    place.image().write_bytes(content)
+
+
+CONFIGS = [
+    ('config that does not exist', lambda p: p.train(config='no.py'), 'config no.py does not exist'),
+    ('config of another kind', lambda p: p.train(config=REPO / 'configs/_base_/runtime.py'), 'has no model'),
+    ('config with a syntax error', lambda p: p.train(config=p.config('x = (')), 'cannot be read: SyntaxError'),
+    ('variable set without effect', lambda p: p.train(config=p.config('image_size = (160, 90)')), 'sets image_size'),
+    ('misspelt argument', lambda p: p.train(config=p.config('model = dict(bev_gird=(8, 8))')), 'did you mean bev_grid'),
+    ('misspelt module', lambda p: p.train(config=p.config("model = dict(type='BEVFormr')")), "as 'BEVFormr'"),
+    (
+        'iterations instead of epochs',
+        lambda p: p.train(config=p.config("train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=2)")),
+        'max_epochs',
+    ),
+    ('no epochs', lambda p: p.train(*p.options(), 'train_cfg.max_epochs=0'), 'max_epochs'),
+    ('empty range', lambda p: p.train(*p.options(), 'model.point_cloud_range=(1,1,1,0,0,0)'), 'range'),
+    ('grid without cells', lambda p: p.train(*p.options(), 'model.bev_grid=(0,8)'), 'at least one row'),
+    (
+        'more queries than cells',
+        lambda p: p.train(*p.options(), 'model.bev_grid=(4,4)'),
+        'num_query=150 is more than the cells',
+    ),
+    ('two classes, ten in the data', lambda p: p.train(*p.options(), 'model.pts_bbox_head.num_classes=2'), 'num_classes'),
+    ('five cameras, six in the data', lambda p: p.train(*p.options(), 'model.num_cameras=5'), 'num_cameras'),
+    (
+        'camera that nuScenes lacks',
+        lambda p: p.train(*p.options(), "train_dataloader.dataset.cameras=['CAM_TOP']"),
+        'CAM_TOP',
+    ),
+    ('negative image size', lambda p: p.train(*p.options(), 'train_dataloader.dataset.image_size=(-1,90)'), 'image_size'),
+    ('queue of no frames', lambda p: p.train(*p.options(), 'train_dataloader.dataset.queue_length=0'), 'queue_length'),
+    ('value handed down set below', lambda p: p.train(*p.options(), 'model.pts_bbox_head.transformer.embed_dims=8'), 'no effect'),
+    ('setting of the Runner', lambda p: p.train(*p.options(), 'launcher=pytorch'), 'no effect under Lightning'),
+]  # fmt: skip
+
+COMMAND_LINES = [
+    ('option that nothing reads', lambda p: p.train(*p.options(), 'optimizer.lr=0.5'), 'nothing reads optimizer'),
+    ('resume without a run', lambda p: p.train('--resume', *p.options()), 'nothing to resume'),
+    ('devices that are no number', lambda p: p.train('--devices', 'many', *p.options()), 'devices'),
+    ('no devices', lambda p: p.train('--devices', '0', *p.options()), 'devices'),
+    ('unknown accelerator', lambda p: p.train('--accelerator', 'abacus', *p.options()), 'accelerator'),
+    ('unknown precision', lambda p: p.train('--precision', '3-bit', *p.options()), 'precision'),
+    ('Lightning option for the Runner', lambda p: p.train('--engine', 'mmengine', '--devices', '1', *p.options()), 'engine'),
+    ('unknown attention backend', lambda p: p.train(*p.options(), 'model.attention_backend=abacus'), "'abacus'"),
+    ('dataroot that does not exist', lambda p: p.train('--cfg-options', 'train_dataloader.dataset.data_root=/no/such'), '/no/such'),
+    ('version that the root lacks', lambda p: ['create_data', 'nuscenes', '--root', p.root, '--version', 'v1.0-test'], 'v1.0-mini'),
+    ('no workers', lambda p: p.create_data('--workers', '0'), 'workers must be at least 1'),
+    ('CAN-bus folder that does not exist', lambda p: p.create_data('--canbus', p.folder / 'no'), 'CAN-bus'),
+    ('summary that does not exist', lambda p: ['summarize', f'a={p.folder}/no.json'], 'no.json'),
+    ('picture of an unknown sample', lambda p: ['visualize', '--root', p.root, '--infos', p.root / 'nuscenes_infos_temporal_val.pkl',
+                                                '--out', p.folder / 'pictures', '--sample', 'nobody'], 'nobody'),
+]  # fmt: skip
+
+CHECKPOINTS = [
+    ('checkpoint that does not exist', lambda p: p.test(*p.options(), checkpoint='no.pth'), 'no.pth does not exist'),
+    ('empty checkpoint', lambda p: p.test(*p.options(), checkpoint=p.file('a.pth', b'')), 'a.pth'),
+    ('web page for a checkpoint', lambda p: p.test(*p.options(), checkpoint=p.file('a.pth', b'<html>')), 'a.pth'),
+    ('list for a checkpoint', lambda p: p.test(*p.options(), checkpoint=_saved(p, [1, 2])), 'not a checkpoint'),
+    ('tensor missing', lambda p: p.test(*p.options(), checkpoint=p.checkpoint(_drop_tensor)), 'missing'),
+    ('tensor of another shape', lambda p: p.test(*p.options(), checkpoint=p.checkpoint(_reshape_tensor)), 'another shape'),
+    ('weight that is not finite', lambda p: p.test(*p.options(), checkpoint=p.checkpoint(_spoil_weight)), 'finite'),
+    ('nine classes for ten', lambda p: p.test(*p.options(), f'test_dataloader.dataset.metainfo.classes={CLASSES}'), 'class'),
+    ('weights of another grid', lambda p: p.test(*p.options(), 'model.bev_grid=(32,32)'), 'another shape'),
+    ('start from a published file', lambda p: p.train(*p.options(), f'load_from={_published(p)}'), 'published layout'),
+    ('start from nothing that fits', lambda p: p.train(*p.options(), f'load_from={_saved(p, {"a": torch.zeros(1)})}'), 'backbone'),
+]  # fmt: skip
+
+INFOS_AND_TABLES = [
+    ('no infos', lambda p: _without(p.root / 'nuscenes_infos_temporal_val.pkl', p.test(*p.options())), 'create_data'),
+    ('infos that are no pickle', lambda p: _text(p, p.test(*p.options())), 'not a readable pickle'),
+    ('infos of another dataset', lambda p: _done(p.infos(lambda c: _set(c['metainfo'], 'dataset', 'kitti')), p.test(*p.options())), 'kitti'),
+    ('infos without samples', lambda p: _done(p.infos(lambda c: c['data_list'].clear()), p.test(*p.options())), 'no list of samples'),
+    ('pose that is not finite', lambda p: _done(p.first_sample(lambda e: _set(e['ego2global'][0], 3, NAN)), p.test(*p.options())), 'ego2global'),
+    ('calibration that is not finite', lambda p: _done(p.first_sample(lambda e: _set(e['images']['CAM_FRONT']['cam2img'][0], 0, NAN)), p.test(*p.options())), 'CAM_FRONT'),
+    ('CAN bus that is not finite', lambda p: _done(p.first_sample(lambda e: _set(e['can_bus'], 7, NAN)), p.test(*p.options())), 'can_bus'),
+    ('CAN bus of 17 values', lambda p: _done(p.first_sample(lambda e: e['can_bus'].pop()), p.test(*p.options())), 'not 18 numbers'),
+    ('message of NaN acceleration', lambda p: _done(p.can_bus(lambda rows: [_set(row['accel'], 0, NAN) for row in rows]), p.create_data()), 'accel'),
+    ('pose table of NaN', lambda p: _done(p.table('ego_pose', lambda rows: [_set(row['translation'], 0, NAN) for row in rows]), p.create_data()), 'ego_pose'),
+    ('rotation of length 0', lambda p: _done(p.table('ego_pose', lambda rows: [_set(row, 'rotation', [0, 0, 0, 0]) for row in rows]), p.create_data()), 'ego_pose'),
+    ('camera without intrinsics', lambda p: _done(p.table('calibrated_sensor', _no_intrinsics), p.create_data()), 'camera_intrinsic'),
+    ('box of no size', lambda p: _done(p.table('sample_annotation', lambda rows: [_set(row, 'size', [0, 0, 0]) for row in rows]), p.create_data()), 'size'),
+    ('table missing', lambda p: _without(p.root / 'v1.0-mini' / 'ego_pose.json', p.create_data()), 'ego_pose.json'),
+    ('table that is cut short', lambda p: _done((p.root / 'v1.0-mini' / 'sample.json').write_text('[{"token"'), p.create_data()), 'cannot be read'),
+    ('camera not downloaded', lambda p: _done(p.remove_camera('CAM_BACK'), p.create_data()), 'CAM_BACK'),
+    ('own scene names', lambda p: _done(p.table('scene', lambda rows: [_set(row, 'name', f'drive_{n}') for n, row in enumerate(rows)]), p.create_data()), 'split'),
+    ('splits file without the scenes', lambda p: p.create_data('--splits', p.file('s.json', b'{"my_train": ["x"], "my_val": ["y"]}')), 's.json|scene'),
+    ('true boxes that none is left of', lambda p: _done(_no_points(p), p.train(*p.options())), 'true_boxes'),
+    ('evaluator of another version', lambda p: p.test(*p.options(), 'test_evaluator.version=v1.0-trainval'), 'v1.0-trainval'),
+    ('evaluator of another split', lambda p: p.test(*p.options(), 'test_evaluator.split=mini_train'), 'mini_train'),
+    ('evaluator of other infos', lambda p: p.test(*p.options(), 'test_evaluator.ann_file=nuscenes_infos_temporal_train.pkl'), 'split|samples'),
+]  # fmt: skip
+
+IMAGES = [
+    ('image missing', lambda p: _without(p.image(), p.test(*p.options())), 'no image file'),
+    ('image of no bytes', lambda p: _done(p.image().write_bytes(b''), p.test(*p.options())), 'CAM_FRONT'),
+    ('image cut short', lambda p: _done(_cut(p, 0.6), p.test(*p.options())), 'CAM_FRONT'),
+    ('image damaged in the middle', lambda p: _done(_damage(p), p.test(*p.options())), 'CAM_FRONT'),
+    ('image of 16 bits', lambda p: _done(_image(p, np.full((90, 160), 3000, np.uint16), 'a.png'), p.test(*p.options())), '16'),
+    ('image of half the size', lambda p: _done(_image(p, np.zeros((45, 80, 3), np.uint8), 'a.jpg'), p.test(*p.options())), '80 x 45'),
+    ('images halved before the infos', lambda p: _done(_halve(p), p.create_data()), '80 x 45'),
+    ('page for an image', lambda p: _done(p.image().write_bytes(b'<html></html>'), p.test(*p.options())), 'CAM_FRONT'),
+]  # fmt: skip
+
+SUBMISSIONS = [
+    ('submission that does not exist', lambda p: p.evaluate(p.folder / 'no.json'), 'does not exist'),
+    ('submission that is no JSON', lambda p: p.evaluate(p.file('a.json', b'boxes')), 'not JSON'),
+    ('submission without results', lambda p: p.evaluate(p.submission(lambda c: c.pop('results'))), 'results'),
+    ('sample left out', lambda p: p.evaluate(p.submission(lambda c: c['results'].popitem())), 'samples are missing'),
+    ('unknown class', lambda p: p.evaluate(p.submission(lambda c: _set(first_box(c), 'detection_name', 'tram'))), "'tram'"),
+    ('box of NaN', lambda p: p.evaluate(p.submission(lambda c: _set(first_box(c)['translation'], 0, NAN))), 'not finite'),
+    ('box of negative size', lambda p: p.evaluate(p.submission(lambda c: _set(first_box(c)['size'], 0, -1.0))), 'size'),
+    ('box without a rotation', lambda p: p.evaluate(p.submission(lambda c: first_box(c).pop('rotation'))), 'rotation'),
+    ('unknown attribute', lambda p: p.evaluate(p.submission(lambda c: _set(first_box(c), 'attribute_name', 'vehicle.flying'))), 'flying'),
+    ('501 boxes', lambda p: p.evaluate(p.submission(_many_boxes)), '501'),
+    ('split of another version', lambda p: p.evaluate(p.submission(lambda c: None), '--split', 'val'), "unknown split 'val'; v1.0-mini has mini_train, mini_val"),
+]  # fmt: skip
+
+ROWS = [*CONFIGS, *COMMAND_LINES, *CHECKPOINTS, *INFOS_AND_TABLES, *IMAGES, *SUBMISSIONS]
+
+
+def _done(_change: object, command: list[object]) -> list[object]:
+    return command
+
+
+def _without(path, command: list[object]) -> list[object]:
+    path.unlink()
+    return command
+
+
+def _text(place: Place, command: list[object]) -> list[object]:
+    (place.root / 'nuscenes_infos_temporal_val.pkl').write_text('infos')
+    return command
+
+
+def _saved(place: Place, content: object):
+    torch.save(content, place.folder / 'other.pth')
+    return place.folder / 'other.pth'
+
+
+def _published(place: Place):
+    return _saved(place, {'pts_bbox_head.transformer.encoder.layers.0.attentions.0.output_proj.bias': torch.zeros(1)})
+
+
+def _drop_tensor(content: dict) -> None:
+    content['state_dict'].popitem()
+
+
+def _reshape_tensor(content: dict) -> None:
+    name = next(iter(content['state_dict']))
+    content['state_dict'][name] = content['state_dict'][name][:1]
+
+
+def _spoil_weight(content: dict) -> None:
+    next(iter(content['state_dict'].values())).fill_(NAN)
+
+
+def _no_intrinsics(rows: list[dict]) -> None:
+    for row in rows:
+        row['camera_intrinsic'] = []
+
+
+def _no_points(place: Place) -> None:
+    for split in ('train', 'val'):
+        place.infos(_clear_points, split)
+
+
+def _clear_points(content: dict) -> None:
+    for instance in itertools.chain.from_iterable(entry['instances'] for entry in content['data_list']):
+        instance.update(num_lidar_pts=0, num_radar_pts=0, bbox_3d_isvalid=False)
+
+
+def _halve(place: Place) -> None:
+    for path in (place.root / 'samples').glob('CAM_*/*'):
+        Image.open(path).resize((80, 45)).save(path)
+
+
+def _many_boxes(content: dict) -> None:
+    boxes = next(iter(content['results'].values()))
+    boxes.extend(boxes * 500)
+
+
+@pytest.fixture(scope='module')
+def world(tmp_path_factory):
+    """A dataroot with infos: 1 + 1 scenes of 3 keyframes, 160 x 90 pixels."""
+    root = tmp_path_factory.mktemp('doors') / 'world'
+    create_synthetic_world(root, 1, 1, 3, seed=5, image_size=(160, 90), version='v1.0-mini', workers=1)
+    create_nuscenes_infos(root, 'v1.0-mini', workers=1)
+    return root
+
+
+@pytest.fixture
+def place(world, tmp_path):
+    shutil.copytree(world, tmp_path / 'world')
+    (tmp_path / 'out').mkdir()
+    return Place(tmp_path / 'world', tmp_path / 'out')
+
+
+def test_there_are_enough_rows():
+    assert len(ROWS) >= 60 and len({name for name, _, _ in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize(('command', 'message'), [pytest.param(*row[1:], id=row[0]) for row in ROWS])
+def test_bad_input_is_refused(place, command: Callable[[Place], list[object]], message: str):
+    done = run_tool(*command(place))
+    assert done.returncode in (1, 2), done.output
+    assert 'Traceback' not in done.output
+    last = done.output[done.output.rindex('error: ') :]
+    assert any(part in last for part in message.split('|')), done.output
+    assert not (place.folder / 'results_nusc.json').exists()
+    assert not list(place.folder.glob('run/*.ckpt'))
+
+
+def test_the_same_inputs_unspoilt_are_taken(place):
+    """The rows above fail for what they spoil, not for how they are written."""
+    assert run_tool(*place.create_data()).returncode == 0
+    assert run_tool(*place.evaluate(place.submission(lambda content: None))).returncode == 0
+    assert run_tool(*place.test('--overwrite', *place.options())).returncode == 0
+    done = run_tool(*place.train(*place.options(), 'model.bev_grid=(16,16)'))
+    assert done.returncode == 0, done.output

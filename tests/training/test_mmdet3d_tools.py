@@ -1,0 +1,70 @@
+"""MMDetection3D's own ways in: its tools/train.py and tools/test.py, unmodified, and ``mmdet3d.apis.init_model``."""
+
+import json
+from pathlib import Path
+
+import mmdet3d
+import numpy as np
+import pytest
+from installation import run_installed
+from mmdet3d.apis import init_model
+from mmdet3d.registry import DATASETS, METRICS, MODELS
+from mmengine.dataset import pseudo_collate
+from processes import NANO, REPO, run_tool
+
+from bevformer_plugin.training import load_config, parse_config_options
+
+TOOLS = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
+
+
+def test_its_train_and_test_tools_run_our_configs(installed_python, small_options, tmp_path):
+    train, test = tmp_path / 'train', tmp_path / 'test'
+    options = ['--cfg-options', *small_options]
+    for tool, *arguments in (
+        ('train.py', REPO / NANO, '--work-dir', train),
+        ('test.py', REPO / NANO, train / 'epoch_1.pth', '--work-dir', test),
+    ):
+        run_installed(installed_python, TOOLS / tool, *arguments, *options, folder=tmp_path)
+    steps = [json.loads(line) for line in next(train.glob('*/vis_data/scalars.json')).read_text().splitlines()]
+    assert sum('loss' in step for step in steps) == 12
+    tested = json.loads(next(test.glob('*/*.json')).read_text())
+    assert tested['nuscenes/NDS'] == pytest.approx(steps[-1]['nuscenes/NDS'], abs=1e-6) and tested['nuscenes/NDS'] > 0
+
+
+def test_a_model_of_init_model_detects_what_our_tool_does(lightning_run, small_options, tmp_path):
+    done = run_tool(
+        'test', NANO, lightning_run / 'last.ckpt', '--out', tmp_path / 'ours' / 'results_nusc.json', '--format-only',
+        '--cfg-options', *small_options,
+    )  # fmt: skip
+    assert done.returncode == 0, done.output
+    cfg = load_config(str(REPO / NANO), parse_config_options(small_options))
+    model = init_model(cfg, str(lightning_run / 'last.ckpt'), device='cpu')
+    assert model.dataset_meta['classes'] == cfg.class_names and len(model.dataset_meta['palette']) == 10
+
+    cfg.test_evaluator.update(results_path=str(tmp_path / 'theirs' / 'results_nusc.json'), format_only=True)
+    dataset, metric = DATASETS.build(cfg.test_dataloader.dataset), METRICS.build(cfg.test_evaluator)
+    metric.dataset_meta = model.dataset_meta
+    for item in dataset:
+        batch = pseudo_collate([item])
+        metric.process(batch, [sample.to_dict() for sample in model.test_step(batch)])
+    metric.evaluate(len(dataset))
+    ours, theirs = (
+        json.loads((tmp_path / name / 'results_nusc.json').read_text())['results'] for name in ('ours', 'theirs')
+    )
+    assert len(ours) == 12 and ours.keys() == theirs.keys()
+    for token, boxes in ours.items():
+        assert [box['detection_name'] for box in boxes] == [box['detection_name'] for box in theirs[token]]
+        for key in ('translation', 'size', 'rotation', 'velocity', 'detection_score'):
+            np.testing.assert_allclose([box[key] for box in boxes], [box[key] for box in theirs[token]], atol=1e-4)
+
+
+def test_init_model_needs_no_data(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    model = init_model(str(REPO / NANO), str(REPO / 'projects/synthetic_world/bevformer_nano.pth'), device='cpu')
+    assert not model.training and model.dataset_meta['classes'][0] == 'car'
+
+
+def test_training_settings_of_other_detectors_are_refused():
+    cfg = load_config(str(REPO / NANO), {'model.train_cfg': {'pts': None}})
+    with pytest.raises(ValueError, match=r"model.train_cfg=\{'pts': None\} has no effect"):
+        MODELS.build(cfg.model)
