@@ -33,7 +33,7 @@ def run_tool(tool: str, *arguments: object, processes: int = 1, plant: Callable 
 
     Args:
         tool: its name.
-        arguments: its command line.
+        arguments: its command line; of options with one key the last one counts.
         processes: how many; they are told ``--devices`` and ``--accelerator cpu``.
         plant: called in each process before the tool runs.
     """
@@ -43,7 +43,7 @@ def run_tool(tool: str, *arguments: object, processes: int = 1, plant: Callable 
         outputs = [Path(folder, str(rank)) for rank in range(processes)]
         if processes > 1:
             arguments = ('--devices', processes, '--accelerator', 'cpu', *arguments)
-        command = [f'tools/{tool}.py', *map(str, arguments)]
+        command = [f'tools/{tool}.py', *_last_of_each_option([*map(str, arguments)])]
         port = _free_port()
         group = [
             context.Process(target=_run, args=(command, plant, outputs[rank], rank, processes, port))
@@ -61,6 +61,16 @@ def run_tool(tool: str, *arguments: object, processes: int = 1, plant: Callable 
         for process, output in zip(group[1:], outputs[1:], strict=True):
             assert process.exitcode == 0 or group[0].exitcode != 0, output.read_text()
         return Finished(group[0].exitcode, outputs[0].read_text())
+
+
+def _last_of_each_option(arguments: list[str]) -> list[str]:
+    """Leave out ``key=value`` where a later one has the same key: tests change options that they share."""
+    last = {argument.partition('=')[0]: index for index, argument in enumerate(arguments) if '=' in argument}
+    return [
+        argument
+        for index, argument in enumerate(arguments)
+        if '=' not in argument or last[argument.partition('=')[0]] == index
+    ]
 
 
 def _free_port() -> int:

@@ -19,7 +19,14 @@ from .unread_settings import (
     refuse_unread_variables,
 )
 
-__all__ = ['building', 'check_evaluation', 'check_testing', 'check_training', 'direct_results', 'load_config']
+__all__ = [
+    'building',
+    'check_evaluation',
+    'check_testing',
+    'check_training',
+    'direct_results',
+    'load_config',
+]
 
 LOOP_SETTINGS = ('type', 'by_epoch', 'max_epochs', 'val_interval', 'val_begin')
 
@@ -29,8 +36,8 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it has no model, if the options do not fit it, or if it or they set something that nothing
-            reads.
+        ValueError: if it has no model or counts iterations, if the options do not fit it, or if it or they set
+            something that nothing reads.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist; the released ones are in configs/')
@@ -47,6 +54,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
         cfg.merge_from_dict(options or {})
     except (TypeError, KeyError, IndexError) as error:
         raise ValueError(f'--cfg-options {options} do not fit config {path}: {error}') from error
+    _refuse_iterations(cfg.get('train_cfg') or {})
     refuse_unread_arguments(cfg)
     return cfg
 
@@ -55,7 +63,7 @@ def check_training(cfg: Config) -> None:
     """Refuse a config that cannot train, and fetch the files that its model starts from.
 
     Raises:
-        ValueError: if a section is missing or counts in a way that makes no sense, a file cannot be had, or model and
+        ValueError: if a section is missing, a file cannot be had, it counts in a way that makes no sense, or model and
             training data differ in their range.
     """
     _need(cfg, ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg'), 'train')
@@ -97,8 +105,8 @@ def _need(cfg: Config, sections: tuple[str, ...], purpose: str) -> None:
         raise ValueError(f'config {cfg.filename} cannot {purpose}: it lacks {", ".join(missing)}')
 
 
-def _check_loop(loop: dict) -> None:
-    """Refuse a training loop that does not count epochs, or counts them in a way that makes no sense."""
+def _refuse_iterations(loop: dict) -> None:
+    """Refuse a training loop that does not count epochs."""
     if loop.get('type', 'EpochBasedTrainLoop') != 'EpochBasedTrainLoop' or 'max_iters' in loop:
         raise ValueError(
             f'train_cfg counts iterations (type={loop.get("type")}, max_iters={loop.get("max_iters")}), and runs are '
@@ -106,6 +114,10 @@ def _check_loop(loop: dict) -> None:
         )
     if loop.get('by_epoch', True) is not True:
         raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+
+
+def _check_loop(loop: dict) -> None:
+    """Refuse epochs that are counted in a way that makes no sense."""
     unknown = sorted(set(loop) - set(LOOP_SETTINGS))
     if unknown:
         raise ValueError(

@@ -33,11 +33,9 @@ def describe_learning_rate(cfg: Config, processes: int) -> str:
     """The learning rate before any schedule, and where it comes from, in a line."""
     section, factor = cfg.get('auto_scale_lr') or {}, scaling_factor(cfg, processes)
     configured = cfg.optim_wrapper.optimizer.lr
-    why = (
-        f'{_rule(section)} rule, base batch of {section["base_batch_size"]} samples'
-        if section.get('enable', False)
-        else 'auto_scale_lr is off'
-    )
+    why = 'auto_scale_lr is off'
+    if section.get('enable', False):
+        why = f'{_rule(section)} rule, base batch of {_base_batch(section)} samples'
     return (
         f'{configured * factor:.3g} = configured {configured:.3g} x {factor:.4g} ({why}); '
         f'{samples_per_step(cfg, processes)} samples a step = batch of {cfg.train_dataloader.batch_size} x '

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from bevformer_plugin.checkpoint import check_resumption, initialize
+from bevformer_plugin.checkpoint import SAFE_GLOBALS, check_resumption, initialize
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 
 from .checkpoints import checkpoint_to_resume, newest_checkpoint, refuse_mismatch
@@ -19,7 +19,7 @@ from .data_module import DetectorDataModule
 from .hardware import check_precision_under_mmengine, configured_precision
 from .initial_weights import check_initial_weights
 from .interrupts import exit_on_signals
-from .learning_rate import scale_under_mmengine
+from .learning_rate import describe_learning_rate, scale_under_mmengine
 from .run_settings import (
     SETTINGS,
     Place,
@@ -138,13 +138,16 @@ def train_with_mmengine(cfg: Config, start: RunStart) -> None:
     datasets = DetectorDataModule(cfg, ('train', 'val')).datasets
     load_from = cfg.get('load_from') if checkpoint is None else None
     remarks = check_run(cfg, datasets, load_from)
-    names = trained_names(datasets['train'])
+    check_precision_under_mmengine(cfg)
     settings = run_settings(cfg, processes, configured_precision(cfg), seed, len(datasets['train']))
     goes_on = None
     if checkpoint is not None:
         remarks += check_resumption(cfg, datasets['train'], checkpoint, content)
         goes_on = _check_resumable(content, checkpoint, settings, cfg.train_cfg.max_epochs, start.restart_schedule)
+    names = trained_names(datasets['train'])
     del datasets  # the Runner builds its own
+    if checkpoint is None:
+        print_log(f'learning rate {describe_learning_rate(cfg, processes)}', logger='current')
     scale_under_mmengine(cfg, processes)
     cfg.work_dir = str(start.work_dir)
     cfg.randomness = dict(seed=seed)
@@ -152,16 +155,13 @@ def train_with_mmengine(cfg: Config, start: RunStart) -> None:
     with occupied(start, Path(cfg.filename).name):
         with building('the run'):
             runner = Runner.from_cfg(cfg)
-        check_initial_weights(runner.model, load_from, resuming=checkpoint is not None)
+        detector = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        check_initial_weights(detector, load_from, resuming=checkpoint is not None)
         log_remarks(remarks)
         runner.register_hook(SeedSteps(seed))
         runner.register_hook(RecordSettings(settings, start.work_dir))
         if checkpoint is not None:
-            refuse_mismatch(
-                content['state_dict'],
-                runner.model.module if is_model_wrapper(runner.model) else runner.model,
-                checkpoint,
-            )
+            refuse_mismatch(content['state_dict'], detector, checkpoint)
             runner.register_hook(GoOn(start.restart_schedule))
             print_log(goes_on, logger='current')
         elif load_from:

@@ -17,13 +17,7 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.runner import set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
-from bevformer_plugin.checkpoint import (
-    check_checkpoint,
-    check_resumption,
-    initialize,
-    load_content,
-    read_checkpoint,
-)
+from bevformer_plugin.checkpoint import check_checkpoint, check_resumption, initialize, load_content, read_checkpoint
 from bevformer_plugin.models import keep_freed_memory
 
 from .callbacks import BestCheckpoint, EpochReport, LastCheckpoint, LogEveryEpoch, ValidationPlan
@@ -68,8 +62,8 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
         OSError: if the work dir cannot be written to.
         ValueError: if config, data, hardware and checkpoint do not fit each other.
     """
-    refuse_settings_of_the_runner(cfg)
     check_work_dir(start)
+    refuse_settings_of_the_runner(cfg)
     check_precision(cfg, hardware)
     check_strategy(cfg, hardware.strategy)
     _prepare_process(cfg)
@@ -83,13 +77,12 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
     place = goes_on = None
     if checkpoint is not None:
         remarks += check_resumption(cfg, data.datasets['train'], checkpoint, content)
-        place, goes_on = check_resumable(
-            content, checkpoint, settings, cfg.train_cfg.max_epochs, start.restart_schedule
-        )
+        max_epochs = cfg.train_cfg.max_epochs
+        place, goes_on = check_resumable(content, checkpoint, settings, max_epochs, start.restart_schedule)
     set_random_seed(seed)
     module_class = ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule
     module = module_class(cfg, seed, settings, place, start.restart_schedule)
-    check_initial_weights(module.detector, load_from, resuming=checkpoint is not None)
+    check_initial_weights(module.detector, cfg.get('load_from'), resuming=checkpoint is not None)
     if checkpoint is not None:
         refuse_mismatch(content['state_dict'], module.detector, checkpoint)
     del content

@@ -61,7 +61,7 @@ RUNNER_ONLY = {
     'default_hooks.param_scheduler': {'type': 'ParamSchedulerHook'},
     'default_hooks.sampler_seed': {'type': 'DistSamplerSeedHook'},
     'default_hooks.match_checkpoint': {'type': 'MatchCheckpoint'},
-    'default_hooks.checkpoint.max_keep_ckpts': 1,
+    'default_hooks.checkpoint.max_keep_ckpts': 2,
     'default_hooks.checkpoint.save_best': 'nuscenes/NDS',
     'default_hooks.checkpoint.rule': 'greater',
 }
