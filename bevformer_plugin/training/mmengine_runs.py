@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from bevformer_plugin.checkpoint import SAFE_GLOBALS, check_resumption, initialize
+from bevformer_plugin.checkpoint import check_resumption, initialize
 from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
 
 from .checkpoints import checkpoint_to_resume, newest_checkpoint, refuse_mismatch
