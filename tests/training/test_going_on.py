@@ -13,6 +13,7 @@ from bevformer_plugin.checkpoint import read_checkpoint
 from bevformer_plugin.training import load_config
 from bevformer_plugin.training.run_settings import Place, check_settings, run_settings
 
+SGD = {'optim_wrapper.optimizer': {'_delete_': True, 'type': 'SGD', 'lr': 0.002}}
 EPOCHS_END, MID_EPOCH = Place(1, 0), Place(1, 5)
 ENGINES = {'lightning': ('last.ckpt', lightning_steps), 'mmengine': ('epoch_1.pth', mmengine_steps)}
 
@@ -73,7 +74,7 @@ def test_other_processes_precision_and_number_of_samples_need_to_be_asked_for(no
     ('now', 'message'),
     [
         (
-            lambda: settings({'optim_wrapper.optimizer': {'_delete_': True, 'type': 'SGD', 'lr': 0.002}}),
+            lambda: settings(SGD),
             'optim_wrapper.optimizer.type=AdamW (now SGD)',
         ),
         (lambda: settings({'model.pts_bbox_head.num_query': 90}), 'model.pts_bbox_head.num_query=150 (now 90)'),
