@@ -102,8 +102,9 @@ def run_settings(cfg: Config, processes: int, precision: str, seed: int, trainin
         _flatten(cfg.get(section), section, settings)
     schedulers = cfg.get('param_scheduler') or []
     for number, scheduler in enumerate([schedulers] if isinstance(schedulers, dict) else schedulers):
-        unit = 'epochs' if scheduler.get('by_epoch', True) else 'epochs of iterations'
-        _flatten({'end': f'{cfg.train_cfg.max_epochs} {unit}', **scheduler}, f'param_scheduler.{number}', settings)
+        epochs = cfg.train_cfg.max_epochs
+        end = epochs if scheduler.get('by_epoch', True) else f'iterations of {epochs} epochs'
+        _flatten({'end': end, **scheduler}, f'param_scheduler.{number}', settings)
     ann_file = 'train_dataloader.dataset.ann_file'
     if isinstance(settings.get(ann_file), str):
         settings[ann_file] = Path(settings[ann_file]).name  # data may have moved
