@@ -43,7 +43,7 @@ def run_tool(tool: str, *arguments: object, processes: int = 1, plant: Callable 
         outputs = [Path(folder, str(rank)) for rank in range(processes)]
         if processes > 1:
             arguments = ('--devices', processes, '--accelerator', 'cpu', *arguments)
-        command = [f'tools/{tool}.py', *_last_of_each_option([*map(str, arguments)])]
+        command = [f'tools/{tool}.py', *last_of_each_option([*map(str, arguments)])]
         port = _free_port()
         group = [
             context.Process(target=_run, args=(command, plant, outputs[rank], rank, processes, port))
@@ -63,7 +63,7 @@ def run_tool(tool: str, *arguments: object, processes: int = 1, plant: Callable 
         return Finished(group[0].exitcode, outputs[0].read_text())
 
 
-def _last_of_each_option(arguments: list[str]) -> list[str]:
+def last_of_each_option(arguments: list[str]) -> list[str]:
     """Leave out ``key=value`` where a later one has the same key: tests change options that they share."""
     last = {argument.partition('=')[0]: index for index, argument in enumerate(arguments) if '=' in argument}
     return [

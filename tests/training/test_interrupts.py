@@ -8,7 +8,7 @@ import time
 
 import pytest
 from plants import CtrlC, CtrlCBefore
-from processes import NANO, REPO, run_tool
+from processes import NANO, REPO, last_of_each_option, run_tool
 from test_resume import assert_same, rows
 
 from bevformer_plugin.checkpoint import read_checkpoint
@@ -108,7 +108,7 @@ def test_mmengines_runner_names_what_to_go_on_with(small_options, tmp_path):
     done = run_tool(*run, *options, plant=CtrlCBefore('DetectorDataModule', '__init__'))
     assert done.returncode == 130 and 'stopped by Ctrl-C; no step was taken' in done.output
     process = subprocess.Popen(
-        [sys.executable, 'tools/train.py', *map(str, run[1:]), *options],
+        [sys.executable, 'tools/train.py', *last_of_each_option([*map(str, run[1:]), *options])],
         cwd=REPO,
         stderr=subprocess.STDOUT,
         stdout=subprocess.PIPE,

@@ -22,6 +22,15 @@ class OneImage(Dataset):
         return LoadMultiViewImages()({'token': 'token0', 'images': self.images, 'scale': None, 'history': []})
 
 
+def error_of(loader: DataLoader) -> tuple[type, str]:
+    """Kind and message of what loading raises; the traceback, which would keep the worker alive, goes."""
+    try:
+        list(loader)
+    except (OSError, ValueError) as error:
+        return type(error), message_of(error)
+    raise AssertionError('loading raised nothing')
+
+
 @pytest.mark.parametrize('num_workers', [0, 1])
 @pytest.mark.parametrize(
     ('content', 'error', 'message'),
@@ -39,8 +48,7 @@ def test_a_broken_image_is_named_in_one_line(tmp_path, num_workers, content, err
         path.unlink()
     else:
         path.write_bytes(content)
-    with pytest.raises(error) as caught:
-        list(loader)
-    told = message_of(caught.value)
+    kind, told = error_of(loader)
+    assert kind is error
     assert told.startswith(message.format(path=path))
     assert '\n' not in told and 'Traceback' not in told
