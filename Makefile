@@ -11,14 +11,15 @@ MINIMUM := build/minimum
 VAL    := $(DATA)/nuscenes_infos_temporal_val.pkl
 
 # Tests that compare numbers, and the settings under which make test-processors runs them: the instructions that this
-# processor has, those of one with AVX2, those of one without, each on one thread and on two.
+# processor has, those of one with AVX2, those of one without, each on one thread and on two. The first of the six,
+# this processor on one thread, is make test.
 COMPARING := tests/reference tests/layers tests/geometry tests/models tests/ops/test_multi_scale_deformable_attention.py \
 	tests/ops/test_backends.py tests/ops/test_modulated_deform_conv.py
 ONE_THREAD := tests/training/test_sharding.py  # its processes take one thread each
 own   :=
 avx2  := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 plain := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
-SETTINGS := own-1 avx2-1 plain-1 own-2 avx2-2 plain-2
+SETTINGS := avx2-1 plain-1 own-2 avx2-2 plain-2
 PARALLEL := -n auto --dist loadfile  # the files of tests side by side, one thread each
 
 # The first interpreter between 3.10 and 3.13 that starts; override with make PYTHON=/path/to/python3.
@@ -85,7 +86,7 @@ $(SETTINGS:%=test-processor-%): test-processor-%: setup
 	@echo "== Tests that compare numbers, setting $*: $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*))"
 	@env $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*)) sh -c '\
 		$(PY) -c "import torch; print(\"PyTorch uses\", torch.backends.cpu.get_cpu_capability(), \"on\", torch.get_num_threads(), \"threads\")" && \
-		$(PY) -m pytest -q -m "not slow" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD))'
+		$(PY) -m pytest -q -m "not slow" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD) $(PARALLEL))'
 
 lint: setup
 	$(PY) -m ruff check .

@@ -174,7 +174,7 @@ def _base_names(text: str) -> frozenset[str]:
 
 def _unread_variable(who: str, name: str, path: Path, cfg: Config) -> str:
     inherited = _inherited(path, name)
-    places = [] if inherited is None else list(_places(inherited, cfg))
+    places = [] if inherited is None else list(_places(name, inherited, cfg))
     if places:
         return (
             f'{who} {name}, which has no effect: the value of the base config, {inherited}, has been handed down '
@@ -193,21 +193,31 @@ def _inherited(path: Path, name: str) -> object:
     return None
 
 
-def _places(value: object, cfg: Config) -> Iterator[str]:
-    """Where a section of the config holds a value."""
+def _places(name: str, value: object, cfg: Config) -> Iterator[str]:
+    """Where a section of the config holds the value that a variable handed down.
+
+    A number or a text may be the same by chance, so it counts only under the variable's own name.
+    """
     for section in cfg:
         if section in SECTIONS:
-            yield from _places_below(value, cfg[section], section)
+            yield from _places_below(name, value, cfg[section], section)
 
 
-def _places_below(value: object, node: object, place: str) -> Iterator[str]:
-    if node == value or (
-        isinstance(value, list | tuple) and isinstance(node, list | tuple) and list(node) == list(value)
-    ):
+def _places_below(name: str, value: object, node: object, place: str) -> Iterator[str]:
+    if isinstance(value, dict | list | tuple):
+        same = isinstance(node, list | tuple | dict) and _plain(node) == _plain(value)
+    else:
+        same = node == value and place.endswith(f'.{name}')
+    if same:
         yield place
     elif isinstance(node, dict):
         for key, child in node.items():
-            yield from _places_below(value, child, f'{place}.{key}')
+            yield from _places_below(name, value, child, f'{place}.{key}')
+
+
+def _plain(value: dict | list | tuple) -> dict | list:
+    """The value with tuples as lists, as configs and command lines write either."""
+    return value if isinstance(value, dict) else list(value)
 
 
 def _suggestion(name: str, known: set[str] | list[str]) -> str:
@@ -231,7 +241,7 @@ def refuse_unknown_options(options: dict, cfg: Config) -> None:
             raise ValueError(f'--cfg-options {option}: give {FLAGS[name]} instead, which decides about it')
         if name in SECTIONS:
             continue
-        places = list(_places(cfg[name], cfg)) if name in cfg else []
+        places = list(_places(name, cfg[name], cfg)) if name in cfg else []
         if places:
             raise ValueError(
                 f'--cfg-options {option} has no effect: the config has handed {name} down already, to '

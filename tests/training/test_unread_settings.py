@@ -38,7 +38,7 @@ def test_released_configs_hold_nothing_unread(path):
         ('bev_grid = (32, 32)', r'sets bev_grid, .*\(64, 64\), .*to model.bev_grid'),
         ("class_names = ['car']", 'sets class_names, .*train_dataloader.dataset.metainfo.classes'),
         ('point_cloud_range = [-9, -9, -3, 9, 9, 1]', 'sets point_cloud_range, .*model.point_cloud_range'),
-        ('max_epochs = 5', 'sets max_epochs, .*train_cfg.max_epochs'),
+        ('max_epochs = 5', r'handed down already, to train_cfg\.max_epochs\. Set'),
         ('optim_wraper = dict(accumulative_counts=2)', 'nothing reads; did you mean optim_wrapper'),
         ('train_cfg = dict(max_epoch=1)', 'train_cfg.max_epoch: .*did you mean max_epochs'),
         ('model = dict(bev_gird=(8, 8))', 'model.bev_gird: BEVFormer takes no such argument; did you mean bev_grid'),
