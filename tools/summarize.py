@@ -2,11 +2,10 @@
 """Scores of several runs in one table: python tools/summarize.py "history"=a/metrics_summary.json "static"=b/..."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from bevformer_plugin.evaluation import comparison_table
+from bevformer_plugin.evaluation import comparison_table, read_summary
 
 
 def parse_args():
@@ -17,11 +16,19 @@ def parse_args():
 
 def main():
     summaries = {}
-    for run in parse_args().runs:
+    runs = parse_args().runs
+    names = [run.rpartition('=')[0] for run in runs]
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        sys.exit(f'error: {repeated[0]!r} names two runs, and each row needs a name of its own')
+    for run in runs:
         name, _, path = run.rpartition('=')
         if not name or not Path(path).is_file():
             sys.exit(f'error: {run!r} is not NAME=FILE with an existing metrics_summary.json')
-        summaries[name] = json.loads(Path(path).read_text())
+        try:
+            summaries[name] = read_summary(path)
+        except ValueError as error:
+            sys.exit(f'error: {error}')
     print(comparison_table(summaries))
 
 

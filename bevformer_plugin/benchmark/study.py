@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from bevformer_plugin.checkpoint import read_checkpoint
 from bevformer_plugin.models import BEVFormer
 from bevformer_plugin.training import (
     Hardware,
@@ -19,6 +20,7 @@ from bevformer_plugin.training import (
     test_with_lightning,
     train_with_lightning,
 )
+from bevformer_plugin.training.run_settings import SETTINGS
 
 from .fresh_process import in_fresh_process
 from .machine import describe_machine
@@ -48,7 +50,7 @@ def run_study(configs: list[str], work_dir: str, options: dict, seed: int = 0) -
         (bytes, peak of training steps above what the process held before).
 
     Raises:
-        ValueError: if two configs have one name.
+        ValueError: if two configs have one name, or a folder has scores of other settings.
         FileExistsError: if a folder has an unfinished training in it.
     """
     loaded = {Path(path).stem: load_config(path, options) for path in configs}
@@ -56,8 +58,11 @@ def run_study(configs: list[str], work_dir: str, options: dict, seed: int = 0) -
         raise ValueError(f'two of {configs} have the same name, and results go by name')
     folders = {name: Path(work_dir, name) for name in loaded}
     unscored = [name for name in loaded if not (folders[name] / SCORES).is_file()]
-    for name in unscored:
-        check_work_dir(RunStart(folders[name]))
+    for name, cfg in loaded.items():
+        if name in unscored:
+            check_work_dir(RunStart(folders[name]))
+        else:
+            _refuse_other_training(cfg, folders[name], seed)
     for name, cfg in loaded.items():
         if name in unscored:
             print(f'training {name}', flush=True)
@@ -70,6 +75,20 @@ def run_study(configs: list[str], work_dir: str, options: dict, seed: int = 0) -
         scores = json.loads((folders[name] / SCORES).read_text())
         report[name] = {'NDS': scores['nd_score'], 'mAP': scores['mean_ap'], **_costs(cfg)}
     return {'settings': describe_machine(), 'configs': report}
+
+
+def _refuse_other_training(cfg: Config, folder: Path, seed: int) -> None:
+    """Refuse scores of a training with other settings under the same name.
+
+    Raises:
+        ValueError: with the folder to remove.
+    """
+    trained_seed = read_checkpoint(str(folder / 'last.ckpt'))['meta'][SETTINGS]['seed']
+    if trained_seed != seed or Config.fromfile(folder / 'config.py').to_dict() != cfg.to_dict():
+        raise ValueError(
+            f'{folder} has the scores of a training with other settings (its config.py, seed {trained_seed}): take '
+            'another --work-dir, or remove the folder to train again'
+        )
 
 
 def _train_and_score(cfg: Config, folder: Path, seed: int) -> None:

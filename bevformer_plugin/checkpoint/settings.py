@@ -13,7 +13,7 @@ from bevformer_plugin.models.ego_alignment import EgoAlignment
 # These matter in training alone, or say how and not what is computed.
 TRAINING_ONLY = re.compile(
     r'(^|\.)(grid_mask|activation_checkpointing|attention_backend|perspective_supervision|criterion|loss_\w+|code_weights'
-    r'|dropout|bev_embedding_std|init_cfg|pretrained|frozen_stages|norm_eval|with_cp|requires_grad|non_blocking|train_cfg)'
+    r'|dropout|bev_embedding_std|positional_encoding_init|init_cfg|pretrained|frozen_stages|norm_eval|with_cp|requires_grad|non_blocking|train_cfg)'
     r'(\.|$)'
 )
 # Weights see other numbers than they were trained on if one of these differs.

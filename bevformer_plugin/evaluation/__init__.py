@@ -2,7 +2,7 @@
 
 from .devkit_evaluation import evaluate_results
 from .nuscenes_devkit_metric import NuScenesDevkitMetric
-from .report import box_convention_warning, comparison_table, metric_values, metrics_table
+from .report import box_convention_warning, comparison_table, metric_values, metrics_table, read_summary
 from .results import detections_to_results, load_results, refuse_existing, refuse_unwritable, write_results
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     'load_results',
     'metric_values',
     'metrics_table',
+    'read_summary',
     'refuse_existing',
     'refuse_unwritable',
     'write_results',

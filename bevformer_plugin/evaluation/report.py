@@ -1,5 +1,8 @@
 """Scores for people: one table, and a warning where numbers point to a wrong box convention."""
 
+import json
+from pathlib import Path
+
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 
 ERRORS = ('trans_err', 'scale_err', 'orient_err', 'vel_err', 'attr_err')
@@ -40,6 +43,20 @@ def metrics_table(summary: dict) -> str:
         lines.append("note: no predicted box lies within the devkit's class ranges, so the score is 0")
     warning = box_convention_warning(summary)
     return '\n'.join([*lines, warning] if warning else lines)
+
+
+def read_summary(path: str | Path) -> dict:
+    """Read a ``metrics_summary.json``.
+
+    Raises:
+        ValueError: if the file is something else.
+    """
+    try:
+        summary = json.loads(Path(path).read_text())
+        metric_values(summary)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path} is no metrics_summary.json of tools/test.py or tools/evaluate.py') from error
+    return summary
 
 
 def comparison_table(summaries: dict[str, dict]) -> str:

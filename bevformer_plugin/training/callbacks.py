@@ -54,7 +54,8 @@ class EpochReport(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: dict, batch: dict, batch_idx: int
     ) -> None:
         """Keep the loss, log the times."""
-        self.losses.append(float(outputs['loss']))
+        # Lightning hands on the share of an optimizer step that the batch has.
+        self.losses.append(float(outputs['loss']) * trainer.accumulate_grad_batches)
         previous_end, self.batch_end = self.batch_end, time.perf_counter()
         size = len(batch['data_samples'])
         pl_module.log_dict(

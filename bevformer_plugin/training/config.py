@@ -68,6 +68,8 @@ def check_training(cfg: Config) -> None:
     """
     _need(cfg, ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg'), 'train')
     _check_loop(cfg.train_cfg)
+    for part in ('train', 'val'):
+        _check_dataloader(cfg, part)
     _at_least_one(cfg.optim_wrapper.get('accumulative_counts', 1), 'optim_wrapper.accumulative_counts')
     logger = (cfg.get('default_hooks') or {}).get('logger') or {}
     _at_least_one(logger.get('interval', 1), 'default_hooks.logger.interval')
@@ -84,6 +86,7 @@ def check_testing(cfg: Config) -> None:
         ValueError: if a section is missing.
     """
     _need(cfg, ('test_dataloader', 'test_evaluator'), 'test')
+    _check_dataloader(cfg, 'test')
 
 
 @contextmanager
@@ -103,6 +106,14 @@ def _need(cfg: Config, sections: tuple[str, ...], purpose: str) -> None:
     missing = [key for key in sections if cfg.get(key) is None]
     if missing:
         raise ValueError(f'config {cfg.filename} cannot {purpose}: it lacks {", ".join(missing)}')
+
+
+def _check_dataloader(cfg: Config, part: str) -> None:
+    loader = cfg[f'{part}_dataloader']
+    _at_least_one(loader.get('batch_size', 1), f'{part}_dataloader.batch_size')
+    workers = loader.get('num_workers', 0)
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise ValueError(f'{part}_dataloader.num_workers is a whole number from 0, got {workers!r}')
 
 
 def _refuse_iterations(loop: dict) -> None:

@@ -27,7 +27,7 @@ class Hardware:
         precision: Lightning's name of it; None as the config says.
 
     Raises:
-        ValueError: for another strategy, no node, or numbers of devices where there are none but the CPU.
+        ValueError: for another strategy or precision, no node, or numbers of devices where there are none but the CPU.
     """
 
     devices: int | str | list[int] = 'auto'
@@ -39,6 +39,8 @@ class Hardware:
     def __post_init__(self) -> None:
         if self.strategy not in ('auto', 'ddp', 'fsdp'):
             raise ValueError(f"strategy is 'auto', 'ddp' or 'fsdp', got {self.strategy!r}")
+        if self.precision is not None and self.precision not in PRECISIONS.values():
+            raise ValueError(f'precision is {", ".join(PRECISIONS.values())}, got {self.precision!r}')
         if self.num_nodes < 1:
             raise ValueError(f'the number of nodes must be at least 1, got {self.num_nodes}')
         on_cpu = self.accelerator == 'cpu' or (self.accelerator == 'auto' and not torch.accelerator.is_available())

@@ -55,8 +55,8 @@ class Initialize(Hook):
         self.path = path
         self.names = names
 
-    def before_run(self, runner: Runner) -> None:
-        """Load after the initialisation of the weights, before the first step."""
+    def before_train(self, runner: Runner) -> None:
+        """Load before the first step; the Runner initialises weights only after ``before_run``."""
         initialize(runner.model.module if is_model_wrapper(runner.model) else runner.model, self.path, **self.names)
 
 

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from place import REPO, Place, first_box
+from place import NANO, REPO, Place, first_box
 from processes import run_tool
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.datasets.synthetic import create_synthetic_world
 
 NAN = float('nan')
+LOAD = "[dict(type='LoadMultiViewImages'), dict(type='LoadAnnotations3D'), dict(type='PackTemporalInputs')]"
+NO_RESIZE = f'train_dataloader = dict(dataset=dict(pipeline={LOAD}))'
 CLASSES = (
     "['bus', 'car', 'truck', 'construction_vehicle', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian']"
 )
@@ -94,6 +96,14 @@ COMMAND_LINES = [
     ('version that the root lacks', lambda p: ['create_data', 'nuscenes', '--root', p.root, '--version', 'v1.0-test'], 'v1.0-mini'),
     ('no workers', lambda p: p.create_data('--workers', '0'), 'workers must be at least 1'),
     ('CAN-bus folder that does not exist', lambda p: p.create_data('--canbus', p.folder / 'no'), 'CAN-bus'),
+    ('batch of no samples', lambda p: p.train(*p.options(), 'train_dataloader.batch_size=0'), 'batch_size is a whole number from 1'),
+    ('precision that layers do not have', lambda p: p.train('--precision', '64', *p.options()), "got '64'"),
+    ('path with a space and no quotes', lambda p: p.train('--cfg-options', 'load_from=/a', 'b/c'), 'put quotes'),
+    ('resume and overwrite', lambda p: p.train('--resume', '--overwrite', *p.options()), 'give one of them'),
+    ('schedule restarted without a run', lambda p: p.train('--restart-schedule', *p.options()), 'belongs to --resume'),
+    ('negative seed', lambda p: p.train('--seed', '-1', *p.options()), '--seed is from 0'),
+    ('work dir that is a file', lambda p: ['train', NANO, '--work-dir', p.file('run', b''), *p.options()], 'is a file'),
+    ('submission for a summary', lambda p: ['summarize', f'a={p.submission(lambda c: None)}'], 'is no metrics_summary.json'),
     ('summary that does not exist', lambda p: ['summarize', f'a={p.folder}/no.json'], 'no.json'),
     ('picture of an unknown sample', lambda p: ['visualize', '--root', p.root, '--infos', p.root / 'nuscenes_infos_temporal_val.pkl',
                                                 '--out', p.folder / 'pictures', '--sample', 'nobody'], 'nobody'),
@@ -144,6 +154,7 @@ IMAGES = [
     ('image cut short', lambda p: _done(_cut(p, 0.6), p.test(*p.options())), 'CAM_FRONT'),
     ('image damaged in the middle', lambda p: _done(_damage(p), p.test(*p.options())), 'CAM_FRONT'),
     ('image of 16 bits', lambda p: _done(_image(p, np.full((90, 160), 3000, np.uint16), 'a.png'), p.test(*p.options())), '16'),
+    ('image size that no transform makes', lambda p: p.train(*p.options(), config=p.config(NO_RESIZE)), 'put ResizeMultiView into the pipeline'),
     ('image of half the size', lambda p: _done(_image(p, np.zeros((45, 80, 3), np.uint8), 'a.jpg'), p.test(*p.options())), '80 x 45'),
     ('images halved before the infos', lambda p: _done(_halve(p), p.create_data()), '80 x 45'),
     ('page for an image', lambda p: _done(p.image().write_bytes(b'<html></html>'), p.test(*p.options())), 'CAM_FRONT'),
@@ -187,6 +198,10 @@ def _saved(place: Place, content: object):
 
 def _published(place: Place):
     return _saved(place, {'pts_bbox_head.transformer.encoder.layers.0.attentions.0.output_proj.bias': torch.zeros(1)})
+
+
+def _summary(place: Place):
+    return place.file('summary.json', b'{}')
 
 
 def _drop_tensor(content: dict) -> None:

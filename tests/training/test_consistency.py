@@ -352,3 +352,28 @@ def test_mmdetection3ds_own_tool_is_as_strict(synthetic_root, info_files, tmp_pa
     done = run_tool(relative, NANO, WEIGHTS, '--work-dir', tmp_path / 'run', '--cfg-options', *options, *changes)
     assert message.format(weights=WEIGHTS) in done.output, done.output
     assert (done.returncode == 0) == ('Error' not in message)
+
+
+@pytest.mark.parametrize('engine', ['lightning', 'mmengine'])
+def test_both_engines_train_from_the_loaded_weights(small_options, tmp_path, engine):
+    """With a learning rate of nearly 0 the weights after an epoch are those of the file."""
+    options = [
+        *small_options,
+        'model.bev_grid=(64,64)',
+        'model.pts_bbox_head.num_query=150',
+        f'load_from={WEIGHTS}',
+        'optim_wrapper.optimizer.lr=1e-12',
+        'optim_wrapper.optimizer.weight_decay=0',
+        'train_cfg.val_begin=9',
+    ]
+    done = run_tool('train', NANO, '--engine', engine, '--work-dir', tmp_path, '--cfg-options', *options)
+    assert done.returncode == 0, done.output
+    file = {'lightning': 'last.ckpt', 'mmengine': 'epoch_1.pth'}[engine]
+    trained, given = (read_checkpoint(str(path))['state_dict'] for path in (tmp_path / file, WEIGHTS))
+    moved = [
+        name
+        for name, value in given.items()
+        if not name.endswith(('running_mean', 'running_var', 'num_batches_tracked', 'code_weights'))
+        and not torch.allclose(trained[name], value, rtol=0, atol=1e-6)
+    ]
+    assert moved == []

@@ -40,6 +40,8 @@ def test_a_loop_of_iterations_is_refused_with_the_remedy(tmp_path, delete):
             0,
             r'optim_wrapper\.accumulative_counts is a whole number from 1, got 0',
         ),
+        ('train_dataloader.batch_size', 0, r'train_dataloader\.batch_size is a whole number from 1, got 0'),
+        ('val_dataloader.num_workers', -2, r'val_dataloader\.num_workers is a whole number from 0, got -2'),
         ('default_hooks.logger.interval', 0, r'default_hooks\.logger\.interval is a whole number from 1, got 0'),
         ('resume', True, r'resume: give --resume instead'),
     ],
@@ -55,6 +57,17 @@ def test_a_config_without_a_test_set_cannot_test():
     cfg.test_evaluator = None
     with pytest.raises(ValueError, match='cannot test: it lacks test_evaluator'):
         check_testing(cfg)
+
+
+def test_the_epoch_line_has_the_mean_loss_of_its_batches(small_options, tmp_path):
+    options = [*small_options, 'optim_wrapper.accumulative_counts=2', 'train_cfg.val_begin=9']
+    done = run_tool('train', NANO, '--work-dir', tmp_path, '--cfg-options', *options)
+    assert done.returncode == 0, done.output
+    with open(tmp_path / 'csv' / 'metrics.csv') as file:
+        first = next(float(row['train/loss']) for row in csv.DictReader(file) if row['train/loss'])
+    (line,) = [line for line in done.output.splitlines() if 'epoch 1/1' in line]
+    # The loss falls in twelve batches, but not to the half, which is what a share of two batches would be.
+    assert 0.65 * first < float(line.split('loss ')[1].split()[0]) < 1.3 * first
 
 
 def test_a_run_shorter_than_the_logging_interval_leaves_curves(small_options, tmp_path):

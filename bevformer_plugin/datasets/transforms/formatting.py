@@ -34,7 +34,7 @@ class PackTemporalInputs(BaseTransform):
     have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``.
 
     Raises:
-        ValueError: if the images differ in size.
+        ValueError: if the images differ in size, or have another one than the dataset's ``image_size``.
     """
 
     def transform(self, results: dict) -> dict:
@@ -70,6 +70,12 @@ class PackTemporalInputs(BaseTransform):
                 'the dataset and put ResizeMultiView into the pipeline'
             )
         (height, width, channels), first = shapes.pop(), frames[0]['img']
+        wanted = frames[-1]['scale']
+        if wanted is not None and wanted != (width, height):
+            raise ValueError(
+                f'images of sample {frames[-1]["token"]} are {width} x {height} pixels, image_size of the dataset is '
+                f'{wanted[0]} x {wanted[1]}: put ResizeMultiView into the pipeline, or leave image_size out'
+            )
         stacked = np.empty((len(frames), len(first), channels, height, width), dtype=first[0].dtype)
         for planes_of_frame, frame in zip(stacked, frames, strict=True):
             for planes, image in zip(planes_of_frame, frame['img'], strict=True):
