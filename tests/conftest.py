@@ -9,8 +9,16 @@ from installation import install
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.datasets.synthetic import create_synthetic_world
+from bevformer_plugin.ops import set_attention_backend
 
 SYNTHETIC_WORLD = {'scenes_train': 2, 'scenes_val': 2, 'frames': 6, 'seed': 0, 'image_size': (200, 112)}
+
+
+@pytest.fixture(autouse=True)
+def _attention_backend_of_each_test():
+    """A detector whose config names a backend chooses it for the whole process: the next test starts without."""
+    yield
+    set_attention_backend(None)
 
 
 @pytest.fixture(scope='session')
