@@ -5,7 +5,14 @@ import argparse
 import sys
 
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
-from bevformer_plugin.visualization import FrameSource, draw_best_and_worst, draw_sample, draw_scene, prepare_folder
+from bevformer_plugin.visualization import (
+    FrameSource,
+    check_score_threshold,
+    draw_best_and_worst,
+    draw_sample,
+    draw_scene,
+    prepare_folder,
+)
 
 
 def count(text):
@@ -24,7 +31,7 @@ def parse_args():
     parser.add_argument('--scene', metavar='NAME', help='draw all keyframes of this scene, and a video')
     parser.add_argument('--best', type=count, default=0, metavar='K', help='draw K samples with the highest AP at 2 m')
     parser.add_argument('--worst', type=count, default=0, metavar='K', help='draw K samples with the lowest AP at 2 m')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='leave out predicted boxes below this score')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='leave out predicted boxes below it, 0 to 1')
     parser.add_argument(
         '--true-boxes', choices=TRUE_BOX_RULES, default='points', help='which annotated objects are true boxes'
     )
@@ -40,6 +47,7 @@ def parse_args():
 def main():
     args = parse_args()
     try:
+        check_score_threshold(args.score_thr)
         source = FrameSource(args.root, args.infos, args.results, args.true_boxes)
         folder = prepare_folder(args.out, args.overwrite)
         paths = []

@@ -105,6 +105,7 @@ def evaluate_results(
     infos: str | None = None,
     out_dir: str | None = None,
     true_boxes: str = 'points',
+    classes_detected: list[str] | None = None,
 ) -> dict:
     """Score a submission.
 
@@ -117,10 +118,11 @@ def evaluate_results(
         infos: info file; if it covers part of the split, its samples are scored.
         out_dir: where ``metrics_summary.json`` and ``metrics_details.json`` go; the results' folder by default.
         true_boxes: which annotated objects count, see :func:`counted_boxes`; the official scores are of 'points'.
+        classes_detected: those that the model knows, where that is known; the devkit scores all ten classes.
 
     Returns:
         The devkit's metrics summary, and ``true_boxes``, ``num_samples``, ``num_split_samples``, ``num_predictions``
-        (within range) and ``classes_present``.
+        (within range), ``classes_present`` and ``classes_detected``.
 
     Raises:
         FileNotFoundError: if something is missing.
@@ -132,6 +134,8 @@ def evaluate_results(
     check_tables(root, version)
     refuse_without_annotations(root, version)
     content = None if infos is None else load_infos(infos, root=root)
+    if content is not None:
+        _refuse_other_samples(set(results), {entry['token'] for entry in content['data_list']}, results_path, infos)
     split = split_to_evaluate(split, version, root, None if content is None else content['metainfo'])
     nusc = open_tables(root, version)
     in_split = _split_tokens(nusc, scenes_of(split, version, root, None if content is None else content['metainfo']))
@@ -158,6 +162,7 @@ def evaluate_results(
         'num_split_samples': len(in_split),
         'num_predictions': len(evaluation.pred_boxes.all),
         'classes_present': sorted(present),
+        'classes_detected': None if classes_detected is None else sorted(classes_detected),
     }
     Path(out_dir, 'metrics_summary.json').write_text(json.dumps(summary, indent=2))
     Path(out_dir, 'metrics_details.json').write_text(json.dumps(details.serialize(), indent=2))
@@ -262,6 +267,16 @@ def _apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: 
         return
     for box, counts in zip(truth.all, counted.tolist(), strict=True):
         box.num_pts = int(counts)
+
+
+def _refuse_other_samples(given: set[str], in_infos: set[str], results_path: str, infos: str) -> None:
+    """Say that results and infos have no sample in common, before their splits are compared."""
+    if given and given.isdisjoint(in_infos):
+        raise ValueError(
+            f'{results_path} and {infos} hold other samples: none of the {len(given)} of the results is among the '
+            f'{len(in_infos)} of the infos (first: {min(given)} and {min(in_infos)}): give the infos that the results '
+            'were made on'
+        )
 
 
 def _require_same_samples(given: set[str], expected: set[str], path: str, split: str) -> None:

@@ -160,7 +160,13 @@ class NuScenesDevkitMetric(BaseMetric):
                 print_log(f'results written to {path}', logger='current')
                 return {}
             summary = evaluate_results(
-                path, self.data_root, self.version, self.split, self.ann_file, true_boxes=self.true_boxes
+                path,
+                self.data_root,
+                self.version,
+                self.split,
+                self.ann_file,
+                true_boxes=self.true_boxes,
+                classes_detected=(self.dataset_meta or {}).get('classes'),
             )
         print_log('\n' + metrics_table(summary), logger='current')
         return metric_values(summary)

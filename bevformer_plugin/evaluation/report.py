@@ -19,22 +19,24 @@ def metric_values(summary: dict) -> dict[str, float]:
 
 
 def metrics_table(summary: dict) -> str:
-    """The scores as one table."""
+    """The scores as one table; NDS and mAP are the devkit's, over all ten classes, whatever the model detects."""
     values = metric_values(summary)
     lines = [
         f'NDS {values["NDS"]:.4f}   mAP {values["mAP"]:.4f}   '
         + '   '.join(f'{name} {values[name]:.3f}' for name in NAMES),
         f'{"class":<22}{"AP":>7}' + ''.join(f'{name[1:]:>7}' for name in NAMES),
     ]
-    present = summary['classes_present']
+    present, detected = summary['classes_present'], summary['classes_detected']
     for name in DETECTION_NAMES:
         errors = summary['label_tp_errors'][name]
         cells = ''.join('      -' if errors[key] != errors[key] else f'{errors[key]:7.3f}' for key in ERRORS)
-        absent = '' if name in present else '   no true boxes'
-        lines.append(f'{name:<22}{values[f"AP/{name}"]:7.3f}{cells}{absent}')
-    if len(present) < len(DETECTION_NAMES) and present:
-        mean = sum(values[f'AP/{name}'] for name in present) / len(present)
-        lines.append(f'mAP over the {len(present)} classes with true boxes: {mean:.4f}')
+        notes = '' if name in present else '   no true boxes'
+        notes += '' if detected is None or name in detected else '   not detected'
+        lines.append(f'{name:<22}{values[f"AP/{name}"]:7.3f}{cells}{notes}')
+    if present:
+        lines += _mean_over_some(values, present, 'with true boxes')
+    if detected is not None:
+        lines += _mean_over_some(values, detected, 'that the model detects')
     if summary['num_samples'] < summary['num_split_samples']:
         lines.append(f"scored {summary['num_samples']} of the split's {summary['num_split_samples']} samples")
     if summary['true_boxes'] != 'points':
@@ -57,6 +59,14 @@ def read_summary(path: str | Path) -> dict:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path} is no metrics_summary.json of tools/test.py or tools/evaluate.py') from error
     return summary
+
+
+def _mean_over_some(values: dict[str, float], classes: list[str], which: str) -> list[str]:
+    """A line with the mAP over some of the ten classes; none if it is over all of them."""
+    if len(classes) == len(DETECTION_NAMES):
+        return []
+    mean = sum(values[f'AP/{name}'] for name in classes) / len(classes)
+    return [f'mAP over the {len(classes)} {"class" if len(classes) == 1 else "classes"} {which}: {mean:.4f}']
 
 
 def comparison_table(summaries: dict[str, dict]) -> str:

@@ -37,8 +37,9 @@ def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarr
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: an image is unreadable.
+        ValueError: an image is one that training would refuse, or ``score_thr`` is no number from 0 to 1.
     """
+    check_score_threshold(score_thr)
     predictions = frame.predictions
     if predictions is not None:
         predictions = predictions.select(predictions.scores >= score_thr)
@@ -77,6 +78,16 @@ def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarr
     _draw_counts(_pixel_axes(figure, WIDTH - SIDE_WIDTH, top, SIDE_WIDTH, BEV_SIZE), frame.truth, predictions)
     canvas.draw()
     return cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
+
+
+def check_score_threshold(score_thr: float) -> None:
+    """Refuse a threshold that no score can be compared with.
+
+    Raises:
+        ValueError: if it is no number from 0 to 1.
+    """
+    if not 0 <= score_thr <= 1:
+        raise ValueError(f'the score threshold must be a number from 0 to 1, as scores are, not {score_thr}')
 
 
 def _camera_pictures(frame: Frame, predictions: Boxes | None) -> dict[str, np.ndarray]:

@@ -4,13 +4,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from mmdet3d.structures import LiDARInstance3DBoxes
 from pyquaternion import Quaternion
 
 from bevformer_plugin.datasets.infos import count_true_boxes, load_infos
+from bevformer_plugin.datasets.transforms import load_camera_image
 from bevformer_plugin.evaluation import load_results
 
 
@@ -54,20 +54,15 @@ class Frame:
     predictions: Boxes | None
 
     def image(self, camera: str) -> np.ndarray:
-        """A camera's image, (H, W, 3) BGR.
+        """A camera's image as training reads it, (H, W, 3) BGR, of the size that its calibration is for.
 
         Raises:
             FileNotFoundError: the file is missing.
-            ValueError: it is not a readable image.
+            ValueError: the file is one that :func:`load_camera_image` refuses.
         """
-        path = self.root / self.info['images'][camera]['img_path']
-        if not path.is_file():
-            raise FileNotFoundError(f'image {path} of sample {self.info["token"]} is missing: complete the dataroot')
-        # The calibration is of the pixels as stored, so an orientation tag must not turn the image.
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            raise ValueError(f'{path} of sample {self.info["token"]} is not a readable image: copy it again')
-        return image
+        image = self.info['images'][camera]
+        path = str(self.root / image['img_path'])
+        return load_camera_image(path, image, f'{path} of sample {self.info["token"]} ({camera})')[0]
 
     def lidar2img(self, camera: str) -> np.ndarray:
         """(3, 4) LiDAR metres to (column * depth, row * depth, depth) in pixels of the image as stored."""

@@ -37,7 +37,7 @@ def draw_sample(source: FrameSource, token: str, folder: Path, score_thr: float 
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: no such sample, or an unreadable image.
+        ValueError: no such sample, an image that training would refuse, or an impossible ``score_thr``.
     """
     return _draw(source.frame(token), folder, score_thr)
 
@@ -45,7 +45,7 @@ def draw_sample(source: FrameSource, token: str, folder: Path, score_thr: float 
 def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float = 0.3) -> list[Path]:
     """Write a picture per keyframe of a scene, and a video of them.
 
-    Keyframes whose images are missing or unreadable are left out, counted and named.
+    Keyframes whose image files are missing, as in a part of a data set, are left out, counted and named.
 
     Args:
         source: keyframes.
@@ -58,7 +58,7 @@ def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float =
 
     Raises:
         FileNotFoundError: no keyframe of the scene has its images.
-        ValueError: no such scene.
+        ValueError: no such scene, an image that training would refuse, or an impossible ``score_thr``.
         OSError: the video cannot be written.
     """
     tokens = source.tokens_of_scene(scene)
@@ -66,7 +66,7 @@ def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float =
     for token in tqdm(tokens, desc=f'pictures of {scene}', unit='frame'):
         try:
             paths.append(draw_sample(source, token, folder, score_thr))
-        except (FileNotFoundError, ValueError) as error:
+        except FileNotFoundError as error:
             problems.append(str(error))
     if problems:
         print_log(f'left out {len(problems)} of the {len(tokens)} keyframes of {scene}:\n  ' + '\n  '.join(problems))
@@ -87,7 +87,8 @@ def draw_best_and_worst(
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: there are no results to rank, an unreadable image.
+        ValueError: there are no results to rank, an image that training would refuse, or an impossible
+            ``score_thr``.
     """
     if source.results is None:
         raise ValueError('best and worst samples need results: give --results results_nusc.json')

@@ -128,6 +128,30 @@ def test_rules_of_true_boxes(synthetic_root, val_tokens, submit, rule, counts):
     assert ('official scores' in metrics_table(summary)) == (rule != 'points')
 
 
+def test_classes_that_a_model_does_not_detect_are_said(synthetic_root, info_files, val_tokens, tmp_path):
+    truth = truth_in_tables(synthetic_root, VERSION, val_tokens, with_points)
+    metric = NuScenesDevkitMetric(
+        str(synthetic_root), VERSION, str(info_files['mini_val']), results_path=str(tmp_path / 'results.json')
+    )
+    metric.dataset_meta = {'classes': ['pedestrian', 'car']}
+    metric.results = [
+        (token, [entry for entry in entries if entry['detection_name'] in ('car', 'pedestrian')])
+        for token, entries in truth.items()
+    ]
+    scores = metric.evaluate(len(val_tokens))
+    assert scores['nuscenes/mAP'] == pytest.approx(0.2, abs=1e-6)  # the devkit's, over all ten
+    summary = json.loads((tmp_path / 'metrics_summary.json').read_text())
+    assert summary['classes_detected'] == ['car', 'pedestrian']
+    lines = metrics_table(summary).splitlines()
+    assert sum(line.endswith('   not detected') for line in lines) == 8
+    assert not any(line.endswith('not detected') for line in lines if line.startswith(('car ', 'pedestrian ')))
+    assert 'mAP over the 2 classes that the model detects: 1.0000' in lines
+    one = metrics_table({**summary, 'classes_detected': ['bus']})
+    assert 'mAP over the 1 class that the model detects: 0.0000' in one
+    assert 'detect' not in metrics_table({**summary, 'classes_detected': CLASSES})
+    assert 'detect' not in metrics_table({**summary, 'classes_detected': None})
+
+
 def evaluated(root, infos, rule='points'):
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         return NuScenesTemporalDataset(
@@ -237,6 +261,18 @@ def test_versions_of_dataset_and_evaluator(copied_root, info_files):
     metric = NuScenesDevkitMetric(str(copied_root), 'city', str(info_files['mini_val']))
     with pytest.raises(ValueError, match=r'infos are of nuScenes v1\.0-mini, not city'):
         metric.check_dataset(dataset)
+
+
+def test_infos_of_other_samples_than_the_results_are_named(synthetic_root, info_files, val_tokens, submit):
+    path, train = submit({token: [] for token in val_tokens}), str(info_files['mini_train'])
+    for split in (None, 'mini_val', 'mini_train'):
+        with pytest.raises(ValueError, match='hold other samples: none of the 12 of the results is among the 12 of'):
+            evaluate_results(path, str(synthetic_root), VERSION, split, infos=train)
+    tokens = [entry['token'] for entry in load_infos(train)['data_list']]
+    path = submit({token: [] for token in tokens})
+    with pytest.raises(ValueError, match=r'of split mini_train, not mini_val: .*evaluate\.py --split mini_train'):
+        evaluate_results(path, str(synthetic_root), VERSION, infos=train)
+    assert evaluate_results(path, str(synthetic_root), VERSION, 'mini_train', infos=train)['num_samples'] == 12
 
 
 def test_the_command(synthetic_root, val_tokens, submit, tmp_path):

@@ -4,8 +4,10 @@ import json
 import shutil
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from bevformer_plugin.visualization import FrameSource
 
@@ -82,3 +84,35 @@ def test_missing_and_broken_images_are_named(source, tmp_path):
         copy.image('CAM_FRONT')
     shutil.copy(source.root / path, tmp_path / path)
     assert copy.image('CAM_FRONT').shape == (112, 200, 3)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'message'),
+    [
+        (
+            lambda path: cv2.imwrite(str(path), np.zeros((56, 100, 3), np.uint8)),
+            'of sample {token} .CAM_FRONT.: the calibration is for 200 x 112, the file is 100 x 56: put the images',
+        ),
+        (
+            lambda path: path.write_bytes(cv2.imencode('.png', np.full((112, 200, 3), 999, np.uint16))[1].tobytes()),
+            'has 16 bits per colour .largest value 999., images have 8',
+        ),
+        (
+            lambda path: Image.new('CMYK', (200, 112)).save(path, 'jpeg'),
+            'has 4 colour components, as of CMYK',
+        ),
+        (
+            lambda path: path.write_bytes(cv2.imencode('.png', np.zeros((112, 200, 4), np.uint8))[1].tobytes()),
+            'is transparent in places',
+        ),
+        (lambda path: path.write_bytes(path.read_bytes()[:-400]), 'is cut short'),
+    ],
+)
+def test_images_that_training_refuses_are_not_drawn(source, tmp_path, spoil, message):
+    frame = source.frame(next(iter(source.infos)))
+    path = tmp_path / frame.info['images']['CAM_FRONT']['img_path']
+    path.parent.mkdir(parents=True)
+    shutil.copy(source.root / frame.info['images']['CAM_FRONT']['img_path'], path)
+    spoil(path)
+    with pytest.raises(ValueError, match=message.format(token=frame.info['token'])):
+        replace(frame, root=tmp_path).image('CAM_FRONT')

@@ -2,6 +2,7 @@
 
 import pickle
 import runpy
+import sys
 from pathlib import Path
 
 import cv2
@@ -79,6 +80,20 @@ def test_scene_leaves_out_frames_without_images(source_of, infos, tmp_path):
         draw_scene(source_of(infos), scene, tmp_path)
 
 
+def test_scene_with_an_image_that_training_refuses_is_not_drawn(source_of, infos, tmp_path):
+    infos = pickle.loads(pickle.dumps(infos))
+    infos['data_list'][1]['images']['CAM_BACK'].update(width=400, height=224)  # the file is half as large
+    with pytest.raises(ValueError, match=r'CAM_BACK\): the calibration is for 400 x 224, the file is 200 x 112'):
+        draw_scene(source_of(infos), infos['data_list'][0]['scene_name'], tmp_path)
+
+
+@pytest.mark.parametrize('score_thr', [float('nan'), 2.0, -0.1])
+def test_thresholds_that_no_score_has_are_refused(source, tmp_path, score_thr):
+    with pytest.raises(ValueError, match=rf'score threshold must be a number from 0 to 1, .* not {score_thr}'):
+        draw_sample(source, next(iter(source.infos)), tmp_path, score_thr)
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_sample_is_among_best_and_worst(source, tmp_path):
     paths = draw_best_and_worst(source, 1, 2, tmp_path)
     assert [path.name.rsplit('_scene', 1)[0] for path in paths] == ['best_01', 'worst_01', 'worst_02']
@@ -120,4 +135,7 @@ def test_command(synthetic_root, info_files, perfect_results, infos, tmp_path, m
     (picture,) = (tmp_path / 'pictures').iterdir()
     assert capsys.readouterr().out.splitlines()[-2:] == ['wrote', f'  {picture}']
     with pytest.raises(SystemExit, match=r'error: .*pictures is not empty: give another folder, or --overwrite'):
+        runpy.run_path(str(TOOL), run_name='__main__')
+    monkeypatch.setattr('sys.argv', [*sys.argv, '--overwrite', '--score-thr', 'nan'])
+    with pytest.raises(SystemExit, match='error: the score threshold must be a number from 0 to 1'):
         runpy.run_path(str(TOOL), run_name='__main__')

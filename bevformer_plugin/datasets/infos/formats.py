@@ -114,7 +114,11 @@ def require_matching(metainfo: dict, version: str | None = None, classes=None, s
             f'the infos are of nuScenes {metainfo["version"]}, not {version}: give infos and version that match'
         )
     if split is not None and metainfo['split'] not in (None, split):
-        raise ValueError(f'the infos are of split {metainfo["split"]}, not {split}: give infos and split that match')
+        its = metainfo['split']
+        raise ValueError(
+            f'the infos are of split {its}, not {split}: give infos of {split}, or score those of {its} with '
+            f'test_evaluator.split={its} (in training val_evaluator.split, of tools/evaluate.py --split {its})'
+        )
     unknown = [name for name in classes or () if name not in metainfo['categories']]
     if unknown:
         raise ValueError(

@@ -4,8 +4,14 @@ Normalisation, padding and GridMask run on the device, in ``bevformer_plugin.mod
 """
 
 from .formatting import PackTemporalInputs
-from .loading import LoadMultiViewImages
+from .loading import LoadMultiViewImages, load_camera_image
 from .photometric import PhotoMetricDistortionMultiView
 from .resize import ResizeMultiView
 
-__all__ = ['LoadMultiViewImages', 'PackTemporalInputs', 'PhotoMetricDistortionMultiView', 'ResizeMultiView']
+__all__ = [
+    'LoadMultiViewImages',
+    'PackTemporalInputs',
+    'PhotoMetricDistortionMultiView',
+    'ResizeMultiView',
+    'load_camera_image',
+]

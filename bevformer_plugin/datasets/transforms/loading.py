@@ -60,37 +60,68 @@ class LoadMultiViewImages(BaseTransform):
     def _load(self, camera: str, frame: dict) -> tuple[np.ndarray, tuple[int, int]]:
         """The image, and its (W, H) as stored."""
         image = frame['images'][camera]
-        origin = f'{image["img_path"]} of sample {frame["token"]} ({camera})'
-        content = self._read(image['img_path'], origin)
-        try:
-            pixels, stored_size = self._decode(content, frame['scale'])
-        except ValueError as error:
-            raise ValueError(f'{origin} {error}') from None
-        if 'width' in image and stored_size != (image['width'], image['height']):
-            raise ValueError(
-                f'{origin}: the calibration is for {image["width"]} x {image["height"]}, the file is '
-                f'{stored_size[0]} x {stored_size[1]}: put the images there that the tables are of, or scale '
-                'camera_intrinsic of calibrated_sensor and width and height of sample_data as the images were, and '
-                'make the infos again'
-            )
+        pixels, stored_size = load_camera_image(
+            image['img_path'],
+            image,
+            f'{image["img_path"]} of sample {frame["token"]} ({camera})',
+            None if self.to_float32 else frame['scale'],
+            self.backend_args,
+        )
         return pixels.astype(np.float32) if self.to_float32 else pixels, stored_size
 
-    def _decode(self, content: bytes, scale: tuple[int, int] | None) -> tuple[np.ndarray, tuple[int, int]]:
-        """The uint8 image, and its (W, H) as stored."""
-        if not is_jpeg(content):
-            pixels = decode_image(content)
-            return pixels, pixels.shape[1::-1]
-        header = JpegHeader.of(content)
-        is_double = scale is not None and header.size == (2 * scale[0], 2 * scale[1])
-        return decode_jpeg(content, header, halved=is_double and not self.to_float32), header.size
 
-    def _read(self, path: str, origin: str) -> bytes:
-        try:
-            return get(path, backend_args=self.backend_args)
-        except FileNotFoundError as error:
-            raise FileNotFoundError(
-                f'no image file {origin}: complete the dataroot, or make the infos again: samples without images are '
-                'left out'
-            ) from error
-        except OSError as error:
-            raise ValueError(f'{origin} cannot be read: {error.strerror or error}') from error
+def load_camera_image(
+    path: str, image: dict, origin: str, halve_to: tuple[int, int] | None = None, backend_args: dict | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Read the image of a camera, and refuse one that its calibration or the detector is not made for.
+
+    Args:
+        path: the file, as MMEngine's file backends take it.
+        image: what the infos say of the image: a file of another ``width`` and ``height``, where given, is refused.
+        origin: which image it is, for messages.
+        halve_to: (W, H); a JPEG exactly twice as large is decoded at half its size.
+        backend_args: of MMEngine's file backends.
+
+    Returns:
+        The (H, W, 3) uint8 pixels, BGR, and the (W, H) of the image as stored.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it is unreadable, damaged, of another size than its calibration, of more than 8 bits per colour,
+            in CMYK or transparent.
+    """
+    content = _read(path, origin, backend_args)
+    try:
+        pixels, stored_size = _decode(content, halve_to)
+    except ValueError as error:
+        raise ValueError(f'{origin} {error}') from None
+    if 'width' in image and stored_size != (image['width'], image['height']):
+        raise ValueError(
+            f'{origin}: the calibration is for {image["width"]} x {image["height"]}, the file is '
+            f'{stored_size[0]} x {stored_size[1]}: put the images there that the tables are of, or scale '
+            'camera_intrinsic of calibrated_sensor and width and height of sample_data as the images were, and '
+            'make the infos again'
+        )
+    return pixels, stored_size
+
+
+def _decode(content: bytes, halve_to: tuple[int, int] | None) -> tuple[np.ndarray, tuple[int, int]]:
+    """The uint8 image, and its (W, H) as stored."""
+    if not is_jpeg(content):
+        pixels = decode_image(content)
+        return pixels, pixels.shape[1::-1]
+    header = JpegHeader.of(content)
+    is_double = halve_to is not None and header.size == (2 * halve_to[0], 2 * halve_to[1])
+    return decode_jpeg(content, header, halved=is_double), header.size
+
+
+def _read(path: str, origin: str, backend_args: dict | None) -> bytes:
+    try:
+        return get(path, backend_args=backend_args)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'no image file {origin}: complete the dataroot, or make the infos again: samples without images are '
+            'left out'
+        ) from error
+    except OSError as error:
+        raise ValueError(f'{origin} cannot be read: {error.strerror or error}') from error
