@@ -12,6 +12,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.logging import print_log
 
 from .infos import count_true_boxes, load_infos, require_matching
+from .setting_types import check_names, check_path, check_switch
 from .training_sampler import SeededIndex, seeded_generators
 
 
@@ -50,9 +51,10 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
     Raises:
         FileNotFoundError: no such ``data_root`` or ``ann_file``.
-        ValueError: unknown class or camera, infos of another format or with broken numbers, unusable ``image_size`` or
-            ``queue_length``, a rule ``true_boxes`` that is unknown or leaves none of the boxes, no boxes in training,
-            ``filter_empty_gt`` in ``test_mode`` or where it leaves nothing.
+        ValueError: a setting of another type, unknown class or camera, infos of another format or with broken numbers,
+            unusable ``image_size``, ``point_cloud_range`` or ``queue_length``, a rule ``true_boxes`` that is unknown
+            or leaves none of the boxes, no boxes in training, ``filter_empty_gt`` in ``test_mode`` or where it leaves
+            nothing.
     """
 
     def __init__(
@@ -71,18 +73,31 @@ class NuScenesTemporalDataset(NuScenesDataset):
         true_boxes: str = 'points',
         lazy_init: bool = False,
     ) -> None:
-        if queue_length < 1:
-            raise ValueError(f'queue_length must be at least 1, the current frame alone, not {queue_length}')
+        metainfo = {**self.METAINFO, **_checked_metainfo(metainfo)}
+        check_path('data_root', data_root)
+        check_path('ann_file', ann_file)
+        check_names('metainfo.classes', metainfo['classes'])
+        if cameras is not None:
+            check_names('cameras', cameras)
+        for name, value in (
+            ('random_drop', random_drop),
+            ('test_mode', test_mode),
+            ('filter_empty_gt', filter_empty_gt),
+            ('lazy_init', lazy_init),
+        ):
+            check_switch(name, value)
+        if not isinstance(queue_length, int) or queue_length < 1:
+            raise ValueError(
+                f'queue_length must be a whole number and at least 1, the current frame alone, not {queue_length!r}'
+            )
         if filter_empty_gt and test_mode:
             raise ValueError('filter_empty_gt is for training, in test_mode all frames count: leave it out')
-        if cameras is not None and not cameras:
-            raise ValueError('cameras is empty: name at least one, or give None for all')
         self.cameras = None if cameras is None else list(cameras)
         self.image_size = _checked_image_size(image_size)
         self.queue_length = queue_length
         self.random_drop = random_drop
+        _check_range(point_cloud_range)
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
-        metainfo = {**self.METAINFO, **(metainfo or {})}
         self.true_boxes = true_boxes
         self.test_mode = test_mode
         self._infos = None if lazy_init else self._read_infos(Path(data_root), ann_file, metainfo['classes'])
@@ -223,6 +238,10 @@ class NuScenesTemporalDataset(NuScenesDataset):
         )
         return np.array(usable)
 
+    def sample_tokens(self) -> list[str]:
+        """The nuScenes token of each keyframe, in the order of the dataset."""
+        return [self._frame(idx)['token'] for idx in range(len(self))]
+
     def scenes(self) -> list[list[int]]:
         """Indices of each scene's frames in time order, scenes in the order of the info file."""
         scenes = {}
@@ -272,7 +291,35 @@ def _checked_image_size(image_size) -> tuple[int, int] | None:
     """
     if image_size is None:
         return None
-    size = tuple(image_size)
+    size = tuple(image_size) if isinstance(image_size, (list, tuple)) else ()
     if len(size) != 2 or not all(isinstance(length, int) and length > 0 for length in size):
-        raise ValueError(f'image_size must be (width, height) in whole pixels, such as (800, 450), not {image_size}')
+        raise ValueError(f'image_size must be (width, height) in whole pixels, such as (800, 450), not {image_size!r}')
     return size
+
+
+def _check_range(point_cloud_range) -> None:
+    """Refuse a ``point_cloud_range`` that is no box.
+
+    Raises:
+        ValueError: if it is not None nor three minima and three larger maxima.
+    """
+    if point_cloud_range is None:
+        return
+    limits = point_cloud_range if isinstance(point_cloud_range, (list, tuple)) else ()
+    is_box = len(limits) == 6 and all(isinstance(limit, (int, float)) for limit in limits)
+    if not is_box or not all(low < high for low, high in zip(limits[:3], limits[3:], strict=True)):
+        raise ValueError(
+            'point_cloud_range must be [x, y, z, x, y, z], minima and then larger maxima in metres, such as '
+            f'[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], not {point_cloud_range!r}'
+        )
+
+
+def _checked_metainfo(metainfo) -> dict:
+    """Return it as a dict.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if metainfo is not None and not isinstance(metainfo, dict):
+        raise ValueError(f"metainfo must be a dict such as dict(classes=['car', 'bus']), not {metainfo!r}")
+    return metainfo or {}

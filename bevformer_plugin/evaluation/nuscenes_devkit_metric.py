@@ -13,6 +13,7 @@ from nuscenes.eval.detection.constants import DETECTION_NAMES
 from torch.utils.data import Dataset
 
 from bevformer_plugin.datasets.infos import check_rule, check_tables, count_true_boxes, load_infos, require_matching
+from bevformer_plugin.datasets.setting_types import check_path, check_switch, check_text
 
 from .devkit_evaluation import evaluate_results, refuse_without_annotations, scenes_of, split_to_evaluate
 from .report import metric_values, metrics_table
@@ -37,7 +38,8 @@ class NuScenesDevkitMetric(BaseMetric):
         true_boxes: which annotated objects count, the rule of the dataset that is evaluated.
 
     Raises:
-        ValueError: ``format_only`` without ``results_path``, or an unknown rule ``true_boxes``.
+        ValueError: a setting of another type, ``format_only`` without ``results_path``, or an unknown rule
+            ``true_boxes``.
     """
 
     default_prefix = 'nuscenes'
@@ -53,6 +55,14 @@ class NuScenesDevkitMetric(BaseMetric):
         true_boxes: str = 'points',
     ) -> None:
         super().__init__()
+        check_path('data_root', data_root)
+        check_text('version', version)
+        check_path('ann_file', ann_file)
+        if split is not None:
+            check_text('split', split)
+        if results_path is not None:
+            check_path('results_path', results_path)
+        check_switch('format_only', format_only)
         check_rule(true_boxes)
         if format_only and results_path is None:
             raise ValueError('format_only needs results_path: nothing else is left of the detections')

@@ -100,7 +100,18 @@ def _compare_validation(model: dict, train: Dataset, val: Dataset) -> list[str]:
     trained, validated = (dataset.metainfo.get('image_size') for dataset in (train, val))
     if trained != validated:
         remarks.append(f'image_size is {trained} in training and {validated} in validation')
-    return remarks
+    return remarks + _say_shared_samples(train, val)
+
+
+def _say_shared_samples(train: Dataset, val: Dataset) -> list[str]:
+    """A remark if samples that are trained on are validated on, as when one tries whether a model can overfit."""
+    shared = set(train.sample_tokens()) & set(val.sample_tokens())
+    if not shared:
+        return []
+    return [
+        f'training and validation share {len(shared)} samples: scores are of data that was trained on; to score '
+        'unseen data, give val_dataloader.dataset and val_evaluator the ann_file of another split'
+    ]
 
 
 def _recommend_can_bus(model: dict, train: Dataset) -> list[str]:

@@ -152,6 +152,34 @@ def test_classes_that_a_model_does_not_detect_are_said(synthetic_root, info_file
     assert 'detect' not in metrics_table({**summary, 'classes_detected': None})
 
 
+@pytest.mark.parametrize(
+    ('setting', 'value', 'message'),
+    [
+        ('data_root', ['a', 'b'], r'data_root must be a text, not \[.*"data_root=\'a,b\'"'),
+        ('version', ['a', 'b'], r'version must be a text, .*quotes.*"version=\'a,b\'"'),
+        ('version', Path('v1.0-mini'), r'version must be a text, not PosixPath'),
+        ('version', 1.0, r'version must be a text, not 1\.0 of type float'),
+        ('ann_file', 5, r'ann_file must be a text, not 5'),
+        ('split', ['mini_train', 'mini_val'], r'split must be a text, .*"split=\'mini_train,mini_val\'"'),
+        ('results_path', ['a', 'b'], 'results_path must be a text'),
+        ('format_only', 'no', "format_only must be True or False, not 'no'"),
+        ('true_boxes', ['points', 'all'], 'true_boxes must be one of points, visibility, all'),
+    ],
+)
+def test_settings_of_another_type_are_refused(setting, value, message):
+    with pytest.raises(ValueError, match=message):
+        NuScenesDevkitMetric(**{'data_root': 'root', 'version': VERSION, 'ann_file': 'infos.pkl', setting: value})
+
+
+def test_paths_may_be_paths(synthetic_root, info_files, val_tokens, tmp_path):
+    metric = NuScenesDevkitMetric(
+        synthetic_root, VERSION, Path(info_files['mini_val']), results_path=tmp_path / 'results.json'
+    )
+    metric.check_dataset(evaluated(synthetic_root, info_files['mini_val']))
+    metric.results = [(token, []) for token in val_tokens]
+    assert metric.evaluate(len(val_tokens))['nuscenes/NDS'] == 0
+
+
 def evaluated(root, infos, rule='points'):
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         return NuScenesTemporalDataset(

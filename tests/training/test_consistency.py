@@ -96,11 +96,18 @@ def test_the_released_config_is_consistent(configured):
         ),
         ({'val_evaluator.version': 'v1.0-trainval'}, 'the evaluator needs nuScenes tables'),
         ({'val_evaluator.split': 'mini_train'}, 'split mini_val, not mini_train'),
+        (
+            {f'test_{part}.ann_file': 'TRAIN' for part in ('dataloader.dataset', 'evaluator')},
+            'the infos are of split mini_train, not mini_val: give infos of mini_val, or score those of mini_train '
+            'with test_evaluator.split=mini_train',
+        ),
         ({'test_dataloader.dataset.test_mode': False}, 'test_mode=True'),
     ],
 )
-def test_parts_that_do_not_belong_together_are_refused(configured, options, message):
-    cfg = configured(**options)
+def test_parts_that_do_not_belong_together_are_refused(configured, info_files, options, message):
+    cfg = configured(
+        **{key: str(info_files['mini_train']) if value == 'TRAIN' else value for key, value in options.items()}
+    )
     data = DetectorDataModule(cfg, ('train', 'val', 'test'))
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         check_consistency(cfg, data.datasets)
@@ -118,6 +125,22 @@ def test_other_image_sizes_in_validation_are_said(configured):
     cfg = configured(**{'val_dataloader.dataset.image_size': (160, 90)})
     remarks = check_consistency(cfg, DetectorDataModule(cfg, ('train', 'val')).datasets)
     assert remarks == ['image_size is (320, 180) in training and (160, 90) in validation']
+
+
+def test_validation_on_what_was_trained_on_is_said(configured, info_files, tmp_path):
+    infos = pickle.loads(info_files['mini_train'].read_bytes())
+    infos['data_list'] = infos['data_list'][:4]
+    some = tmp_path / 'some.pkl'
+    some.write_bytes(pickle.dumps(infos))
+    for file, number in ((info_files['mini_train'], 12), (some, 4)):
+        cfg = configured(
+            **{f'val_{part}.ann_file': str(file) for part in ('dataloader.dataset', 'evaluator')},
+            **{'val_evaluator.split': 'mini_train'},
+        )
+        (remark,) = check_consistency(cfg, DetectorDataModule(cfg, ('train', 'val')).datasets)
+        assert remark.startswith(
+            f'training and validation share {number} samples: scores are of data that was trained on'
+        )
 
 
 def test_the_published_preset_asks_for_its_can_bus_rule(configured, synthetic_root):

@@ -1,0 +1,62 @@
+"""Settings that are texts, lists of names or switches: a value of another type is refused where it enters.
+
+Values come from Python files and from the command line, where ``a,b`` is a list and ``5`` a number.
+"""
+
+import os
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse a setting that is no text.
+
+    Args:
+        name: of the setting.
+        value: its value.
+
+    Raises:
+        ValueError: naming both, and how to write it.
+    """
+    if isinstance(value, str):
+        return
+    written = ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    raise ValueError(
+        f'{name} must be a text, not {value!r} of type {type(value).__name__}; if that is its name, put quotes around '
+        f'it, on the command line too: "{name}=\'{written}\'"'
+    )
+
+
+def check_path(name: str, value: object) -> None:
+    """Refuse a setting that is neither a text nor a path; errors are as those of :func:`check_text`."""
+    if not isinstance(value, os.PathLike):
+        check_text(name, value)
+
+
+def check_names(name: str, value: object) -> None:
+    """Refuse a setting that is no list of names, or an empty one.
+
+    Args:
+        name: of the setting.
+        value: its value.
+
+    Raises:
+        ValueError: naming both, and how to write it.
+    """
+    if isinstance(value, str):
+        names = [part.strip() for part in value.split(',')]
+        raise ValueError(f'{name} must be a list of names, not the text {value!r}: put it in brackets, {name}={names}')
+    if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) for entry in value):
+        raise ValueError(
+            f"{name} must be a list of names, not {value!r}: put names in brackets, such as {name}=['a','b']"
+        )
+    if not value:
+        raise ValueError(f'{name} is empty: name at least one, or leave the setting out')
+
+
+def check_switch(name: str, value: object) -> None:
+    """Refuse a setting that is neither True nor False: any text but '' would count as True.
+
+    Raises:
+        ValueError: naming it and its value.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f'{name} must be True or False, not {value!r}')
