@@ -8,6 +8,8 @@ from dataclasses import asdict
 from mmdet3d.registry import MODELS, TASK_UTILS, TRANSFORMS
 from mmengine.registry import Registry
 
+from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.models.box_coder import post_center_range
 from bevformer_plugin.models.ego_alignment import EgoAlignment
 
 # These matter in training alone, or say how and not what is computed.
@@ -29,6 +31,10 @@ def model_settings(model: dict) -> dict[str, object]:
     with suppress(ValueError):  # fields of another version of this package are compared as they stand
         settings['ego_motion'] = asdict(EgoAlignment.from_config(model.get('ego_motion')))
     flat = _flat(settings, '', (MODELS, TASK_UTILS))
+    kept_range = 'pts_bbox_head.box_coder.post_center_range'
+    if flat.get(kept_range) is None and model.get('type') == 'BEVFormer':
+        grid = BEVGrid(*model['bev_grid'], tuple(model['point_cloud_range']))
+        flat[kept_range] = post_center_range(grid, None)
     return {name: value for name, value in flat.items() if not TRAINING_ONLY.search(name)}
 
 
