@@ -137,10 +137,13 @@ def test_validation_on_what_was_trained_on_is_said(configured, info_files, tmp_p
             **{f'val_{part}.ann_file': str(file) for part in ('dataloader.dataset', 'evaluator')},
             **{'val_evaluator.split': 'mini_train'},
         )
-        (remark,) = check_consistency(cfg, DetectorDataModule(cfg, ('train', 'val')).datasets)
-        assert remark.startswith(
-            f'training and validation share {number} samples: scores are of data that was trained on'
-        )
+        inner = cfg.train_dataloader.dataset
+        for dataset in (inner, {'type': 'RepeatDataset', 'times': 3, 'dataset': inner}):
+            cfg.train_dataloader.dataset = dataset
+            (remark,) = check_consistency(cfg, DetectorDataModule(cfg, ('train', 'val')).datasets)
+            assert remark.startswith(
+                f'training and validation share {number} samples: scores are of data that was trained on'
+            )
 
 
 def test_the_published_preset_asks_for_its_can_bus_rule(configured, synthetic_root):
