@@ -95,6 +95,8 @@ def test_the_released_config_is_consistent(configured):
             'val_dataloader.dataset CAM_BACK_RIGHT, CAM_BACK_LEFT',
         ),
         ({'val_evaluator.version': 'v1.0-trainval'}, 'the evaluator needs nuScenes tables'),
+        ({'val_evaluator.version': ['a', 'b']}, "version must be a text, not ['a', 'b'] of type list"),
+        ({'test_evaluator.data_root': ['a', 'b']}, "data_root must be a text, not ['a', 'b'] of type list"),
         ({'val_evaluator.split': 'mini_train'}, 'split mini_val, not mini_train'),
         (
             {f'test_{part}.ann_file': 'TRAIN' for part in ('dataloader.dataset', 'evaluator')},
