@@ -3,12 +3,15 @@
 import logging
 from collections import Counter
 
+from mmdet3d.datasets import CBGSDataset
 from mmengine.config import Config
+from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from bevformer_plugin.checkpoint import check_initialization, read_checkpoint
 from bevformer_plugin.checkpoint.comparison import compare_can_bus, infos_command
+from bevformer_plugin.datasets import NuScenesTemporalDataset
 
 from .config import check_evaluation
 
@@ -105,13 +108,24 @@ def _compare_validation(model: dict, train: Dataset, val: Dataset) -> list[str]:
 
 def _say_shared_samples(train: Dataset, val: Dataset) -> list[str]:
     """A remark if samples that are trained on are validated on, as when one tries whether a model can overfit."""
-    shared = set(train.sample_tokens()) & set(val.sample_tokens())
+    shared = _sample_tokens(train) & _sample_tokens(val)
     if not shared:
         return []
     return [
         f'training and validation share {len(shared)} samples: scores are of data that was trained on; to score '
         'unseen data, give val_dataloader.dataset and val_evaluator the ann_file of another split'
     ]
+
+
+def _sample_tokens(dataset: Dataset) -> set[str]:
+    """Tokens of a dataset's samples, also inside of MMEngine's and MMDetection3D's wrappers; none of other kinds."""
+    if isinstance(dataset, NuScenesTemporalDataset):
+        return set(dataset.sample_tokens())
+    if isinstance(dataset, ConcatDataset):
+        return set().union(*map(_sample_tokens, dataset.datasets))
+    if isinstance(dataset, (RepeatDataset, ClassBalancedDataset, CBGSDataset)):
+        return _sample_tokens(dataset.dataset)
+    return set()
 
 
 def _recommend_can_bus(model: dict, train: Dataset) -> list[str]:

@@ -95,6 +95,8 @@ def test_the_released_config_is_consistent(configured):
             'val_dataloader.dataset CAM_BACK_RIGHT, CAM_BACK_LEFT',
         ),
         ({'val_evaluator.version': 'v1.0-trainval'}, 'the evaluator needs nuScenes tables'),
+        ({'val_evaluator.version': ['a', 'b']}, "version must be a text, not ['a', 'b'] of type list"),
+        ({'test_evaluator.data_root': ['a', 'b']}, "data_root must be a text, not ['a', 'b'] of type list"),
         ({'val_evaluator.split': 'mini_train'}, 'split mini_val, not mini_train'),
         (
             {f'test_{part}.ann_file': 'TRAIN' for part in ('dataloader.dataset', 'evaluator')},
@@ -137,10 +139,13 @@ def test_validation_on_what_was_trained_on_is_said(configured, info_files, tmp_p
             **{f'val_{part}.ann_file': str(file) for part in ('dataloader.dataset', 'evaluator')},
             **{'val_evaluator.split': 'mini_train'},
         )
-        (remark,) = check_consistency(cfg, DetectorDataModule(cfg, ('train', 'val')).datasets)
-        assert remark.startswith(
-            f'training and validation share {number} samples: scores are of data that was trained on'
-        )
+        inner = cfg.train_dataloader.dataset
+        for dataset in (inner, {'type': 'RepeatDataset', 'times': 3, 'dataset': inner}):
+            cfg.train_dataloader.dataset = dataset
+            (remark,) = check_consistency(cfg, DetectorDataModule(cfg, ('train', 'val')).datasets)
+            assert remark.startswith(
+                f'training and validation share {number} samples: scores are of data that was trained on'
+            )
 
 
 def test_the_published_preset_asks_for_its_can_bus_rule(configured, synthetic_root):
