@@ -163,6 +163,7 @@ def _libjpeg_warnings() -> Iterator[list[str]]:
             else:
                 os.dup2(stderr, 2)
                 os.close(stderr)
+            os.sched_yield()  # another thread may be in the middle of a write that it began before
             lines = os.pread(written, os.fstat(written).st_size, 0).splitlines(keepends=True)
             os.close(written)
         warnings += [line.decode().strip() for line in lines if line.startswith(LIBJPEG_WARNINGS)]
