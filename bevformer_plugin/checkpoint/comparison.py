@@ -8,6 +8,8 @@ from bevformer_plugin.datasets.infos.can_bus import RECORDED
 from .record import TrainingRecord
 from .settings import CERTAINLY_WRONG, differences, model_settings, pipeline_settings
 
+FRAMES = {'lidar': 'LiDAR', 'vehicle': 'vehicle'}  # of the infos' metainfo, as messages name them
+
 
 def check_checkpoint(cfg: Config, dataset: Dataset, path: str, content: dict) -> list[str]:
     """Compare what a checkpoint records of its training with the config and the dataset that test or resume it.
@@ -25,8 +27,8 @@ def check_checkpoint(cfg: Config, dataset: Dataset, path: str, content: dict) ->
         what the file does not record.
 
     Raises:
-        ValueError: if cameras, CAN-bus rule, normalisation, range or another setting that weights cannot do without
-            differ.
+        ValueError: if cameras, frame of the boxes, CAN-bus rule, normalisation, range or another setting that weights
+            cannot do without differ.
     """
     record = TrainingRecord.of_checkpoint(content)
     cameras = dataset.metainfo.get('cameras')
@@ -35,7 +37,8 @@ def check_checkpoint(cfg: Config, dataset: Dataset, path: str, content: dict) ->
             f'{path} was trained with the cameras {", ".join(record.cameras)}, the dataset gives '
             f'{", ".join(cameras)}: give the dataset the same names in the same order'
         )
-    remarks = compare_can_bus(cfg.model, record.can_bus, dataset, path)
+    remarks = compare_frames(record.frame, dataset, path)
+    remarks += compare_can_bus(cfg.model, record.can_bus, dataset, path)
     found = _changed_settings(cfg, dataset, record)
     wrong = {name: values for name, values in found.items() if CERTAINLY_WRONG.search(name)}
     if wrong:
@@ -73,7 +76,34 @@ def check_initialization(cfg: Config, dataset: Dataset, path: str, content: dict
     record = TrainingRecord.of_checkpoint(content)
     if record.model.get('type') != cfg.model.type:
         return []
-    return _remarks(path, record, _changed_settings(cfg, dataset, record))
+    given, remarks = dataset.metainfo.get('frame'), []
+    if record.frame and given and record.frame != given:
+        remarks.append(
+            f'{path} was trained on boxes in the frame of the {FRAMES[record.frame]}, those of the dataset are in '
+            f'that of the {FRAMES[given]}: the training has to learn other heights'
+        )
+    return remarks + _remarks(path, record, _changed_settings(cfg, dataset, record))
+
+
+def compare_frames(trained: str | None, dataset: Dataset, what: str) -> list[str]:
+    """Compare the frame of the boxes that weights are trained on, 'lidar' or 'vehicle', with a dataset's.
+
+    Raises:
+        ValueError: they differ, so that all heights would be off by the LiDAR's height above the ground.
+    """
+    given = dataset.metainfo.get('frame')
+    if trained is None and given == 'vehicle':
+        return [
+            f'{what} does not record in which frame its boxes are, those of the dataset are in that of the vehicle, '
+            'for want of a LIDAR_TOP: weights trained with a LiDAR find heights that are off by its height'
+        ]
+    if None in (trained, given) or trained == given:
+        return []
+    remedy = 'without LIDAR_TOP' if trained == 'vehicle' else 'with LIDAR_TOP'
+    raise ValueError(
+        f'{what} is trained on boxes in the frame of the {FRAMES[trained]}, those of the dataset are in that of the '
+        f'{FRAMES[given]}: make infos from tables {remedy}, or train new weights on these (load_from starts from them)'
+    )
 
 
 def compare_can_bus(model: dict, trained: str | None, dataset: Dataset, what: str) -> list[str]:

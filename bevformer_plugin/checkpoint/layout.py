@@ -38,6 +38,7 @@ PUBLISHED_RECORD = {
     ],
     'cameras': ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT'],
     'can_bus': 'official_v1',
+    'frame': 'lidar',
 }
 BOX_LAYER = re.compile(r'reg_branches\.\d+\.4\.(weight|bias)$')
 

@@ -4,7 +4,7 @@ import ast
 from dataclasses import dataclass, field
 
 # Of a dataset's metainfo what trained weights depend on; checkpoints record it under ``meta.dataset_meta``.
-RECORDED_METAINFO = ('classes', 'cameras', 'image_size', 'can_bus')
+RECORDED_METAINFO = ('classes', 'cameras', 'image_size', 'can_bus', 'frame')
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class TrainingRecord:
         cameras: names, in the order of the model's inputs.
         image_size: (width, height) in pixels of the images before padding.
         can_bus: rule by which the infos chose CAN-bus messages, 'none' without messages.
+        frame: of boxes and BEV, 'lidar' or 'vehicle'.
         model: the config's ``model``.
         test_pipeline: transforms of the config's test dataset.
         failed_step: the optimizer step that failed, of a file that was kept for inspection; else None.
@@ -25,6 +26,7 @@ class TrainingRecord:
     cameras: tuple[str, ...] | None = None
     image_size: tuple[int, int] | None = None
     can_bus: str | None = None
+    frame: str | None = None
     model: dict = field(default_factory=dict)
     test_pipeline: list[dict] = field(default_factory=list)
     failed_step: int | None = None
@@ -50,6 +52,7 @@ class TrainingRecord:
         return cls(
             **sequences,
             can_bus=metainfo.get('can_bus'),
+            frame=metainfo.get('frame'),
             model=config.get('model', {}),
             test_pipeline=tested.get('pipeline', []),
             failed_step=content.get('global_step') if 'samples' in content else None,

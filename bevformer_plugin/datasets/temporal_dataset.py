@@ -143,7 +143,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         """Entries of the info file, reduced to what items need."""
         infos = self._infos or self._read_infos(Path(self.data_root), self.ann_file, self._metainfo['classes'])
         self._infos = None
-        self._metainfo.update({key: infos['metainfo'][key] for key in ('version', 'can_bus')})
+        self._metainfo.update({key: infos['metainfo'][key] for key in ('version', 'can_bus', 'frame')})
         classes = list(self._metainfo['classes'])
         self.label_mapping = {
             index: classes.index(name) if name in classes else -1

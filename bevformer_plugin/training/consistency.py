@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
 from bevformer_plugin.checkpoint import check_initialization, read_checkpoint
-from bevformer_plugin.checkpoint.comparison import compare_can_bus, infos_command
+from bevformer_plugin.checkpoint.comparison import compare_can_bus, compare_frames, infos_command
 from bevformer_plugin.datasets import NuScenesTemporalDataset
 
 from .config import check_evaluation
@@ -99,7 +99,8 @@ def _compare_validation(model: dict, train: Dataset, val: Dataset) -> list[str]:
                 f'train_dataloader.dataset has the {what} {", ".join(trained)}, val_dataloader.dataset '
                 f'{", ".join(validated)}: give both the same names in the same order'
             )
-    remarks = compare_can_bus(model, train.metainfo.get('can_bus'), val, 'the model')
+    remarks = compare_frames(train.metainfo.get('frame'), val, 'the model')
+    remarks += compare_can_bus(model, train.metainfo.get('can_bus'), val, 'the model')
     trained, validated = (dataset.metainfo.get('image_size') for dataset in (train, val))
     if trained != validated:
         remarks.append(f'image_size is {trained} in training and {validated} in validation')

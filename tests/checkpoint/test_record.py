@@ -44,12 +44,18 @@ def test_the_released_checkpoints_record():
 
 
 def test_metainfo_goes_before_the_config_and_mmengines_name_is_known(nano):
-    metainfo = {'classes': ('car',), 'cameras': ['B', 'A'], 'image_size': (8, 4), 'can_bus': 'nearest', 'palette': [1]}
-    recorded = recorded_metainfo(metainfo)
-    assert recorded == {'classes': ['car'], 'cameras': ['B', 'A'], 'image_size': [8, 4], 'can_bus': 'nearest'}
+    metainfo = {'classes': ('car',), 'cameras': ['B', 'A'], 'image_size': (8, 4), 'can_bus': 'nearest'}
+    recorded = recorded_metainfo({**metainfo, 'frame': 'vehicle', 'palette': [1]})
+    assert recorded == {
+        'classes': ['car'],
+        'cameras': ['B', 'A'],
+        'image_size': [8, 4],
+        'can_bus': 'nearest',
+        'frame': 'vehicle',
+    }
     record = TrainingRecord.of_checkpoint({'meta': {'cfg': nano.pretty_text, 'dataset_meta': recorded}})
     assert (record.classes, record.cameras, record.image_size) == (('car',), ('B', 'A'), (8, 4))
-    assert record.can_bus == 'nearest' and record.model['num_cameras'] == 6
+    assert record.can_bus == 'nearest' and record.frame == 'vehicle' and record.model['num_cameras'] == 6
 
 
 @pytest.mark.parametrize('content', [{}, {'meta': None}, {'meta': {'config': 3, 'dataset_meta': {'classes': 'car'}}}])

@@ -3,6 +3,7 @@
 import math
 import pickle
 
+import numpy as np
 import pytest
 
 from bevformer_plugin.datasets.infos import load_infos
@@ -33,6 +34,8 @@ def remove(*keys):
 FLAT = [[0.0, 0.0, 100.0], [0.0, 0.0, 56.0], [0.0, 0.0, 1.0]]
 MIRROR = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
 
+ROLLED = [[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, -1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+
 
 @pytest.mark.parametrize(
     ('change', 'message'),
@@ -45,6 +48,8 @@ MIRROR = [[-1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.
         (set_in('ego2global', 3, to=[0.0, 0.0, 1.0, 1.0]), ': ego2global is no rotation and translation'),
         (remove('lidar_points', 'lidar2ego'), ': lidar_points lacks lidar2ego'),
         (set_in('lidar_points', 'lidar2ego', to=MIRROR), ': lidar2ego is no rotation and translation'),
+        (set_in('ego2global', to=ROLLED), ': ego2global tips the z axis over'),
+        (set_in('lidar_points', 'lidar2ego', to=ROLLED), ': lidar2ego tips the z axis over'),
         (set_in('can_bus', 7, to=NAN), ': can_bus is not finite'),
         (set_in('can_bus', to=[0.0] * 17), ': can_bus is .* not 18 numbers'),
         (set_in('can_bus', 3, to=7.0), ': rotation in can_bus is no rotation'),
@@ -78,6 +83,37 @@ def write(folder, infos):
     return path
 
 
+def test_extrinsics_the_wrong_way_round(read_infos, tmp_path):
+    infos = read_infos('mini_val')
+    entry = infos['data_list'][4]
+    image = entry['images']['CAM_FRONT_LEFT']
+    given = np.array(image['lidar2cam'])
+    image['lidar2cam'] = np.linalg.inv(given).tolist()
+    cosine = (np.trace((given @ given)[:3, :3]) - 1) / 2  # the two differ by twice the rotation
+    angle = f'{np.degrees(np.arccos(cosine)):.1f}'
+    message = rf'sample {entry["token"]}, CAM_FRONT_LEFT: lidar2cam turns by other degrees .* the angle is: {angle}$'
+    with pytest.raises(ValueError, match=message):
+        load_infos(write(tmp_path, infos))
+    del image['cam2ego']
+    assert load_infos(write(tmp_path, infos))['data_list'][4]['token'] == entry['token']
+
+
+def test_timestamps_of_another_unit(read_infos, tmp_path):
+    infos = read_infos('mini_val')
+    for entry in infos['data_list']:
+        entry['timestamp'] /= 1e6
+    message = rf'sample {infos["data_list"][1]["token"]} is 5\S*e-07 s after .* timestamps in seconds'
+    with pytest.raises(ValueError, match=message):
+        load_infos(write(tmp_path, infos))
+
+
+def test_frames_in_another_order(read_infos, tmp_path):
+    infos = read_infos('mini_val')
+    infos['data_list'][2:4] = infos['data_list'][3:1:-1]
+    with pytest.raises(ValueError, match=rf'sample {infos["data_list"][3]["token"]} is -0\.\d+ s after'):
+        load_infos(write(tmp_path, infos))
+
+
 def test_an_unknown_velocity_passes(read_infos, tmp_path):
     infos = read_infos('mini_val')
     infos['data_list'][4]['instances'][0]['velocity'] = [NAN, NAN]
@@ -93,10 +129,11 @@ def test_a_sample_twice(read_infos, tmp_path):
 
 
 def test_older_and_incomplete_files(read_infos, tmp_path):
-    infos = read_infos('mini_val')
-    del infos['metainfo']['scenes']
-    with pytest.raises(ValueError, match=r'metainfo of .* lacks scenes: make infos with.*--overwrite'):
-        load_infos(write(tmp_path, infos))
+    for key in ('scenes', 'frame'):
+        infos = read_infos('mini_val')
+        del infos['metainfo'][key]
+        with pytest.raises(ValueError, match=rf'metainfo of .* lacks {key}: make infos with.*--overwrite'):
+            load_infos(write(tmp_path, infos))
     infos = read_infos('mini_val')
     infos['metainfo']['info_version'] = '1.1'
     with pytest.raises(ValueError, match=r'temporal 1\.1, not bevformer_temporal 1\.2: make infos with.*--overwrite'):

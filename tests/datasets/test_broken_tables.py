@@ -108,6 +108,7 @@ def test_broken_intrinsics(copied_root, change_table, matrix, complaint):
         ('size', [1.0, 0.0, 1.0], 'is not positive'),
         ('size', [1.0, 2.0], 'not 3 numbers'),
         ('rotation', [0.0, 0.0, 0.0, 0.0], 'is no rotation'),
+        ('rotation', [0.0, 0.0, 0.6, 0.8], 'tips the z axis over'),
         ('num_lidar_pts', -1, 'is no number of points'),
         ('num_radar_pts', None, 'is no number of points'),
         ('attribute_tokens', ['a', 'b'], 'more than one attribute'),
@@ -206,6 +207,137 @@ def test_a_circle_of_samples(copied_root, change_table):
 def test_tables_that_do_not_fit(copied_root, change_table, table, change, message):
     change_table(table, change)
     refused(copied_root, message)
+
+
+@pytest.mark.parametrize('table', ['sample_annotation', 'sample', 'ego_pose', 'category'])
+def test_a_row_twice(copied_root, change_table, table):
+    token = read(copied_root, table)[0]['token']
+    change_table(table, lambda rows: [*rows, rows[0]])
+    refused(copied_root, rf'token {token} is twice in {table}\.json: write each row once')
+
+
+def test_a_table_twice(copied_root, change_table):
+    others = len(read(copied_root, 'sample_annotation')) - 1
+    change_table('sample_annotation', lambda rows: rows + rows)
+    refused(copied_root, rf'is twice in sample_annotation\.json \(and {others} more\)')
+
+
+def test_two_key_frames_of_one_channel(copied_root, change_table):
+    record = first_of(copied_root, 'CAM_BACK')
+    change_table('sample_data', lambda rows: [*rows, {**record, 'token': 'second'}])
+    refused(
+        copied_root,
+        f'sample {record["sample_token"]} has two key frames of CAM_BACK in sample_data.json, {record["token"]} and '
+        'second: is_key_frame',
+    )
+
+
+def test_a_chain_that_ends_early(copied_root, change_table):
+    scene = next(row for row in read(copied_root, 'scene') if row['name'] == 'scene-0103')
+
+    def cut(rows):
+        row = next(row for row in rows if row['prev'] == scene['first_sample_token'])
+        row['next'] = ''
+
+    change_table('sample', cut)
+    refused(copied_root, 'scene-0103 has 6 samples by scene_token in sample.json, but its chain .* reaches 2: mend')
+
+
+def test_a_chain_that_goes_on_in_another_scene(copied_root, change_table):
+    spoilt = {}
+
+    def join(rows):
+        ends = [row for row in rows if not row['next']]
+        first, second = sorted(ends, key=lambda row: row['timestamp'])[:2]
+        while second['prev']:
+            second = next(row for row in rows if row['token'] == second['prev'])
+        first['next'] = second['token']
+        spoilt.update(second)
+
+    change_table('sample', join)
+    refused(
+        copied_root, f'sample {spoilt["token"]} is in the chain of scene-.*scene_token .* is {spoilt["scene_token"]}'
+    )
+
+
+@pytest.mark.parametrize('rule', ['nearest', 'official_v1'])
+def test_messages_that_are_too_old(copied_root, synthetic_root, capsys, rule):
+    scene = next(row for row in read(copied_root, 'scene') if row['name'] == 'scene-0103')
+    samples = [row for row in read(copied_root, 'sample') if row['scene_token'] == scene['token']]
+    start = min(row['timestamp'] for row in samples)
+    path = own_can_bus(copied_root, synthetic_root) / 'scene-0103_pose.json'
+    messages = [row for row in json.loads(path.read_text()) if row['utime'] <= start + 400_000]
+    path.write_text(json.dumps(messages))
+    near = {row['token'] for row in samples if row['timestamp'] - messages[-1]['utime'] <= 500_000}
+    assert 0 < len(near) < 6
+    files = create_nuscenes_infos(copied_root, VERSION, workers=1, can_bus_message=rule)
+    entries = [row for row in load_infos(files['mini_val'])['data_list'] if row['scene_name'] == 'scene-0103']
+    assert {row['token'] for row in entries if any(row['can_bus'][7:16])} == near
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith('scene-0103'))
+    assert line.split()[-1] == str(6 - len(near))
+
+
+def test_messages_of_another_clock(copied_root, synthetic_root):
+    path = own_can_bus(copied_root, synthetic_root) / 'scene-0103_pose.json'
+    messages = json.loads(path.read_text())
+    path.write_text(json.dumps([{**row, 'utime': row['utime'] + 3_600_000_000} for row in messages]))
+    refused(copied_root, r'none belongs to a keyframe of scene-0103: the nearest is 359\d(\.\d+)? s off, 0\.5 s')
+    path.write_text(json.dumps([{**row, 'utime': row['utime'] / 1e6} for row in messages]))
+    refused(copied_root, "utime is in microseconds of the samples' clock")
+
+
+def rename_categories(change_table, names):
+    change_table('category', lambda rows: [{**row, 'name': names.get(row['name'], row['name'])} for row in rows])
+
+
+def test_categories_of_other_names_are_named(copied_root, change_table, capsys):
+    categories = {row['token']: row['name'] for row in read(copied_root, 'category')}
+    instances = {row['token']: categories[row['category_token']] for row in read(copied_root, 'instance')}
+    names = [instances[row['instance_token']] for row in read(copied_root, 'sample_annotation')]
+    cars, trucks = names.count('vehicle.car'), names.count('vehicle.truck')
+    assert cars and trucks
+    rename_categories(change_table, {'vehicle.car': 'Auto', 'vehicle.truck': 'animal'})
+    create_nuscenes_infos(copied_root, VERSION, workers=1)
+    said = capsys.readouterr().out
+    assert f"{trucks} annotations are of nuScenes' categories outside the ten classes and get no box." in said
+    assert f'{cars} annotations get no box, because nuScenes has no category of their names: Auto ({cars})' in said
+
+
+def test_no_category_of_nuscenes(copied_root, change_table):
+    names = {row['name']: row['name'].rsplit('.', 1)[-1] for row in read(copied_root, 'category')}
+    rename_categories(change_table, names)
+    refused(copied_root, r'none of the \d+ annotations has a category of the ten .*car \(\d+\).*category\.json')
+
+
+@pytest.mark.parametrize('channel', ['LIDAR_TOP', 'CAM_BACK'])
+def test_a_sensor_of_another_time(copied_root, change_table, channel):
+    record = first_of(copied_root, channel)
+
+    def spoil(rows):
+        for row in rows:
+            if row['token'] == record['token']:
+                row['timestamp'] += 1_500_000
+
+    change_table('sample_data', spoil)
+    refused(
+        copied_root,
+        rf'sample {record["sample_token"]} has timestamp \d+ in sample\.json, its key frame of {channel} '
+        f'{record["timestamp"] + 1_500_000} in',
+    )
+
+
+@pytest.mark.parametrize('table', ['ego_pose', 'calibrated_sensor'])
+def test_quaternions_in_another_order(copied_root, change_table, table):
+    record = first_of(copied_root, 'LIDAR_TOP')
+
+    def spoil(rows):
+        for row in rows:
+            if row['token'] == record[f'{table}_token']:
+                row['rotation'] = [0.0, 0.0, 0.5**0.5, 0.5**0.5]  # a quarter turn to the left, as x, y, z, w
+
+    change_table(table, spoil)
+    complaint = 'tips the z axis over, which points up: quaternions are w, x, y, z'
+    refused(copied_root, rf'sample {record["sample_token"]}, LIDAR_TOP: rotation in {table}\.json {complaint}')
 
 
 def test_images_of_another_size(copied_root, own_samples):

@@ -61,6 +61,7 @@ def test_files_and_metainfo(files, infos):
         'categories': CATEGORIES,
         'can_bus': 'nearest',
         'scenes': ['scene-0061', 'scene-0553'],
+        'frame': 'lidar',
     }
 
 

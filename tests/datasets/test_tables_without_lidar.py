@@ -78,6 +78,7 @@ def test_it_is_said(root, capsys):
 def test_dataset_and_pictures(root, infos, tmp_path):
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         dataset = NuScenesTemporalDataset(str(root), 'nuscenes_infos_temporal_val.pkl', [], test_mode=True)
+    assert infos['metainfo']['frame'] == dataset.metainfo['frame'] == 'vehicle'
     entry = infos['data_list'][0]
     counted = [i for i in entry['instances'] if i['num_lidar_pts'] + i['num_radar_pts'] > 0]
     frame = dataset.get_data_info(0)

@@ -1,16 +1,19 @@
 """Info files: one pickle per split with what the dataset needs of every keyframe, made from the nuScenes tables.
 
 Read in this order: :mod:`.table_files` (opening the tables), :mod:`.nuscenes_tables` (a keyframe's tables -> its
-entry), :mod:`.can_bus` (its 18-vector), :mod:`.splits` (which scenes), :mod:`.creation` (scenes in parallel, files),
-:mod:`.formats` (recognising a file; foreign formats -> ours), :mod:`.true_boxes` (which objects count).
+entry), :mod:`.row_checks` (rows that cannot be), :mod:`.can_bus` (its 18-vector), :mod:`.splits` (which scenes),
+:mod:`.categories` (which annotations get a class), :mod:`.creation` (scenes in parallel, files), :mod:`.formats`
+(recognising a file; foreign formats -> ours), :mod:`.entry_checks` (entries that cannot be), :mod:`.true_boxes` (which
+objects count).
 """
 
 from .atomic_write import atomic_write
 from .can_bus import CAN_BUS_RULES
 from .creation import convert_infos, create_nuscenes_infos
 from .formats import load_infos, require_matching
-from .nuscenes_tables import CATEGORIES, check_annotations, check_transform, reference_record, visibility_level
+from .nuscenes_tables import CATEGORIES, reference_record, visibility_level
 from .published import BOX_CONVENTIONS
+from .row_checks import check_annotations, check_transform
 from .splits import OFFICIAL_SPLITS, default_split, find_splits, is_official, role_of
 from .table_files import check_tables, has_annotations, open_tables, refuse_tables_that_do_not_fit
 from .true_boxes import TRUE_BOX_RULES, check_rule, count_true_boxes, counted_boxes

@@ -18,6 +18,7 @@ from .numeric_checks import finite_rows
 RECORDED = slice(7, 16)
 RECORDED_CHANNELS = ('accel', 'rotation_rate', 'vel')  # keys of a message, three numbers each
 CAN_BUS_RULES = ('nearest', 'official_v1')
+FARTHEST_MESSAGE = 500_000  # microseconds between a keyframe and its message; one farther off says nothing of it
 
 
 def find_can_bus(root, can_bus_dir=None) -> Path | None:
@@ -46,8 +47,9 @@ class CanBusMessages:
 
     Args:
         folder: what :func:`find_can_bus` returned; None means that nothing was recorded.
-        rule: which message belongs to a keyframe: 'nearest' in time, or 'official_v1', the first one after it, as the
-            published BEVFormer's info files have it (a mistake that its weights have learned).
+        rule: which message belongs to a keyframe: 'nearest' in time, or 'official_v1', the first one after it (the
+            last one after the recording's end), as the published BEVFormer's info files have it (a mistake that its
+            weights have learned). By both rules a message farther off than half a second belongs to no keyframe.
     """
 
     def __init__(self, folder: Path | None, rule: str = 'nearest'):
@@ -59,7 +61,36 @@ class CanBusMessages:
         numbers = NuScenesCanBus(str(folder.parent)).can_blacklist if folder else ()
         self.unusable = {f'scene-{number:04d}' for number in numbers}
 
-    def of_scene(self, name: str) -> list[dict]:
+    def of_keyframes(self, name: str, timestamps: list[int]) -> list[dict | None]:
+        """The message that belongs to each keyframe of a scene; None where none is within half a second.
+
+        Args:
+            name: of the scene.
+            timestamps: of its keyframes, microseconds.
+
+        Raises:
+            ValueError: the scene's file cannot be read, a message lacks its time, or there are messages but none
+                belongs to any keyframe.
+        """
+        messages = self._of_scene(name)
+        if not messages or not timestamps:
+            return [None] * len(timestamps)
+        times = np.array([message['utime'] for message in messages], dtype=np.float64)
+        if self.rule == 'official_v1':
+            chosen = np.minimum(np.searchsorted(times, timestamps, side='right'), len(times) - 1)
+        else:
+            chosen = np.array([np.abs(times - timestamp).argmin() for timestamp in timestamps])
+        gaps = np.abs(times[chosen] - timestamps)
+        if gaps.min() > FARTHEST_MESSAGE:
+            raise ValueError(
+                f'{self.folder}/{name}_pose.json has {len(messages)} messages, but none belongs to a keyframe of '
+                f'{name}: the nearest is {gaps.min() / 1e6:g} s off, {FARTHEST_MESSAGE / 1e6:g} s is the most; utime '
+                "is in microseconds of the samples' clock"
+            )
+        near = (gaps <= FARTHEST_MESSAGE).tolist()
+        return [messages[index] if close else None for index, close in zip(chosen.tolist(), near, strict=True)]
+
+    def _of_scene(self, name: str) -> list[dict]:
         """The pose messages of a scene in time order; empty where nothing was recorded.
 
         Raises:
@@ -81,23 +112,12 @@ class CanBusMessages:
             ) from error
         return [messages[index] for index in np.argsort(times, kind='stable')]
 
-    def of_sample(self, messages: list[dict], timestamp: int) -> dict | None:
-        """The message that belongs to a keyframe at ``timestamp`` microseconds; None where there are no messages."""
-        if not messages:
-            return None
-        times = np.array([message['utime'] for message in messages])
-        if self.rule == 'official_v1':
-            index = min(int(np.searchsorted(times, timestamp, side='right')), len(messages) - 1)
-        else:
-            index = int(np.abs(times - timestamp).argmin())
-        return messages[index]
-
 
 def recorded_channels(message: dict | None, where: str) -> list[float]:
     """Acceleration, rotation rate and velocity of a message: 9 numbers, zeros for None.
 
     Args:
-        message: of :meth:`CanBusMessages.of_sample`.
+        message: of :meth:`CanBusMessages.of_keyframes`.
         where: names the sample in an error.
 
     Raises:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .atomic_write import atomic_write
 from .can_bus import CanBusMessages, find_can_bus
+from .categories import describe_unmapped_categories
 from .entry_checks import check_entries
 from .formats import infos_file, load_infos, number, our_metainfo
 from .nuscenes_tables import CATEGORIES, LIDAR, EntryBuilder, SceneCount
@@ -63,7 +64,9 @@ def create_nuscenes_infos(
         FileNotFoundError: a folder, table or map is missing, no keyframe at all has its images, or a camera none.
         FileExistsError: a file is there already and ``overwrite`` is False.
         ValueError: unknown version, camera or ``can_bus_message``, unusable splits, no scene of a split, fewer than
-            one worker, broken numbers in tables or messages, or images of another size than their calibration.
+            one worker, broken numbers in tables or messages, no annotation of a
+            detection class, messages of another time than their scene, or images of another size than their
+            calibration.
     """
     if workers < 1:
         raise ValueError(f'workers must be at least 1, got {workers}')
@@ -91,7 +94,7 @@ def create_nuscenes_infos(
             continue
         check_entries(data_list, CATEGORIES, path.name)
         written[split] = path
-        metainfo = our_metainfo(version, split, messages.rule, [count.name for _, count in parts])
+        metainfo = our_metainfo(version, split, messages.rule, [count.name for _, count in parts], builder.frame)
         write_infos({'metainfo': metainfo, 'data_list': number(data_list)}, path)
         lines += [box_table(split, data_list), f'{split}: {len(data_list)} samples in {path}']
     print_log('\n'.join(lines))
@@ -164,7 +167,11 @@ def _scenes_of_splits(builder: EntryBuilder, splits: Splits, split_of: dict[str,
 
 
 def _log_inputs(builder: EntryBuilder, messages: CanBusMessages, splits: Splits) -> None:
-    """Say which splits are made and what the tables lack."""
+    """Say which splits are made and what the tables lack.
+
+    Raises:
+        ValueError: no annotation is of a detection class.
+    """
     if splits.source != 'nuScenes':
         made = ', '.join(f'{split} for {role}' for split, role in splits.roles.items())
         unused = [split for split in splits.scenes if split not in splits.roles]
@@ -174,6 +181,8 @@ def _log_inputs(builder: EntryBuilder, messages: CanBusMessages, splits: Splits)
         lacking = [name for name in splits.scenes[split] if name not in present]
         if lacking:
             print_log(f'{split}: {len(lacking)} of its scenes are not in the tables: {_some(lacking)}')
+    for line in describe_unmapped_categories(builder.tables):
+        print_log(line)
     if not builder.has_lidar:
         print_log(
             f"No {LIDAR} in the tables: boxes are given in a frame at the vehicle's origin, x right, y forward, z up, "

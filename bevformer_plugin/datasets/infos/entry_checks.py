@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .numeric_checks import finite_rows, require_all, require_intrinsics, require_unit_quaternions
+from .numeric_checks import LEAST_UPWARD, finite_rows, require_all, require_intrinsics, require_unit_quaternions
 
 ENTRY_KEYS = {
     'token',
@@ -31,6 +31,8 @@ INSTANCE_KEYS = {
     'visibility',
 }
 ORTHOGONAL_TOLERANCE = 1e-2
+SHORTEST_GAP = 1e-3  # seconds between frames of a scene; less means that timestamps are in another unit
+LARGEST_DEVIATION = 20.0  # degrees; between the timestamps of LiDAR and camera a vehicle turns by less
 
 
 def check_entries(entries: list[dict], categories: dict[str, int], path) -> None:
@@ -54,9 +56,12 @@ def check_entries(entries: list[dict], categories: dict[str, int], path) -> None
         return lambda index: f'{path}: sample {entries[index]["token"]}: {field}'
 
     finite_rows([entry['timestamp'] for entry in entries], (), named('timestamp'))
-    _check_poses([entry['ego2global'] for entry in entries], named('ego2global'))
+    _check_gaps(entries, path)
+    poses = _check_poses([entry['ego2global'] for entry in entries], named('ego2global'))
+    _require_upright(poses, named('ego2global'))
     _require_keys([entry['lidar_points'] for entry in entries], {'lidar2ego'}, named('lidar_points'))
-    _check_poses([entry['lidar_points']['lidar2ego'] for entry in entries], named('lidar2ego'))
+    mounts = _check_poses([entry['lidar_points']['lidar2ego'] for entry in entries], named('lidar2ego'))
+    _require_upright(mounts, named('lidar2ego'))
     can_bus = finite_rows([entry['can_bus'] for entry in entries], (18,), named('can_bus'))
     require_unit_quaternions(can_bus[:, 3:7], named('rotation in can_bus'))
     _check_images(entries, path)
@@ -78,6 +83,52 @@ def _check_images(entries: list[dict], path) -> None:
     matrices = finite_rows([image['cam2img'] for image in images], (3, 3), named('cam2img'))
     require_intrinsics(matrices, sizes, named('cam2img'))
     _check_poses([image['lidar2cam'] for image in images], named('lidar2cam'))
+    _check_extrinsics(entries, path)
+
+
+def _check_extrinsics(entries: list[dict], path) -> None:
+    """Refuse a ``lidar2cam`` whose rotation is not about that from LiDAR to vehicle to camera, where that is known.
+
+    The two differ by the vehicle's motion between the sensors' timestamps only.
+
+    Raises:
+        ValueError: naming sample, camera and the angle between them.
+    """
+    views = [
+        (entry, name, image) for entry in entries for name, image in entry['images'].items() if 'cam2ego' in image
+    ]
+    if not views:
+        return
+
+    def named(field: str) -> Callable[[int], str]:
+        return lambda index: f'{path}: sample {views[index][0]["token"]}, {views[index][1]}: {field}'
+
+    cam2ego = _check_poses([image['cam2ego'] for _, _, image in views], named('cam2ego'))[:, :3, :3]
+    lidar2cam = np.array([image['lidar2cam'] for _, _, image in views])[:, :3, :3]
+    lidar2ego = np.array([entry['lidar_points']['lidar2ego'] for entry, _, _ in views])[:, :3, :3]
+    between = lidar2cam.transpose(0, 2, 1) @ cam2ego.transpose(0, 2, 1) @ lidar2ego
+    angles = np.degrees(np.arccos(np.clip((np.trace(between, axis1=1, axis2=2) - 1) / 2, -1, 1)))
+    complaint = (
+        'turns by other degrees than cam2ego and lidar2ego of the entry (is one transposed or inverted?), the angle is'
+    )
+    require_all(angles <= LARGEST_DEVIATION, angles.round(1).tolist(), named('lidar2cam'), complaint)
+
+
+def _check_gaps(entries: list[dict], path) -> None:
+    """Refuse frames of a scene that are not at least a millisecond after the one before them in the file.
+
+    Raises:
+        ValueError: naming the sample and the gap.
+    """
+    before = {}
+    for entry in entries:
+        gap = entry['timestamp'] - before.get(entry['scene_token'], -np.inf)
+        if gap < SHORTEST_GAP:
+            raise ValueError(
+                f'{path}: sample {entry["token"]} is {gap:g} s after the sample before it in its scene: frames are in '
+                'time order, with timestamps in seconds (in the published files: microseconds)'
+            )
+        before[entry['scene_token']] = entry['timestamp']
 
 
 def _check_instances(entries: list[dict], categories: dict[str, int], path) -> None:
@@ -111,11 +162,17 @@ def _require_keys(rows: list, keys: set[str], describe: Callable[[int], str]) ->
             raise ValueError(f'{describe(index)} lacks {", ".join(missing)}: make infos with tools/create_data.py')
 
 
-def _check_poses(values: list, describe: Callable[[int], str]) -> None:
-    """Refuse what is no rigid motion (n, 4, 4): finite, rotation orthogonal and not mirrored, last row 0, 0, 0, 1."""
+def _check_poses(values: list, describe: Callable[[int], str]) -> np.ndarray:
+    """Rigid motions (n, 4, 4): finite, rotation orthogonal and not mirrored, last row 0, 0, 0, 1; refuses others."""
     matrices = finite_rows(values, (4, 4), describe)
     rotations = matrices[:, :3, :3]
     product = rotations @ rotations.transpose(0, 2, 1)
     orthogonal = (np.abs(product - np.eye(3)) < ORTHOGONAL_TOLERANCE).all((1, 2)) & (np.linalg.det(rotations) > 0)
     last = (np.abs(matrices[:, 3] - [0, 0, 0, 1]) < 1e-6).all(1)
     require_all(orthogonal & last, values, describe, 'is no rotation and translation')
+    return matrices
+
+
+def _require_upright(matrices: np.ndarray, describe: Callable[[int], str]) -> None:
+    upright = matrices[:, 2, 2] > LEAST_UPWARD
+    require_all(upright, matrices.tolist(), describe, 'tips the z axis over, which points up')

@@ -27,7 +27,7 @@ def infos_file(folder, split: str) -> Path:
     return Path(folder, f'nuscenes_infos_temporal_{split}.pkl')
 
 
-def our_metainfo(version: str, split: str | None, can_bus: str, scenes: list[str]) -> dict:
+def our_metainfo(version: str, split: str | None, can_bus: str, scenes: list[str], frame: str) -> dict:
     """The ``metainfo`` of our files.
 
     Args:
@@ -35,6 +35,7 @@ def our_metainfo(version: str, split: str | None, can_bus: str, scenes: list[str
         split: name, or None where it is not known.
         can_bus: a rule of :class:`CanBusMessages`, or 'none'.
         scenes: names of the split's scenes, also of those without a keyframe in the file.
+        frame: of boxes and BEV: 'lidar', or 'vehicle' where the tables have no LIDAR_TOP.
     """
     return {
         'dataset': 'nuscenes',
@@ -45,6 +46,7 @@ def our_metainfo(version: str, split: str | None, can_bus: str, scenes: list[str
         'categories': dict(CATEGORIES),
         'can_bus': can_bus,
         'scenes': scenes,
+        'frame': frame,
     }
 
 
@@ -90,7 +92,7 @@ def load_infos(path, root=None, version: str | None = None, box_convention: str 
         infos = content
     elif kind == 'published':
         entries = convert_published(entries, root, metainfo['version'], box_convention)
-        infos = _finish(entries, metainfo['version'], 'official_v1')
+        infos = _finish(entries, metainfo['version'], 'official_v1', 'lidar')
     else:
         infos = _load_stock(content, root, path)
     check_entries(infos['data_list'], infos['metainfo']['categories'], path)
@@ -137,7 +139,7 @@ def _load_stock(content: dict, root, path) -> dict:
     builder = EntryBuilder(open_tables(root, version), messages)
     with refuse_tables_that_do_not_fit(builder.tables, f'the samples in {path}'):
         entries = _join_stock(content, builder, path)
-    return _finish(entries, version, messages.rule)
+    return _finish(entries, version, messages.rule, builder.frame)
 
 
 def _recognise(content, path) -> tuple[str, list[dict], dict]:
@@ -177,13 +179,13 @@ def _kind_of_new(metainfo: dict, path) -> str:
         raise ValueError(
             f'{path} is of kind {" ".join(map(str, kind))}, not {INFO_KIND} {INFO_VERSION}: {REMEDY} --overwrite'
         )
-    missing = [key for key in ('version', 'split', 'categories', 'can_bus', 'scenes') if key not in metainfo]
+    missing = [key for key in ('version', 'split', 'categories', 'can_bus', 'scenes', 'frame') if key not in metainfo]
     if missing:
         raise ValueError(f'the metainfo of {path} lacks {", ".join(missing)}: {REMEDY} --overwrite')
     return 'ours'
 
 
-def _finish(entries: list[dict], version: str, can_bus: str) -> dict:
+def _finish(entries: list[dict], version: str, can_bus: str, frame: str) -> dict:
     """Converted entries as infos of ours: scenes by the time they start, numbered."""
     starts = {}
     for entry in entries:
@@ -193,7 +195,7 @@ def _finish(entries: list[dict], version: str, can_bus: str) -> dict:
     )
     names = list(dict.fromkeys(entry['scene_name'] for entry in entries))
     split = recognise_split(names, version)
-    return {'metainfo': our_metainfo(version, split, can_bus, names), 'data_list': number(entries)}
+    return {'metainfo': our_metainfo(version, split, can_bus, names, frame), 'data_list': number(entries)}
 
 
 def _join_stock(content: dict, builder: EntryBuilder, path) -> list[dict]:
@@ -202,21 +204,22 @@ def _join_stock(content: dict, builder: EntryBuilder, path) -> list[dict]:
     Its matrices are float32 and its rotations have lost the quaternions' signs, so those come from the tables too.
     """
     names = {index: name for name, index in content['metainfo'].get('categories', CATEGORIES).items()}
-    tables, messages, entries = builder.tables, {}, []
-    frames = {
-        sample['token']: (sample, frame_idx, scene['name'])
-        for scene in tables.scene
-        for frame_idx, sample in enumerate(builder.keyframes(scene))
-    }
+    tables, frames, entries = builder.tables, {}, []
+    wanted = {item['token'] for item in content['data_list']}
+    for scene in tables.scene:
+        samples = list(builder.keyframes(scene))
+        if wanted.isdisjoint(sample['token'] for sample in samples):
+            continue
+        messages = builder.messages.of_keyframes(scene['name'], [sample['timestamp'] for sample in samples])
+        for frame_idx, (sample, message) in enumerate(zip(samples, messages, strict=True)):
+            frames[sample['token']] = sample, frame_idx, message
     for item in content['data_list']:
         if item['token'] not in frames:
             raise ValueError(
                 f'{path}: sample {item["token"]} is not in the tables of {tables.version} in {builder.root}'
             )
-        sample, frame_idx, scene_name = frames[item['token']]
-        if scene_name not in messages:
-            messages[scene_name] = builder.messages.of_scene(scene_name)
-        entry = builder.keyframe(sample, frame_idx, messages[scene_name])
+        sample, frame_idx, message = frames[item['token']]
+        entry = builder.keyframe(sample, frame_idx, message)
         entry['instances'] = _stock_instances(item, sample, names, tables, path)
         entries.append(entry)
     return entries

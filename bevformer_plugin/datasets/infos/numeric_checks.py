@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 NORM_TOLERANCE = 0.01  # of a quaternion written with three decimals or more
+LEAST_UPWARD = 0.5  # z component of a z axis that points up: at most 60 degrees off
 
 
 def finite_rows(
@@ -56,6 +57,17 @@ def require_unit_quaternions(quaternions: np.ndarray, describe: Callable[[int], 
     lengths = np.linalg.norm(quaternions, axis=1)
     good = np.abs(lengths - 1) <= NORM_TOLERANCE
     require_all(good, quaternions.tolist(), describe, 'is no rotation: a quaternion w, x, y, z has length 1')
+
+
+def require_upright_quaternions(quaternions: np.ndarray, describe: Callable[[int], str]) -> None:
+    """Refuse unit quaternions (n, 4; w, x, y, z) that tip the z axis over by more than 60 degrees.
+
+    Raises:
+        ValueError: naming the first of them.
+    """
+    upward = 1 - 2 * (quaternions[:, 1] ** 2 + quaternions[:, 2] ** 2)
+    complaint = 'tips the z axis over, which points up: quaternions are w, x, y, z'
+    require_all(upward > LEAST_UPWARD, quaternions.tolist(), describe, complaint)
 
 
 def require_intrinsics(matrices: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str]) -> None:

@@ -19,7 +19,8 @@ from PIL import Image, UnidentifiedImageError
 from pyquaternion import Quaternion
 
 from .can_bus import CanBusMessages, can_bus_vector, recorded_channels
-from .numeric_checks import finite_rows, require_all, require_intrinsics, require_unit_quaternions
+from .numeric_checks import finite_rows, require_intrinsics
+from .row_checks import check_annotations, check_lidar_mount, check_sensor_times, check_transform
 from .table_files import refuse_tables_that_do_not_fit
 
 CLASSES = (
@@ -63,47 +64,6 @@ def reference_record(tables: NuScenes, sample: dict) -> dict:
     if not records:
         raise ValueError(f'sample {sample["token"]} has no key frame of any sensor in sample_data.json')
     return min(records, key=lambda row: (abs(row['timestamp'] - sample['timestamp']), row['channel']))
-
-
-def check_transform(row: dict, table: str, where: str) -> None:
-    """Refuse a row of ``ego_pose`` or ``calibrated_sensor`` whose translation or rotation is broken.
-
-    Args:
-        row: with ``translation`` (3, metres) and ``rotation`` (quaternion w, x, y, z).
-        table: its table, for the error.
-        where: sample and channel, for the error.
-
-    Raises:
-        ValueError: a number is missing or not finite, or the quaternion is not of length 1.
-    """
-    finite_rows([row['translation']], (3,), lambda _: f'{where}: translation in {table}.json')
-    rotation = finite_rows([row['rotation']], (4,), lambda _: f'{where}: rotation in {table}.json')
-    require_unit_quaternions(rotation, lambda _: f'{where}: rotation in {table}.json')
-
-
-def check_annotations(rows: list[dict]) -> None:
-    """Refuse annotations with a centre, size, rotation, number of points or attribute that cannot be.
-
-    Raises:
-        ValueError: naming sample, field and annotation of the first one.
-    """
-
-    def named(key: str):
-        return lambda i: f'sample {rows[i]["sample_token"]}: {key} of {rows[i]["token"]} in sample_annotation.json'
-
-    def column(key: str) -> list:
-        return [row.get(key) for row in rows]
-
-    finite_rows(column('translation'), (3,), named('translation'))
-    sizes = finite_rows(column('size'), (3,), named('size'))
-    require_all((sizes > 0).all(1), column('size'), named('size'), 'is not positive')
-    rotations = finite_rows(column('rotation'), (4,), named('rotation'))
-    require_unit_quaternions(rotations, named('rotation'))
-    for key in ('num_lidar_pts', 'num_radar_pts'):
-        whole = np.array([type(value) is int and value >= 0 for value in column(key)], dtype=bool)
-        require_all(whole, column(key), named(key), 'is no number of points, 0 or more')
-    single = np.array([len(value) <= 1 for value in column('attribute_tokens')], dtype=bool)
-    require_all(single, column('attribute_tokens'), named('attribute_tokens'), 'has more than one attribute')
 
 
 def visibility_level(tables: NuScenes, annotation: dict) -> int:
@@ -160,7 +120,9 @@ class EntryBuilder:
         self.tables = tables
         self.messages = messages
         self.root = Path(tables.dataroot)
+        self.samples_of_scenes = Counter(row['scene_token'] for row in tables.sample)
         self.has_lidar = any(LIDAR in sample['data'] for sample in tables.sample)
+        self.frame = 'lidar' if self.has_lidar else 'vehicle'
         known = order_cameras(row['channel'] for row in tables.sensor if row['modality'] == 'camera')
         if not known:
             raise ValueError(f'the tables of {tables.version} in {self.root} have no camera: sensor.json lists them')
@@ -188,9 +150,10 @@ class EntryBuilder:
 
     def _scene(self, scene: dict) -> tuple[list[dict], SceneCount]:
         entries, count = [], SceneCount(scene['name'])
-        messages = self.messages.of_scene(scene['name'])
+        samples = list(self.keyframes(scene))
+        messages = self.messages.of_keyframes(scene['name'], [sample['timestamp'] for sample in samples])
         unmeasured = set(self.cameras)
-        for frame_idx, sample in enumerate(self.keyframes(scene)):
+        for frame_idx, (sample, message) in enumerate(zip(samples, messages, strict=True)):
             count.keyframes += 1
             absent = [channel for channel in self.cameras if not self.on_disk(sample, channel)]
             for channel in sorted(unmeasured.difference(absent)):
@@ -202,8 +165,8 @@ class EntryBuilder:
                 continue
             count.written += 1
             count.without_lidar += not self.on_disk(sample, LIDAR)
-            count.without_can_bus += not messages
-            entry = self.keyframe(sample, frame_idx, messages)
+            count.without_can_bus += message is None
+            entry = self.keyframe(sample, frame_idx, message)
             entry['instances'] = self.instances(sample)
             entries.append(entry)
         return entries, count
@@ -212,9 +175,10 @@ class EntryBuilder:
         """The samples of a scene, in time order.
 
         Raises:
-            ValueError: a sample is not later than the one before it.
+            ValueError: a sample is not later than the one before it, or of another scene, or the chain does not reach
+                all samples of the scene.
         """
-        token, before = scene['first_sample_token'], None
+        token, before, reached = scene['first_sample_token'], None, 0
         while token:
             sample = self.tables.get('sample', token)
             if before is not None and sample['timestamp'] - before['timestamp'] < SHORTEST_GAP:
@@ -222,20 +186,36 @@ class EntryBuilder:
                     f'sample {token} of {scene["name"]} has timestamp {sample["timestamp"]}, but the sample before it '
                     f'{before["timestamp"]}: sample.json holds microseconds, which grow along next'
                 )
+            if sample['scene_token'] != scene['token']:
+                raise ValueError(
+                    f'sample {token} is in the chain of {scene["name"]}, but its scene_token in sample.json is '
+                    f'{sample["scene_token"]}: next of the last sample of a scene is empty'
+                )
             yield sample
-            token, before = sample['next'], sample
+            token, before, reached = sample['next'], sample, reached + 1
+        total = self.samples_of_scenes[scene['token']]
+        if reached < total:
+            raise ValueError(
+                f'{scene["name"]} has {total} samples by scene_token in sample.json, but its chain from '
+                f'first_sample_token along next reaches {reached}: mend next and first_sample_token'
+            )
 
-    def keyframe(self, sample: dict, frame_idx: int, messages: list[dict]) -> dict:
+    def keyframe(self, sample: dict, frame_idx: int, message: dict | None) -> dict:
         """The entry of a keyframe without its boxes.
 
         ``frame_idx``, ``prev`` and ``next`` are those of the tables, so that a keyframe left out is visible as a gap.
         ``lidar_path`` is '' without a LiDAR.
+
+        Args:
+            sample: its row of ``sample``.
+            frame_idx: its position in its scene.
+            message: that belongs to it, see :meth:`CanBusMessages.of_keyframes`.
         """
         where = f'sample {sample["token"]}'
+        check_sensor_times(sample, [self.tables.get('sample_data', token) for token in sample['data'].values()])
         record, mount, pose = self._reference(sample)
         lidar2ego, ego2global = _matrix(mount), _matrix(pose)
         lidar2global = ego2global @ lidar2ego
-        message = self.messages.of_sample(messages, sample['timestamp'])
         return {
             'token': sample['token'],
             'timestamp': sample['timestamp'] / 1e6,
@@ -331,7 +311,10 @@ class EntryBuilder:
     def _mount(self, record: dict) -> dict:
         """A sensor's row of ``calibrated_sensor``, checked."""
         row = self.tables.get('calibrated_sensor', record['calibrated_sensor_token'])
-        check_transform(row, 'calibrated_sensor', _where(record))
+        if record['channel'] == LIDAR:
+            check_lidar_mount(row, _where(record))
+        else:
+            check_transform(row, 'calibrated_sensor', _where(record))
         return row
 
     def _pose(self, record: dict) -> dict:

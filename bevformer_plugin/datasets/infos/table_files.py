@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -73,7 +74,8 @@ def open_tables(root, version: str) -> NuScenes:
 
     Raises:
         FileNotFoundError: the root, the version's folder, a table or a map is missing.
-        ValueError: an unknown version, or tables that the devkit cannot read.
+        ValueError: an unknown version, tables that the devkit cannot read, a token twice in a table, or two key
+            frames of one sample and channel.
     """
     folder = check_tables(root, version)
     states = [(folder / f'{name}.json').stat() for name in TABLES]
@@ -109,9 +111,50 @@ def refuse_tables_that_do_not_fit(tables: NuScenes, what: str) -> Iterator[None]
 @lru_cache(maxsize=1)
 def _open(root: str, version: str, states: tuple) -> NuScenes:
     try:
-        return NuScenes(version, root, verbose=False)
+        tables = NuScenes(version, root, verbose=False)
     except (KeyError, TypeError, AttributeError, IndexError, AssertionError, ValueError) as error:
         raise _unreadable(Path(root, version), error) from error
+    _refuse_repeated_tokens(tables)
+    _refuse_second_key_frames(tables)
+    return tables
+
+
+def _refuse_repeated_tokens(tables: NuScenes) -> None:
+    """Refuse a token twice in a table; the devkit would count its annotation twice and find only the last row.
+
+    Raises:
+        ValueError: naming token and table.
+    """
+    for name in TABLES:
+        tokens = [row['token'] for row in getattr(tables, name)]
+        if len(set(tokens)) < len(tokens):
+            repeated = [token for token, count in Counter(tokens).items() if count > 1]
+            raise ValueError(
+                f'token {repeated[0]} is twice in {name}.json{_and_more(repeated)}: write each row once, with a token '
+                'of its own'
+            )
+
+
+def _refuse_second_key_frames(tables: NuScenes) -> None:
+    """Refuse two key frames of one sample and channel, of which the devkit would take the last.
+
+    Raises:
+        ValueError: naming sample, channel and the tokens of both.
+    """
+    first = {}
+    for row in tables.sample_data:
+        if not row['is_key_frame']:
+            continue
+        other = first.setdefault((row['sample_token'], row['channel']), row['token'])
+        if other != row['token']:
+            raise ValueError(
+                f'sample {row["sample_token"]} has two key frames of {row["channel"]} in sample_data.json, {other} '
+                f'and {row["token"]}: is_key_frame is true for one reading of each sensor only'
+            )
+
+
+def _and_more(found: list) -> str:
+    return f' (and {len(found) - 1} more)' if len(found) > 1 else ''
 
 
 def _unreadable(folder: Path, error: Exception) -> ValueError:

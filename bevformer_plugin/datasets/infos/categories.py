@@ -1,0 +1,41 @@
+"""Which annotations get one of the ten detection classes, by the name of their category."""
+
+from collections import Counter
+
+from nuscenes import NuScenes
+from nuscenes.eval.detection.utils import category_to_detection_name
+from nuscenes.utils.color_map import get_colormap
+
+NAMED_CATEGORIES = 10  # of a longer list
+
+
+def describe_unmapped_categories(tables: NuScenes) -> list[str]:
+    """Lines for the log about annotations that get no box because their category belongs to no detection class.
+
+    Raises:
+        ValueError: there are annotations, and none of their categories belongs to a class.
+    """
+    counts = Counter(row['category_name'] for row in tables.sample_annotation)
+    unmapped = Counter({name: count for name, count in counts.items() if category_to_detection_name(name) is None})
+    if counts and len(unmapped) == len(counts):
+        raise ValueError(
+            f'none of the {counts.total()} annotations has a category of the ten detection classes; theirs are '
+            f'{_counted(unmapped)}: name categories in category.json as nuScenes does, such as vehicle.car or '
+            'human.pedestrian.adult'
+        )
+    known = sum(count for name, count in unmapped.items() if name in get_colormap())
+    unknown = Counter({name: count for name, count in unmapped.items() if name not in get_colormap()})
+    lines = []
+    if known:
+        lines.append(f"{known} annotations are of nuScenes' categories outside the ten classes and get no box.")
+    if unknown:
+        lines.append(
+            f'{unknown.total()} annotations get no box, because nuScenes has no category of their names: '
+            f'{_counted(unknown)}'
+        )
+    return lines
+
+
+def _counted(counts: Counter) -> str:
+    named = ', '.join(f'{name} ({count})' for name, count in counts.most_common(NAMED_CATEGORIES))
+    return named + (', ...' if len(counts) > NAMED_CATEGORIES else '')
