@@ -11,7 +11,7 @@ from mmdet3d.registry import DATASETS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.logging import print_log
 
-from .infos import count_true_boxes, load_infos, require_matching
+from .infos import count_true_boxes, in_time_order, load_infos, require_matching
 from .setting_types import check_names, check_path, check_switch
 from .training_sampler import SeededIndex, seeded_generators
 
@@ -135,6 +135,11 @@ class NuScenesTemporalDataset(NuScenesDataset):
         require_matching(infos['metainfo'], classes=classes)
         counted, total = count_true_boxes(infos['data_list'], self.true_boxes)
         print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={self.true_boxes!r}', logger='current')
+        if not (self.test_mode or in_time_order(infos['data_list'])):
+            raise ValueError(
+                f'{ann_file} does not hold its frames scene by scene in time order, in which training looks for the '
+                'frames before each: make it again with tools/create_data.py'
+            )
         if not (counted or self.test_mode):
             raise ValueError(f'{ann_file} holds no boxes to train on: give the infos of a training split')
         return infos

@@ -107,13 +107,6 @@ def test_timestamps_of_another_unit(read_infos, tmp_path):
         load_infos(write(tmp_path, infos))
 
 
-def test_frames_in_another_order(read_infos, tmp_path):
-    infos = read_infos('mini_val')
-    infos['data_list'][2:4] = infos['data_list'][3:1:-1]
-    with pytest.raises(ValueError, match=rf'sample {infos["data_list"][3]["token"]} is -0\.\d+ s after'):
-        load_infos(write(tmp_path, infos))
-
-
 def test_an_unknown_velocity_passes(read_infos, tmp_path):
     infos = read_infos('mini_val')
     infos['data_list'][4]['instances'][0]['velocity'] = [NAN, NAN]

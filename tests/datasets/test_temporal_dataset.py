@@ -315,6 +315,15 @@ def first_camera(info):
     return info['images']['CAM_FRONT']
 
 
+@pytest.mark.parametrize('order', [[1, 0, *range(2, 12)], [0, 6, *range(1, 6), *range(7, 12)]])
+def test_training_needs_frames_in_time_order(build_dataset, read_infos, order):
+    infos = read_infos('mini_train')
+    infos['data_list'] = [infos['data_list'][index] for index in order]
+    with pytest.raises(ValueError, match='does not hold its frames scene by scene in time order'):
+        build_dataset(infos)
+    assert len(build_dataset(infos, test_mode=True)) == 12
+
+
 def test_images_of_another_size_than_the_tables_say_are_refused(build_dataset, read_infos):
     infos = read_infos('mini_train')
     for info in infos['data_list']:

@@ -10,6 +10,7 @@ objects count).
 from .atomic_write import atomic_write
 from .can_bus import CAN_BUS_RULES
 from .creation import convert_infos, create_nuscenes_infos
+from .entry_checks import in_time_order
 from .formats import load_infos, require_matching
 from .nuscenes_tables import CATEGORIES, reference_record, visibility_level
 from .published import BOX_CONVENTIONS
@@ -36,6 +37,7 @@ __all__ = [
     'default_split',
     'find_splits',
     'has_annotations',
+    'in_time_order',
     'is_official',
     'load_infos',
     'open_tables',

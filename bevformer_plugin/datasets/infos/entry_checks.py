@@ -115,20 +115,33 @@ def _check_extrinsics(entries: list[dict], path) -> None:
 
 
 def _check_gaps(entries: list[dict], path) -> None:
-    """Refuse frames of a scene that are not at least a millisecond after the one before them in the file.
+    """Refuse frames of a scene that are less than a millisecond apart.
 
     Raises:
         ValueError: naming the sample and the gap.
     """
-    before = {}
-    for entry in entries:
+    before: dict[str, float] = {}
+    for entry in sorted(entries, key=lambda entry: entry['timestamp']):
         gap = entry['timestamp'] - before.get(entry['scene_token'], -np.inf)
         if gap < SHORTEST_GAP:
             raise ValueError(
-                f'{path}: sample {entry["token"]} is {gap:g} s after the sample before it in its scene: frames are in '
-                'time order, with timestamps in seconds (in the published files: microseconds)'
+                f'{path}: sample {entry["token"]} is {gap:g} s after the sample before it in its scene: timestamps are '
+                'in seconds (in the published files: microseconds)'
             )
         before[entry['scene_token']] = entry['timestamp']
+
+
+def in_time_order(entries: list[dict]) -> bool:
+    """Whether every frame stands right behind the frame of its scene that was before it in time."""
+    ended, scene, time = set(), None, -np.inf
+    for entry in entries:
+        if entry['scene_token'] != scene:
+            ended.add(scene)
+            scene, time = entry['scene_token'], -np.inf
+        if scene in ended or entry['timestamp'] <= time:
+            return False
+        time = entry['timestamp']
+    return True
 
 
 def _check_instances(entries: list[dict], categories: dict[str, int], path) -> None:
