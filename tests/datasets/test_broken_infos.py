@@ -102,7 +102,7 @@ def test_timestamps_of_another_unit(read_infos, tmp_path):
     infos = read_infos('mini_val')
     for entry in infos['data_list']:
         entry['timestamp'] /= 1e6
-    message = rf'sample {infos["data_list"][1]["token"]} is [45]\S*e-07 s after .* timestamps in seconds'
+    message = rf'sample {infos["data_list"][1]["token"]} is [45]\S*e-07 s after .* times are in seconds'
     with pytest.raises(ValueError, match=message):
         load_infos(write(tmp_path, infos))
 

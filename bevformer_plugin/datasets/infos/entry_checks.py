@@ -125,7 +125,7 @@ def _check_gaps(entries: list[dict], path) -> None:
         gap = entry['timestamp'] - before.get(entry['scene_token'], -np.inf)
         if gap < SHORTEST_GAP:
             raise ValueError(
-                f'{path}: sample {entry["token"]} is {gap:g} s after the sample before it in its scene: timestamps are '
+                f'{path}: sample {entry["token"]} is {gap:g} s after the sample before it in its scene: times are '
                 'in seconds (in the published files: microseconds)'
             )
         before[entry['scene_token']] = entry['timestamp']
