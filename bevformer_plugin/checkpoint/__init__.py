@@ -3,7 +3,6 @@
 from .comparison import check_checkpoint, check_initialization, check_resumption
 from .conversion import convert_checkpoint
 from .files import (
-    SAFE_GLOBALS,
     load_content,
     load_weights,
     mismatch,
@@ -17,7 +16,6 @@ from .match_hook import MatchCheckpoint
 from .record import TrainingRecord, recorded_metainfo
 
 __all__ = [
-    'SAFE_GLOBALS',
     'MatchCheckpoint',
     'TrainingRecord',
     'check_checkpoint',

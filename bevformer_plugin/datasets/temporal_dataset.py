@@ -127,7 +127,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
         Raises:
             FileNotFoundError: if there is no such folder or file.
-            ValueError: if it is of another format, does not know a class, or holds nothing to train on.
+            ValueError: if it is of another format or does not know a class, or in training if its frames are out of
+                order or hold no boxes.
         """
         if not data_root.is_dir():
             raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
