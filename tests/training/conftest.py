@@ -1,7 +1,5 @@
 """Options that make the nano config train for seconds on the tiny synthetic world, and runs that tests share."""
 
-from multiprocessing import forkserver
-
 import pytest
 from processes import NANO, run_tool
 
@@ -12,7 +10,6 @@ def _one_thread():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('OMP_NUM_THREADS', '1')
         yield
-    forkserver._forkserver._stop()
 
 
 @pytest.fixture(scope='session')

@@ -23,7 +23,7 @@ class OneImage(Dataset):
 
 
 def error_of(loader: DataLoader) -> tuple[type, str]:
-    """Kind and message of what loading raises; the traceback, which would keep the worker alive, goes."""
+    """Kind and message of what loading raises."""
     try:
         list(loader)
     except (OSError, ValueError) as error:
