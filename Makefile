@@ -75,7 +75,7 @@ test-minimum: setup
 	@$(MINIMUM)/venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(MINIMUM)/requirements.txt
 	@$(MINIMUM)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $(MINIMUM)/requirements-no-deps.txt
 	@$(MINIMUM)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	$(MINIMUM)/venv/bin/python -m pytest -m "not slow" tests/layers tests/checkpoint tests/ops/test_backends.py \
+	$(MINIMUM)/venv/bin/python -m pytest -m "not slow" tests/layers tests/weights tests/ops/test_backends.py \
 		tests/ops/test_not_finite.py tests/ops/test_mmcv_stand_in.py tests/training/test_averaging.py tests/training/test_mmdet3d_tools.py
 
 # All settings, or one: make test-processor-avx2-2. With make --keep-going, the others run although one fails.

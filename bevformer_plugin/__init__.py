@@ -6,7 +6,7 @@ done so already, before mmdet3d is imported.
 """
 
 from bevformer_plugin import ops  # isort: skip
-from bevformer_plugin import checkpoint, datasets, evaluation, geometry, layers, models
+from bevformer_plugin import datasets, evaluation, geometry, layers, models, weights
 
 __version__ = '0.1.0'
-__all__ = ['checkpoint', 'datasets', 'evaluation', 'geometry', 'layers', 'models', 'ops']
+__all__ = ['datasets', 'evaluation', 'geometry', 'layers', 'models', 'ops', 'weights']

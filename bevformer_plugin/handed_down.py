@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from bevformer_plugin.errors import InputError
+
 
 def with_handed_down(config: dict[str, Any], values: dict[str, Any], part: str, owner: str) -> dict[str, Any]:
     """The config of a part together with what its owner decides for it.
@@ -13,11 +15,11 @@ def with_handed_down(config: dict[str, Any], values: dict[str, Any], part: str, 
         owner: name of what hands the values down, for the message.
 
     Raises:
-        ValueError: if the config of the part sets a value that the owner hands down, which would have no effect.
+        InputError: if the config of the part sets a value that the owner hands down, which would have no effect.
     """
     repeated = sorted(config.keys() & values.keys())
     if repeated:
-        raise ValueError(
+        raise InputError(
             f'{part} sets {", ".join(repeated)}, which {owner} hands down to it: the setting would have no effect. '
             f'Leave it out and set it for {owner}'
         )

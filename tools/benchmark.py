@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
-from bevformer_plugin.training import load_config, parse_config_options
+from bevformer_plugin.configuration import load_config, parse_config_options
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -83,7 +84,7 @@ def main():
     quiet_logs()
     try:
         report, table = args.run(args)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')
     print(table)
     if args.out:

@@ -4,8 +4,9 @@
 import argparse
 import sys
 
-from bevformer_plugin.checkpoint import convert_checkpoint
-from bevformer_plugin.training import load_config
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.weights import convert_checkpoint
 
 
 def parse_args():
@@ -21,7 +22,7 @@ def main():
     args = parse_args()
     try:
         count = convert_checkpoint(args.source, args.target, load_config(args.config), args.to_published)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
     print(f'{count} tensors converted, none missing, none left over: {args.target}')
 

@@ -12,6 +12,7 @@ from bevformer_plugin.datasets.infos import (
     convert_infos,
     create_nuscenes_infos,
 )
+from bevformer_plugin.errors import InputError
 
 
 def parse_args():
@@ -68,7 +69,7 @@ def main():
             )
         else:
             convert_infos(args.infos, args.out, args.root, args.version, args.overwrite, args.box_convention)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
 
 

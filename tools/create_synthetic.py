@@ -5,7 +5,8 @@ import argparse
 import os
 import sys
 
-from bevformer_plugin.datasets.synthetic import create_synthetic_world
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.synthetic import create_synthetic_world
 
 
 def parse_args():
@@ -40,7 +41,7 @@ def main():
             workers=args.workers,
             overwrite=args.overwrite,
         )
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         sys.exit('interrupted: nothing was written')

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import evaluate_results, metrics_table, refuse_existing
 
 
@@ -35,7 +36,7 @@ def main():
         summary = evaluate_results(
             args.results, args.root, args.version, args.split, args.infos, args.out, args.true_boxes
         )
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
     print(metrics_table(summary))
 

@@ -4,7 +4,8 @@
 import argparse
 import sys
 
-from bevformer_plugin.checkpoint import publish_checkpoint
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.weights import publish_checkpoint
 
 
 def main():
@@ -14,7 +15,7 @@ def main():
     args = parser.parse_args()
     try:
         publish_checkpoint(args.source, args.target)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.benchmark.study import run_study, study_table
-from bevformer_plugin.training import parse_config_options
+from bevformer_plugin.configuration import parse_config_options
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -27,7 +28,7 @@ def main():
     quiet_logs()
     try:
         report = run_study(args.configs, args.work_dir, parse_config_options(args.cfg_options), args.seed)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')
     print(study_table(report))
     if args.out:

@@ -5,6 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import comparison_table, read_summary
 
 
@@ -27,7 +28,7 @@ def main():
             sys.exit(f'error: {run!r} is not NAME=FILE with an existing metrics_summary.json')
         try:
             summaries[name] = read_summary(path)
-        except ValueError as error:
+        except InputError as error:
             sys.exit(f'error: {error}')
     print(comparison_table(summaries))
 

@@ -9,14 +9,14 @@ from pathlib import Path
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports take seconds, and Ctrl-C in them should show no traceback
 
+from bevformer_plugin.configuration import load_config, parse_config_options
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
 from bevformer_plugin.training import (
     Hardware,
     check_testing,
     direct_results,
     exit_on_signals,
-    load_config,
-    parse_config_options,
     parse_devices,
     test_with_lightning,
 )
@@ -50,7 +50,7 @@ def main():
         direct_results(cfg, args.out, args.format_only)
         hardware = Hardware(parse_devices(args.devices), args.num_nodes, args.accelerator)
         test_with_lightning(cfg, args.checkpoint, hardware)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports take seconds, and Ctrl-C in them should show no traceback
 
+from bevformer_plugin.configuration import load_config, parse_config_options
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.training import (
     Hardware,
     RunStart,
     check_training,
     exit_on_signals,
-    load_config,
-    parse_config_options,
     parse_devices,
     train_with_lightning,
     train_with_mmengine,
@@ -61,7 +61,7 @@ def main():
             parse_devices(args.devices), args.num_nodes, args.accelerator, args.strategy, args.precision
         )
         if args.engine == 'mmengine' and hardware != Hardware():
-            raise ValueError(
+            raise InputError(
                 '--devices, --num-nodes, --accelerator, --strategy and --precision are of Lightning; '
                 'under --engine mmengine the config decides: launcher, optim_wrapper.type and .dtype'
             )
@@ -76,7 +76,7 @@ def main():
             train_with_mmengine(cfg, start)
         else:
             train_with_lightning(cfg, start, hardware)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')
 
 

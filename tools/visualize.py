@@ -5,6 +5,7 @@ import argparse
 import sys
 
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.visualization import (
     FrameSource,
     check_score_threshold,
@@ -57,7 +58,7 @@ def main():
             paths += draw_scene(source, args.scene, folder, args.score_thr)
         if args.best or args.worst:
             paths += draw_best_and_worst(source, args.best, args.worst, folder, args.score_thr)
-    except (ValueError, OSError) as error:
+    except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
     print('wrote', *paths, sep='\n  ')
 

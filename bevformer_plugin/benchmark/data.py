@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bevformer_plugin.datasets import NuScenesTemporalDataset
-from bevformer_plugin.datasets.training_sampler import SeededIndex, derived_seed, seeded_generators
+from bevformer_plugin.datasets.training_sampler import SeededIndex
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.seeding import derived_seed, seeded_generators
 
 from .machine import describe_machine
 from .stock_pipeline import StockQueues
@@ -59,14 +61,14 @@ def benchmark_data(
 
     Raises:
         FileNotFoundError: no such ``data_root``, or no infos in it.
-        ValueError: too few samples, rounds or workers, a dataset without ``image_size`` or without full queues, or
+        InputError: too few samples, rounds or workers, a dataset without ``image_size`` or without full queues, or
             pixels or projections unlike those of the stock transforms.
     """
     for name, value in (('samples', samples), ('rounds', rounds), ('workers', workers)):
         if value < 1:
-            raise ValueError(f'{name} must be at least 1, not {value}')
+            raise InputError(f'{name} must be at least 1, not {value}')
     if cfg.train_dataloader.dataset.get('image_size') is None:
-        raise ValueError('train_dataloader.dataset has no image_size: set it, resizing is part of the comparison')
+        raise InputError('train_dataloader.dataset has no image_size: set it, resizing is part of the comparison')
     set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
     with tempfile.TemporaryDirectory() as folder:
         versions = _build_versions(cfg, data_root or make_world(Path(folder, 'world')))
@@ -139,7 +141,7 @@ def _full_queues(dataset: NuScenesTemporalDataset, samples: int) -> list[SeededI
                 found.append(index)
         if len(found) == samples:
             return found
-    raise ValueError(f'{dataset.data_root} has too few keyframes with {dataset.queue_length - 1} frames before them')
+    raise InputError(f'{dataset.data_root} has too few keyframes with {dataset.queue_length - 1} frames before them')
 
 
 def _differences(
@@ -148,7 +150,7 @@ def _differences(
     """Mean absolute difference from the stock transforms' pixels, of 255 levels.
 
     Raises:
-        ValueError: if it exceeds one level, or projections differ.
+        InputError: if it exceeds one level, or projections differ.
     """
     differences = {name: [] for name in versions}
     for index in indices:
@@ -156,12 +158,12 @@ def _differences(
         for name, version in versions.items():
             values, projection = _prepared(version, index, image_size)
             if not np.allclose(projection, expected_projection, rtol=1e-6):
-                raise ValueError(f'{name}: lidar2img of frame {int(index)} is not that of the {STOCK}')
+                raise InputError(f'{name}: lidar2img of frame {int(index)} is not that of the {STOCK}')
             differences[name].append((values - expected).abs().mean().item())
     means = {name: statistics.mean(values) for name, values in differences.items()}
     for name, mean in means.items():
         if mean > MOST_DIFFERENCE:
-            raise ValueError(
+            raise InputError(
                 f'{name}: pixels differ by {mean:.2f} of 255 levels from those of the {STOCK}, more than '
                 f'{MOST_DIFFERENCE}'
             )

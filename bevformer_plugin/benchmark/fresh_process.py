@@ -25,12 +25,12 @@ class FreshProcess:
         """What ``work(*arguments)`` returns; all of it can be pickled, and ``work`` is a function of a module.
 
         Raises:
-            RuntimeError: if the process dies, most often because the machine has too little memory.
+            ChildProcessError: if the process dies, most often because the machine has too little memory.
         """
         try:
             return self._executor.submit(work, *arguments).result()
         except BrokenProcessPool as error:
-            raise RuntimeError('the process died; the machine may have too little memory') from error
+            raise ChildProcessError('the process died; the machine may have too little memory') from error
 
     def __enter__(self) -> 'FreshProcess':
         return self

@@ -9,6 +9,7 @@ import lightning as L
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.training import DetectorDataModule, DetectorModule, configured_precision
 
 from .machine import describe_machine
@@ -43,11 +44,11 @@ def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) 
         :class:`.peak_memory.PeakMemory`, in bytes.
 
     Raises:
-        ValueError: for fewer than two steps.
+        InputError: for fewer than two steps.
         RuntimeError: if a process dies.
     """
     if steps < 2:
-        raise ValueError(f'steps must be at least 2, not {steps}: the first has no optimizer state yet')
+        raise InputError(f'steps must be at least 2, not {steps}: the first has no optimizer state yet')
     dataset = cfg.train_dataloader.dataset
     settings = {
         **describe_machine(),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.ops import BACKENDS, multi_scale_deformable_attention, set_attention_backend
 
 from .machine import describe_machine
@@ -56,10 +57,10 @@ def benchmark_operator(shapes: dict[str, Shape] | None = None, rounds: int = 3) 
         value per round) and ``ratio`` (median over the rounds of the plain time over its own).
 
     Raises:
-        ValueError: for no rounds.
+        InputError: for no rounds.
     """
     if rounds < 1:
-        raise ValueError(f'rounds must be at least 1, not {rounds}')
+        raise InputError(f'rounds must be at least 1, not {rounds}')
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     report = {}
     for name, shape in (SHAPES if shapes is None else shapes).items():

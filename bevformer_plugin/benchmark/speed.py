@@ -18,16 +18,12 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from bevformer_plugin.checkpoint import load_weights
-from bevformer_plugin.datasets.training_sampler import seeded_generators
-from bevformer_plugin.models import (
-    BEVFormer,
-    BEVHistory,
-    computes_in_bfloat16,
-    keep_freed_memory,
-    optimize_for_inference,
-)
+from bevformer_plugin.deployment import computes_in_bfloat16, keep_freed_memory, optimize_for_inference
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.models import BEVFormer, BEVHistory
 from bevformer_plugin.ops import backend_name, set_attention_backend
+from bevformer_plugin.seeding import seeded_generators
+from bevformer_plugin.weights import load_weights
 
 from .fresh_process import FreshProcess
 from .machine import describe_machine
@@ -88,10 +84,10 @@ def benchmark_speed(
         boxes of ``ours`` of the distance to the nearest box centre of the same class).
 
     Raises:
-        ValueError: for no rounds, or data without a frame that has history.
+        InputError: for no rounds, or data without a frame that has history.
     """
     if rounds < 1:
-        raise ValueError(f'rounds must be at least 1, not {rounds}')
+        raise InputError(f'rounds must be at least 1, not {rounds}')
     device = _device()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         root = data_root or make_world(Path(folder, 'world'))
@@ -131,7 +127,7 @@ def load_frames(cfg: Config, data_root: str, device: torch.device) -> Frames:
     """The first frame of the training data that has history, and the frame before it.
 
     Raises:
-        ValueError: if there is none.
+        InputError: if there is none.
     """
     dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'data_root': data_root, 'queue_length': 2})
     for index in range(len(dataset)):
@@ -141,7 +137,7 @@ def load_frames(cfg: Config, data_root: str, device: torch.device) -> Frames:
             preprocessor = MODELS.build(cfg.model.data_preprocessor).to(device)
             batch = preprocessor(pseudo_collate([item]))
             return Frames(batch['inputs']['imgs'], batch['data_samples'][0])
-    raise ValueError(f'{data_root} has no keyframe with one before it')
+    raise InputError(f'{data_root} has no keyframe with one before it')
 
 
 def build_detector(cfg: Config, checkpoint: str | None, device: torch.device) -> BEVFormer:

@@ -7,7 +7,8 @@ from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
 from bevformer_plugin.datasets import NuScenesTemporalDataset
-from bevformer_plugin.datasets.training_sampler import SeededIndex, seeded_generators
+from bevformer_plugin.datasets.training_sampler import SeededIndex
+from bevformer_plugin.seeding import seeded_generators
 
 
 class StockQueues(Dataset):

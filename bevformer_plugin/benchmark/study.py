@@ -10,17 +10,12 @@ from mmengine.registry import init_default_scope
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bevformer_plugin.checkpoint import read_checkpoint
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.models import BEVFormer
-from bevformer_plugin.training import (
-    Hardware,
-    RunStart,
-    check_work_dir,
-    load_config,
-    test_with_lightning,
-    train_with_lightning,
-)
+from bevformer_plugin.training import Hardware, RunStart, check_work_dir, test_with_lightning, train_with_lightning
 from bevformer_plugin.training.run_settings import SETTINGS
+from bevformer_plugin.weights import read_checkpoint
 
 from .fresh_process import in_fresh_process
 from .machine import describe_machine
@@ -50,12 +45,12 @@ def run_study(configs: list[str], work_dir: str, options: dict, seed: int = 0) -
         (bytes, peak of training steps above what the process held before).
 
     Raises:
-        ValueError: if two configs have one name, or a folder has scores of other settings.
+        InputError: if two configs have one name, or a folder has scores of other settings.
         FileExistsError: if a folder has an unfinished training in it.
     """
     loaded = {Path(path).stem: load_config(path, options) for path in configs}
     if len(loaded) < len(configs):
-        raise ValueError(f'two of {configs} have the same name, and results go by name')
+        raise InputError(f'two of {configs} have the same name, and results go by name')
     folders = {name: Path(work_dir, name) for name in loaded}
     unscored = [name for name in loaded if not (folders[name] / SCORES).is_file()]
     for name, cfg in loaded.items():
@@ -81,11 +76,11 @@ def _refuse_other_training(cfg: Config, folder: Path, seed: int) -> None:
     """Refuse scores of a training with other settings under the same name.
 
     Raises:
-        ValueError: with the folder to remove.
+        InputError: with the folder to remove.
     """
     trained_seed = read_checkpoint(str(folder / 'last.ckpt'))['meta'][SETTINGS]['seed']
     if trained_seed != seed or Config.fromfile(folder / 'config.py').to_dict() != cfg.to_dict():
-        raise ValueError(
+        raise InputError(
             f'{folder} has the scores of a training with other settings (its config.py, seed {trained_seed}): take '
             'another --work-dir, or remove the folder to train again'
         )

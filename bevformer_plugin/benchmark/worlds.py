@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from bevformer_plugin.datasets import create_nuscenes_infos, create_synthetic_world
+from bevformer_plugin.datasets import create_nuscenes_infos
+from bevformer_plugin.synthetic import create_synthetic_world
 
 IMAGE_SIZE = (1600, 900)
 

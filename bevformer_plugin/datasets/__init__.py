@@ -1,13 +1,12 @@
-"""Data: info files, the dataset of frame queues, its transforms, samplers, and a synthetic world in nuScenes format.
+"""Data: info files, the dataset of frame queues, its transforms and samplers.
 
 Read :mod:`.temporal_dataset` (what an item is) first, then :mod:`.transforms` (from files to tensors) and
 :mod:`.samplers` (scenes as streams) or :mod:`.training_sampler` (order and randomness in training). :mod:`.infos`
-makes the files it reads, :mod:`.synthetic` makes data.
+makes the files it reads.
 """
 
 from .infos import create_nuscenes_infos, load_infos
 from .samplers import SceneStreamBatchSampler, SceneStreamSampler
-from .synthetic import create_synthetic_world
 from .temporal_dataset import NuScenesTemporalDataset
 from .training_sampler import ResumableSampler
 from .transforms import LoadMultiViewImages, PackTemporalInputs, PhotoMetricDistortionMultiView, ResizeMultiView
@@ -22,6 +21,5 @@ __all__ = [
     'SceneStreamBatchSampler',
     'SceneStreamSampler',
     'create_nuscenes_infos',
-    'create_synthetic_world',
     'load_infos',
 ]

@@ -7,6 +7,8 @@ from mmdet3d.registry import DATA_SAMPLERS
 from mmengine.dist import get_dist_info
 from torch.utils.data import Sampler
 
+from bevformer_plugin.errors import InputError
+
 from .temporal_dataset import NuScenesTemporalDataset
 
 
@@ -46,12 +48,12 @@ class SceneStreamBatchSampler(Sampler):
         batch_size: scenes at once.
 
     Raises:
-        ValueError: if ``batch_size`` is below 1.
+        InputError: if ``batch_size`` is below 1.
     """
 
     def __init__(self, sampler: SceneStreamSampler, batch_size: int) -> None:
         if batch_size < 1:
-            raise ValueError(f'batch_size must be at least 1, not {batch_size}')
+            raise InputError(f'batch_size must be at least 1, not {batch_size}')
         self.sampler = sampler
         self.batch_size = batch_size
 

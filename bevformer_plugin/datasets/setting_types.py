@@ -5,6 +5,8 @@ Values come from Python files and from the command line, where ``a,b`` is a list
 
 import os
 
+from bevformer_plugin.errors import InputError
+
 
 def check_text(name: str, value: object) -> None:
     """Refuse a setting that is no text.
@@ -14,12 +16,12 @@ def check_text(name: str, value: object) -> None:
         value: its value.
 
     Raises:
-        ValueError: naming both, and how to write it.
+        InputError: naming both, and how to write it.
     """
     if isinstance(value, str):
         return
     written = ','.join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-    raise ValueError(
+    raise InputError(
         f'{name} must be a text, not {value!r} of type {type(value).__name__}; if that is its name, put quotes around '
         f'it, on the command line too: "{name}=\'{written}\'"'
     )
@@ -39,24 +41,24 @@ def check_names(name: str, value: object) -> None:
         value: its value.
 
     Raises:
-        ValueError: naming both, and how to write it.
+        InputError: naming both, and how to write it.
     """
     if isinstance(value, str):
         names = [part.strip() for part in value.split(',')]
-        raise ValueError(f'{name} must be a list of names, not the text {value!r}: put it in brackets, {name}={names}')
+        raise InputError(f'{name} must be a list of names, not the text {value!r}: put it in brackets, {name}={names}')
     if not isinstance(value, (list, tuple)) or not all(isinstance(entry, str) for entry in value):
-        raise ValueError(
+        raise InputError(
             f"{name} must be a list of names, not {value!r}: put names in brackets, such as {name}=['a','b']"
         )
     if not value:
-        raise ValueError(f'{name} is empty: name at least one, or leave the setting out')
+        raise InputError(f'{name} is empty: name at least one, or leave the setting out')
 
 
 def check_switch(name: str, value: object) -> None:
     """Refuse a setting that is neither True nor False: any text but '' would count as True.
 
     Raises:
-        ValueError: naming it and its value.
+        InputError: naming it and its value.
     """
     if not isinstance(value, bool):
-        raise ValueError(f'{name} must be True or False, not {value!r}')
+        raise InputError(f'{name} must be True or False, not {value!r}')

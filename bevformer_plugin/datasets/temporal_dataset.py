@@ -11,9 +11,12 @@ from mmdet3d.registry import DATASETS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.logging import print_log
 
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.seeding import seeded_generators
+
 from .infos import count_true_boxes, in_time_order, load_infos, require_matching
 from .setting_types import check_names, check_path, check_switch
-from .training_sampler import SeededIndex, seeded_generators
+from .training_sampler import SeededIndex
 
 
 @DATASETS.register_module()
@@ -51,7 +54,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
     Raises:
         FileNotFoundError: no such ``data_root`` or ``ann_file``.
-        ValueError: a setting of another type, unknown class or camera, infos of another format or with broken numbers,
+        InputError: a setting of another type, unknown class or camera, infos of another format or with broken numbers,
             unusable ``image_size``, ``point_cloud_range`` or ``queue_length``, a rule ``true_boxes`` that is unknown
             or leaves none of the boxes, no boxes in training, ``filter_empty_gt`` in ``test_mode`` or where it leaves
             nothing.
@@ -87,11 +90,11 @@ class NuScenesTemporalDataset(NuScenesDataset):
         ):
             check_switch(name, value)
         if not isinstance(queue_length, int) or queue_length < 1:
-            raise ValueError(
+            raise InputError(
                 f'queue_length must be a whole number and at least 1, the current frame alone, not {queue_length!r}'
             )
         if filter_empty_gt and test_mode:
-            raise ValueError('filter_empty_gt is for training, in test_mode all frames count: leave it out')
+            raise InputError('filter_empty_gt is for training, in test_mode all frames count: leave it out')
         self.cameras = None if cameras is None else list(cameras)
         self.image_size = _checked_image_size(image_size)
         self.queue_length = queue_length
@@ -127,7 +130,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
         Raises:
             FileNotFoundError: if there is no such folder or file.
-            ValueError: if it is of another format or does not know a class, or in training if its frames are out of
+            InputError: if it is of another format or does not know a class, or in training if its frames are out of
                 order or hold no boxes.
         """
         if not data_root.is_dir():
@@ -137,12 +140,12 @@ class NuScenesTemporalDataset(NuScenesDataset):
         counted, total = count_true_boxes(infos['data_list'], self.true_boxes)
         print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={self.true_boxes!r}', logger='current')
         if not (self.test_mode or in_time_order(infos['data_list'])):
-            raise ValueError(
+            raise InputError(
                 f'{ann_file} does not hold its frames scene by scene in time order, in which training looks for the '
                 'frames before each: make it again with tools/create_data.py'
             )
         if not (counted or self.test_mode):
-            raise ValueError(f'{ann_file} holds no boxes to train on: give the infos of a training split')
+            raise InputError(f'{ann_file} holds no boxes to train on: give the infos of a training split')
         return infos
 
     def load_data_list(self) -> list[dict]:
@@ -167,11 +170,11 @@ class NuScenesTemporalDataset(NuScenesDataset):
         """An entry with the chosen cameras only, matrices as arrays and objects as boxes and labels.
 
         Raises:
-            ValueError: if the frame lacks a chosen camera.
+            InputError: if the frame lacks a chosen camera.
         """
         missing = [name for name in self.cameras if name not in info['images']]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f'no camera {", ".join(missing)} in sample {info["token"]}: choose among {", ".join(info["images"])}'
             )
         info['images'] = {name: info['images'][name] for name in self.cameras}
@@ -221,7 +224,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         """Indices of items of which some queue at least has boxes in all its frames.
 
         Raises:
-            ValueError: if there are none.
+            InputError: if there are none.
         """
         has_boxes = np.array([_has_boxes(frame) for frame in frames])
         usable = []
@@ -232,7 +235,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
             if not empty or (len(empty) == 1 and (self.random_drop or empty == [self.queue_length])):
                 usable.append(idx)
         if not usable:
-            raise ValueError(
+            raise InputError(
                 f'filter_empty_gt leaves nothing of {len(frames)} keyframes, {has_boxes.sum()} of which have boxes '
                 f'of the classes {", ".join(self.metainfo["classes"])} within point_cloud_range: check classes and '
                 'range, or set filter_empty_gt=False'
@@ -293,13 +296,13 @@ def _checked_image_size(image_size) -> tuple[int, int] | None:
     """Return it as a tuple of two ints.
 
     Raises:
-        ValueError: if it is not two positive whole numbers.
+        InputError: if it is not two positive whole numbers.
     """
     if image_size is None:
         return None
     size = tuple(image_size) if isinstance(image_size, (list, tuple)) else ()
     if len(size) != 2 or not all(isinstance(length, int) and length > 0 for length in size):
-        raise ValueError(f'image_size must be (width, height) in whole pixels, such as (800, 450), not {image_size!r}')
+        raise InputError(f'image_size must be (width, height) in whole pixels, such as (800, 450), not {image_size!r}')
     return size
 
 
@@ -307,14 +310,14 @@ def _check_range(point_cloud_range) -> None:
     """Refuse a ``point_cloud_range`` that is no box.
 
     Raises:
-        ValueError: if it is not None nor three minima and three larger maxima.
+        InputError: if it is not None nor three minima and three larger maxima.
     """
     if point_cloud_range is None:
         return
     limits = point_cloud_range if isinstance(point_cloud_range, (list, tuple)) else ()
     is_box = len(limits) == 6 and all(isinstance(limit, (int, float)) for limit in limits)
     if not is_box or not all(low < high for low, high in zip(limits[:3], limits[3:], strict=True)):
-        raise ValueError(
+        raise InputError(
             'point_cloud_range must be [x, y, z, x, y, z], minima and then larger maxima in metres, such as '
             f'[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], not {point_cloud_range!r}'
         )
@@ -324,8 +327,8 @@ def _checked_metainfo(metainfo) -> dict:
     """Return it as a dict.
 
     Raises:
-        ValueError: if it is none.
+        InputError: if it is none.
     """
     if metainfo is not None and not isinstance(metainfo, dict):
-        raise ValueError(f"metainfo must be a dict such as dict(classes=['car', 'bus']), not {metainfo!r}")
+        raise InputError(f"metainfo must be a dict such as dict(classes=['car', 'bus']), not {metainfo!r}")
     return metainfo or {}

@@ -36,6 +36,7 @@ from bevformer_plugin.datasets.infos import (
     role_of,
     visibility_level,
 )
+from bevformer_plugin.errors import InputError
 
 from .results import load_results
 
@@ -57,7 +58,7 @@ class SampleDetectionEval(DetectionEval):
         true_boxes: rule of :func:`counted_boxes`.
 
     Raises:
-        ValueError: an annotation is broken, or no true box counts.
+        InputError: an annotation is broken, or no true box counts.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class SampleDetectionEval(DetectionEval):
         self.pred_boxes, self.gt_boxes = (self._within_range(boxes) for boxes in (predictions, truth))
         self.sample_tokens = self.gt_boxes.sample_tokens
         if not self.gt_boxes.all:
-            raise ValueError(
+            raise InputError(
                 f'no true box of the {len(sample_tokens)} samples counts by true_boxes={true_boxes!r} within the '
                 "devkit's class ranges, so there is nothing to score against: write the submission only "
                 '(--format-only), or take another rule (--true-boxes)'
@@ -126,7 +127,7 @@ def evaluate_results(
 
     Raises:
         FileNotFoundError: if something is missing.
-        ValueError: if results, infos, split and version do not match, results or tables are broken, the tables hold
+        InputError: if results, infos, split and version do not match, results or tables are broken, the tables hold
             no annotations, or no true box counts.
     """
     check_rule(true_boxes)
@@ -140,12 +141,12 @@ def evaluate_results(
     nusc = open_tables(root, version)
     in_split = _split_tokens(nusc, scenes_of(split, version, root, None if content is None else content['metainfo']))
     if not in_split:
-        raise ValueError(f'{version} at {root} has no samples of split {split}; name another with --split')
+        raise InputError(f'{version} at {root} has no samples of split {split}; name another with --split')
     expected = set(in_split)
     if content is not None:
         expected &= {entry['token'] for entry in content['data_list']}
         if not expected:
-            raise ValueError(f'{infos} has no sample of split {split} of {version}')
+            raise InputError(f'{infos} has no sample of split {split} of {version}')
     _require_same_samples(set(results), expected, results_path, split)
 
     out_dir = str(Path(results_path).parent if out_dir is None else out_dir)
@@ -173,10 +174,10 @@ def refuse_without_annotations(root, version: str) -> None:
     """Refuse to score against tables without annotations.
 
     Raises:
-        ValueError: with the remedy.
+        InputError: with the remedy.
     """
     if not has_annotations(root, version):
-        raise ValueError(
+        raise InputError(
             f'{version} at {root} has no annotations to score against, as the test split of nuScenes: write the '
             "submission with tools/test.py --format-only and hand it in on nuScenes' server"
         )
@@ -192,7 +193,7 @@ def split_to_evaluate(split: str | None, version: str, root, metainfo: dict | No
         metainfo: of the infos, or None.
 
     Raises:
-        ValueError: the infos are of another version or split, or no split can be found.
+        InputError: the infos are of another version or split, or no split can be found.
     """
     its = None if metainfo is None else metainfo['split']
     if split is None and its is not None and role_of(its) != 'train':
@@ -200,7 +201,7 @@ def split_to_evaluate(split: str | None, version: str, root, metainfo: dict | No
     if split is None:
         split = default_split(find_splits(root, version).roles)
         if split is None:
-            raise ValueError(f'{version} at {root} has no split for validation or test: name one with --split')
+            raise InputError(f'{version} at {root} has no split for validation or test: name one with --split')
     if metainfo is not None:
         require_matching(metainfo, version=version, split=split)
     return split
@@ -210,7 +211,7 @@ def scenes_of(split: str, version: str, root, metainfo: dict | None) -> list[str
     """Scene names of a split: nuScenes' own, else of the infos made of it, else of ``root/version/splits.json``.
 
     Raises:
-        ValueError: there is no such split.
+        InputError: there is no such split.
     """
     if is_official(split, version):
         return create_splits_scenes()[split]
@@ -219,7 +220,7 @@ def scenes_of(split: str, version: str, root, metainfo: dict | None) -> list[str
     own = find_splits(root, version)
     if split not in own.scenes:
         names = sorted({*own.scenes, *(name for name in create_splits_scenes() if is_official(name, version))})
-        raise ValueError(f'unknown split {split!r}; {version} has {", ".join(names)}')
+        raise InputError(f'unknown split {split!r}; {version} has {", ".join(names)}')
     return own.scenes[split]
 
 
@@ -251,7 +252,7 @@ def _check_truth(nusc: NuScenes, sample_tokens: list[str]) -> None:
         for token in row['attribute_tokens']:
             name = nusc.get('attribute', token)['name']
             if name not in ATTRIBUTE_NAMES:
-                raise ValueError(
+                raise InputError(
                     f'sample {row["sample_token"]}: annotation {row["token"]} has attribute {name!r}; the devkit '
                     f'scores {", ".join(ATTRIBUTE_NAMES)}, and a box may have none'
                 )
@@ -272,7 +273,7 @@ def _apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: 
 def _refuse_other_samples(given: set[str], in_infos: set[str], results_path: str, infos: str) -> None:
     """Say that results and infos have no sample in common, before their splits are compared."""
     if given and given.isdisjoint(in_infos):
-        raise ValueError(
+        raise InputError(
             f'{results_path} and {infos} hold other samples: none of the {len(given)} of the results is among the '
             f'{len(in_infos)} of the infos (first: {min(given)} and {min(in_infos)}): give the infos that the results '
             'were made on'
@@ -288,7 +289,7 @@ def _require_same_samples(given: set[str], expected: set[str], path: str, split:
         parts.append(f'{len(missing)} of {len(expected)} samples are missing (first: {missing[0]})')
     if extra:
         parts.append(f'{len(extra)} samples do not belong (first: {extra[0]})')
-    raise ValueError(
+    raise InputError(
         f'{path} does not match split {split}: '
         + ' and '.join(parts)
         + '. Check version and split; with --infos the samples of an info file are scored'

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from bevformer_plugin.datasets.infos import check_rule, check_tables, count_true_boxes, load_infos, require_matching
 from bevformer_plugin.datasets.setting_types import check_path, check_switch, check_text
+from bevformer_plugin.errors import InputError
 
 from .devkit_evaluation import evaluate_results, refuse_without_annotations, scenes_of, split_to_evaluate
 from .report import metric_values, metrics_table
@@ -38,7 +39,7 @@ class NuScenesDevkitMetric(BaseMetric):
         true_boxes: which annotated objects count, the rule of the dataset that is evaluated.
 
     Raises:
-        ValueError: a setting of another type, ``format_only`` without ``results_path``, or an unknown rule
+        InputError: a setting of another type, ``format_only`` without ``results_path``, or an unknown rule
             ``true_boxes``.
     """
 
@@ -65,7 +66,7 @@ class NuScenesDevkitMetric(BaseMetric):
         check_switch('format_only', format_only)
         check_rule(true_boxes)
         if format_only and results_path is None:
-            raise ValueError('format_only needs results_path: nothing else is left of the detections')
+            raise InputError('format_only needs results_path: nothing else is left of the detections')
         self.data_root = data_root
         self.version = version
         self.ann_file = ann_file if Path(ann_file).is_absolute() else str(Path(data_root, ann_file))
@@ -88,7 +89,7 @@ class NuScenesDevkitMetric(BaseMetric):
 
         Raises:
             FileNotFoundError: if the tables or the infos are missing.
-            ValueError: if version, split, samples, classes or the rule of true boxes do not match, the tables hold no
+            InputError: if version, split, samples, classes or the rule of true boxes do not match, the tables hold no
                 annotations, no true box counts, or the dataset is one for training.
         """
         if not self.format_only:
@@ -96,17 +97,17 @@ class NuScenesDevkitMetric(BaseMetric):
         infos = load_infos(self.ann_file, root=self.data_root)
         require_matching(infos['metainfo'], version=self.version)
         if dataset.metainfo['version'] != self.version:
-            raise ValueError(
+            raise InputError(
                 f'the dataset is of nuScenes {dataset.metainfo["version"]}, the evaluator of {self.version}: give '
                 'both the same version'
             )
         unknown = sorted(set(dataset.metainfo['classes']) - set(DETECTION_NAMES))
         if unknown:
-            raise ValueError(f'the dataset has classes that the devkit does not score: {", ".join(unknown)}')
+            raise InputError(f'the dataset has classes that the devkit does not score: {", ".join(unknown)}')
         if not dataset.test_mode:
-            raise ValueError('the dataset to evaluate on is one for training: set its test_mode=True')
+            raise InputError('the dataset to evaluate on is one for training: set its test_mode=True')
         if dataset.true_boxes != self.true_boxes:
-            raise ValueError(
+            raise InputError(
                 f'the dataset counts true boxes by {dataset.true_boxes!r}, the evaluator by {self.true_boxes!r}: give '
                 'both the same true_boxes'
             )
@@ -127,7 +128,7 @@ class NuScenesDevkitMetric(BaseMetric):
         scored = {entry['token'] for entry in entries}
         given = {dataset.get_data_info(index)['token'] for index in range(len(dataset))}
         if scored != given:
-            raise ValueError(
+            raise InputError(
                 f'the evaluator scores the {len(scored)} samples of {self.ann_file}, but the dataset has '
                 f'{len(given)} and {len(scored & given)} are in both: give both the same ann_file'
             )
@@ -137,7 +138,7 @@ class NuScenesDevkitMetric(BaseMetric):
         scenes_of(split, self.version, self.data_root, infos['metainfo'])
         counted, total = count_true_boxes(infos['data_list'], self.true_boxes)
         if not counted:
-            raise ValueError(
+            raise InputError(
                 f'{self.ann_file} has {total} boxes, so there is nothing to score against: write the submission only '
                 '(--format-only, format_only=True)'
             )

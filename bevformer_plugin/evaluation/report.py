@@ -5,6 +5,8 @@ from pathlib import Path
 
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 
+from bevformer_plugin.errors import InputError
+
 ERRORS = ('trans_err', 'scale_err', 'orient_err', 'vel_err', 'attr_err')
 NAMES = ('mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
 USEFUL_MAP = 0.05
@@ -51,13 +53,13 @@ def read_summary(path: str | Path) -> dict:
     """Read a ``metrics_summary.json``.
 
     Raises:
-        ValueError: if the file is something else.
+        InputError: if the file is something else.
     """
     try:
         summary = json.loads(Path(path).read_text())
         metric_values(summary)
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{path} is no metrics_summary.json of tools/test.py or tools/evaluate.py') from error
+        raise InputError(f'{path} is no metrics_summary.json of tools/test.py or tools/evaluate.py') from error
     return summary
 
 

@@ -11,8 +11,9 @@ from mmdet3d.evaluation.metrics.nuscenes_metric import lidar_nusc_box_to_global,
 from nuscenes.eval.detection.config import config_factory
 from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES, DETECTION_NAMES
 
-from bevformer_plugin.datasets.infos import atomic_write
+from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.datasets.infos.numeric_checks import finite_rows, require_all
+from bevformer_plugin.errors import InputError
 
 MOVING_SPEED = 0.2  # m/s; faster objects get their class's "moving" attribute
 ATTRIBUTES = {  # class -> (attribute when moving, attribute when not)
@@ -119,18 +120,18 @@ def load_results(path: str | Path) -> dict[str, list[dict]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a detection submission.
+        InputError: if it is not a detection submission.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'results file {path} does not exist; tools/test.py --out writes one')
     try:
         content = json.loads(Path(path).read_text(), object_pairs_hook=_refuse_repeated_keys)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{path} is not JSON: {error}') from None
+        raise InputError(f'{path} is not JSON: {error}') from None
     if not isinstance(content, dict) or not {'meta', 'results'} <= set(content):
-        raise ValueError(f"{path} is no nuScenes submission: it needs 'meta' and 'results' at the top")
+        raise InputError(f"{path} is no nuScenes submission: it needs 'meta' and 'results' at the top")
     if not isinstance(content['results'], dict):
-        raise ValueError(f"{path} is no nuScenes submission: 'results' must be an object, sample token -> boxes")
+        raise InputError(f"{path} is no nuScenes submission: 'results' must be an object, sample token -> boxes")
     for token, entries in content['results'].items():
         _check_entries(f'{path}: sample {token}', token, entries)
     return content['results']
@@ -141,29 +142,29 @@ def _refuse_repeated_keys(pairs: list[tuple]) -> dict:
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f'key {next(key for key in keys if keys.count(key) > 1)!r} is given twice')
+        raise InputError(f'key {next(key for key in keys if keys.count(key) > 1)!r} is given twice')
     return content
 
 
 def _check_entries(where: str, token: str, entries: list[dict]) -> None:
     """Refuse a sample's entries that the devkit would stumble over or misread; velocities may be NaN (unknown)."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f'{where} has no list of boxes, each an object')
+        raise InputError(f'{where} has no list of boxes, each an object')
     if len(entries) > MAX_BOXES:
-        raise ValueError(f'{where} has {len(entries)} boxes, at most {MAX_BOXES} are allowed')
+        raise InputError(f'{where} has {len(entries)} boxes, at most {MAX_BOXES} are allowed')
     for number, entry in enumerate(entries):
         missing = [key for key in ENTRY_KEYS if key not in entry]
         if missing:
-            raise ValueError(f'{where}: box {number} lacks {", ".join(missing)}')
+            raise InputError(f'{where}: box {number} lacks {", ".join(missing)}')
         if entry['sample_token'] != token:
-            raise ValueError(f'{where}: box {number} has sample_token {entry["sample_token"]!r}, another one')
+            raise InputError(f'{where}: box {number} has sample_token {entry["sample_token"]!r}, another one')
         if entry['detection_name'] not in DETECTION_NAMES:
-            raise ValueError(
+            raise InputError(
                 f'{where}: box {number} is of class {entry["detection_name"]!r}; '
                 f'the classes are {", ".join(DETECTION_NAMES)}'
             )
         if entry['attribute_name'] not in ('', *ATTRIBUTE_NAMES):
-            raise ValueError(
+            raise InputError(
                 f'{where}: box {number} has attribute_name {entry["attribute_name"]!r}; '
                 f"the attributes are '' and {', '.join(ATTRIBUTE_NAMES)}"
             )

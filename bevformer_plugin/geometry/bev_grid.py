@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bevformer_plugin.errors import InputError
+
 
 @dataclass(frozen=True)
 class BEVGrid:
@@ -18,7 +20,7 @@ class BEVGrid:
         point_cloud_range: (x_min, y_min, z_min, x_max, y_max, z_max) in metres, LiDAR frame.
 
     Raises:
-        ValueError: if the grid has no cells or the range is empty along an axis.
+        InputError: if the grid has no cells or the range is empty along an axis.
     """
 
     bev_h: int
@@ -27,12 +29,12 @@ class BEVGrid:
 
     def __post_init__(self) -> None:
         if self.bev_h < 1 or self.bev_w < 1:
-            raise ValueError(f'the BEV grid needs at least one row and one column, got {self.bev_h} x {self.bev_w}')
+            raise InputError(f'the BEV grid needs at least one row and one column, got {self.bev_h} x {self.bev_w}')
         if len(self.point_cloud_range) != 6:
-            raise ValueError(f'point_cloud_range takes six numbers, got {self.point_cloud_range}')
+            raise InputError(f'point_cloud_range takes six numbers, got {self.point_cloud_range}')
         low, high = self.point_cloud_range[:3], self.point_cloud_range[3:]
         if any(a >= b for a, b in zip(low, high, strict=True)):
-            raise ValueError(f'point_cloud_range is (x, y, z) minima, then maxima; got {self.point_cloud_range}')
+            raise InputError(f'point_cloud_range is (x, y, z) minima, then maxima; got {self.point_cloud_range}')
         object.__setattr__(self, 'point_cloud_range', tuple(float(v) for v in self.point_cloud_range))
 
     @property

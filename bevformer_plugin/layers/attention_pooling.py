@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.handed_down import with_handed_down
 
 from .scoring import AttentionScore, InnerProductScore
@@ -112,13 +113,13 @@ class MultiHeadAttentionPooling(BaseModule):
             only rank keys: they get by with fewer channels than the values that are carried on.
 
     Raises:
-        ValueError: if ``embed_dims`` is not divisible by ``num_heads``.
+        InputError: if ``embed_dims`` is not divisible by ``num_heads``.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, score: dict, score_dims: int | None = None) -> None:
         super().__init__()
         if embed_dims % num_heads:
-            raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
+            raise InputError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
         self.num_heads = num_heads
         score_dims = embed_dims // num_heads if score_dims is None else score_dims
         self.score = MODELS.build(

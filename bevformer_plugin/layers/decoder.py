@@ -6,6 +6,8 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
+from bevformer_plugin.errors import InputError
+
 from .deformable_attention import DeformableAttentionCore
 
 
@@ -112,10 +114,10 @@ class DetectionTransformerDecoder(BaseModule):
             are detached between layers.
 
         Raises:
-            ValueError: if there is not one branch per layer.
+            InputError: if there is not one branch per layer.
         """
         if reg_branches is not None and len(reg_branches) != self.num_layers:
-            raise ValueError(f'{self.num_layers} decoder layers need as many reg_branches, got {len(reg_branches)}')
+            raise InputError(f'{self.num_layers} decoder layers need as many reg_branches, got {len(reg_branches)}')
         bev_shape = torch.tensor([bev_hw])
         states, references = [], [reference_points]
         for index, layer in enumerate(self.layers):

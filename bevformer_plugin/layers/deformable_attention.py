@@ -6,6 +6,7 @@ import torch
 from mmengine.model import constant_init, xavier_init
 from torch import Tensor, nn
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.ops import multi_scale_deformable_attention, ragged_deformable_attention
 
 from .float32 import Float32Linear
@@ -27,7 +28,7 @@ class DeformableAttentionCore(nn.Module):
         learned_offsets: without, every sample lies at its reference point.
 
     Raises:
-        ValueError: if ``embed_dims`` is not divisible by ``num_heads``.
+        InputError: if ``embed_dims`` is not divisible by ``num_heads``.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class DeformableAttentionCore(nn.Module):
     ) -> None:
         super().__init__()
         if embed_dims % num_heads:
-            raise ValueError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
+            raise InputError(f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}')
         self.num_heads = num_heads
         self.num_levels = num_levels
         self.num_points = num_points

@@ -6,6 +6,7 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid, bev_reference_points
 from bevformer_plugin.handed_down import with_handed_down
 
@@ -143,7 +144,7 @@ class BEVFormerEncoder(BaseModule):
             (B, Q, C).
 
         Raises:
-            ValueError: if features, hits, queries, previous BEV and grid do not fit each other.
+            InputError: if features, hits, queries, previous BEV and grid do not fit each other.
         """
         self._check_shapes(bev_query, features, hits, prev_bev, grid)
         device = bev_query.device
@@ -177,14 +178,14 @@ class BEVFormerEncoder(BaseModule):
     ) -> None:
         """Refuse what would fail deep inside, or pair a camera with another camera's calibration."""
         if len(features) != self.num_levels:
-            raise ValueError(f'the encoder was built for {self.num_levels} feature levels, got {len(features)}')
+            raise InputError(f'the encoder was built for {self.num_levels} feature levels, got {len(features)}')
         if bev_query.shape[1] != grid.num_queries:
-            raise ValueError(f'{bev_query.shape[1]} BEV queries do not fill a {grid.bev_h} x {grid.bev_w} grid')
+            raise InputError(f'{bev_query.shape[1]} BEV queries do not fill a {grid.bev_h} x {grid.bev_w} grid')
         if prev_bev is not None and prev_bev.shape != bev_query.shape:
-            raise ValueError(f'prev_bev has shape {tuple(prev_bev.shape)}, the BEV queries {tuple(bev_query.shape)}')
+            raise InputError(f'prev_bev has shape {tuple(prev_bev.shape)}, the BEV queries {tuple(bev_query.shape)}')
         expected = (*features[0].shape[:2], grid.num_queries, self.num_points_in_pillar)
         if hits.sizes != expected:
-            raise ValueError(
+            raise InputError(
                 f'the hits are of {hits.sizes} samples, cameras, queries, heights; features, grid and '
                 f'encoder are of {expected}'
             )

@@ -5,6 +5,8 @@ from mmdet3d.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from bevformer_plugin.errors import InputError
+
 
 class AttentionScore(BaseModule):
     """A score for every pair of a query and a key, head by head.
@@ -49,13 +51,13 @@ class ScaledDotProduct(InnerProductScore):
     """q.k / sqrt(d) (Vaswani et al., equation 1): no parameters; the root keeps the scores' spread free of d.
 
     Raises:
-        ValueError: if queries and keys differ in width.
+        InputError: if queries and keys differ in width.
     """
 
     def __init__(self, num_heads: int, query_dims: int, key_dims: int) -> None:
         super().__init__(num_heads, query_dims, key_dims)
         if query_dims != key_dims:
-            raise ValueError(
+            raise InputError(
                 f'a dot product needs queries and keys of one width, not {query_dims} and {key_dims}: '
                 'make them alike or use BilinearScore'
             )

@@ -13,6 +13,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bevformer_plugin.errors import InputError
+
 from .attention_pooling import MultiHeadAttentionPooling
 from .deformable_attention import DeformableAttentionCore
 
@@ -92,7 +94,7 @@ class SpatialCrossAttention(BaseModule):
         dropout: on the output, before the residual.
 
     Raises:
-        ValueError: if ``num_points`` is not a multiple of ``num_heights``.
+        InputError: if ``num_points`` is not a multiple of ``num_heights``.
     """
 
     learned_offsets = True
@@ -108,7 +110,7 @@ class SpatialCrossAttention(BaseModule):
     ) -> None:
         super().__init__()
         if num_points % num_heights:
-            raise ValueError(f'num_points={num_points} is not a multiple of the {num_heights} heights of a pillar')
+            raise InputError(f'num_points={num_points} is not a multiple of the {num_heights} heights of a pillar')
         self.num_heights = num_heights
         self.deformable_attention = DeformableAttentionCore(
             embed_dims, num_heads, num_levels, num_points, learned_offsets=self.learned_offsets

@@ -1,20 +1,17 @@
-"""Detector, head, transformer, matching, losses, box coder, GridMask and data preprocessor."""
+"""Detector, BEV, heads, GridMask and data preprocessor."""
 
-from .bev_history import BEVHistory
-from .bev_proposals import BEVProposals
-from .bevformer import BEVFormer
-from .bevformer_head import BEVFormerHead
-from .box_coder import NMSFreeCoder
-from .camera_features import CameraFeatures
+from .bev import BEVFormerTransformer, BEVHistory, CameraFeatures, EgoAlignment
 from .data_preprocessor import BEVFormerDataPreprocessor
-from .ego_alignment import EgoAlignment
-from .freed_memory import keep_freed_memory
+from .detectors import BEVFormer
 from .grid_mask import GridMask
-from .hungarian_assigner_3d import HungarianAssigner3D
-from .inference import computes_in_bfloat16, optimize_for_inference
-from .losses import SetCriterion3D
-from .perspective_supervision import PerspectiveSupervision
-from .transformer import BEVFormerTransformer
+from .heads import (
+    BEVFormerHead,
+    BEVProposals,
+    HungarianAssigner3D,
+    NMSFreeCoder,
+    PerspectiveSupervision,
+    SetCriterion3D,
+)
 
 __all__ = [
     'BEVFormer',
@@ -30,7 +27,4 @@ __all__ = [
     'NMSFreeCoder',
     'PerspectiveSupervision',
     'SetCriterion3D',
-    'computes_in_bfloat16',
-    'keep_freed_memory',
-    'optimize_for_inference',
 ]

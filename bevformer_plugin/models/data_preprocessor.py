@@ -6,7 +6,8 @@ from mmdet3d.structures import Det3DDataSample
 from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
-from .frame_metas import camera_name
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.models.bev.frame_metas import camera_name
 
 
 @MODELS.register_module()
@@ -44,7 +45,7 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
             gain ``pad_shape``, (H, W) to which the sample's own images are padded; (Hp, Wp) is that of the largest.
 
         Raises:
-            ValueError: if images are not (T, N, 3, H, W) of uint8 or finite floats, the samples have different numbers
+            InputError: if images are not (T, N, 3, H, W) of uint8 or finite floats, the samples have different numbers
                 of cameras, or a queue and its metas differ in length.
         """
         # Before they go to a device, where looking at values waits for all that is computed.
@@ -53,7 +54,7 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
         queues, data_samples = data['inputs']['img'], data.get('data_samples')
         cameras = {queue.shape[1] for queue in queues}
         if len(cameras) > 1:
-            raise ValueError(f'the samples of a batch have different numbers of cameras: {sorted(cameras)}')
+            raise InputError(f'the samples of a batch have different numbers of cameras: {sorted(cameras)}')
         imgs = self._stack(queues, data['inputs'].get('img_range'))
         for queue, sample in zip(queues, data_samples or [], strict=data_samples is not None):
             pad_shape = self._padded(queue.shape[-2]), self._padded(queue.shape[-1])
@@ -81,22 +82,22 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
 
 
 def _require_usable(inputs: dict[str, list[Tensor]], samples: list[Det3DDataSample] | None) -> None:
-    """Raise a ValueError for images of another shape or type, and for NaN and infinity, by sample and camera."""
+    """Raise an InputError for images of another shape or type, and for NaN and infinity, by sample and camera."""
     for index, queue in enumerate(inputs['img']):
         meta = samples[index].metainfo if samples else {}
         frames = [*meta.get('history', []), meta]
         name = meta.get('sample_idx', f'{index} of the batch')
         if queue.ndim != 5 or queue.shape[2] != 3:
-            raise ValueError(
+            raise InputError(
                 f'images of sample {name} have shape {tuple(queue.shape)}, not (frames, cameras, 3, H, W)'
             )
         if samples and len(frames) != len(queue):
-            raise ValueError(
+            raise InputError(
                 f'a queue of {len(queue)} frames came with metas of {len(frames) - 1} history frames '
                 'and the current one'
             )
         if queue.dtype != torch.uint8 and not queue.is_floating_point():
-            raise ValueError(
+            raise InputError(
                 f'images of sample {name} are {queue.dtype}, not uint8 or floating point: scale them to 0..255'
             )
         ranges = inputs.get('img_range')
@@ -106,6 +107,6 @@ def _require_usable(inputs: dict[str, list[Tensor]], samples: list[Det3DDataSamp
         if not finite.all():
             frame, camera = finite.logical_not().nonzero()[0].tolist()
             found = frames[frame].get('sample_idx', name) if samples else name
-            raise ValueError(
+            raise InputError(
                 f'the image of {camera_name(meta, camera)} of sample {found} has values that are not finite'
             )

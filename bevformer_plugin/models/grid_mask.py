@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from bevformer_plugin.errors import InputError
+
 
 class GridMask(nn.Module):
     """Sets a regular grid of squares to 0, one pattern per sample, shared by its cameras; in training only.
@@ -15,13 +17,13 @@ class GridMask(nn.Module):
         ratio: how much of a grid period stays visible along each axis; a hidden square has the other ``1 - ratio``.
 
     Raises:
-        ValueError: if ``prob`` or ``ratio`` is outside [0, 1].
+        InputError: if ``prob`` or ``ratio`` is outside [0, 1].
     """
 
     def __init__(self, prob: float = 0.7, ratio: float = 0.5) -> None:
         super().__init__()
         if not 0 <= prob <= 1 or not 0 <= ratio <= 1:
-            raise ValueError(f'prob and ratio lie in [0, 1], got prob={prob}, ratio={ratio}')
+            raise InputError(f'prob and ratio lie in [0, 1], got prob={prob}, ratio={ratio}')
         self.prob = prob
         self.ratio = ratio
 

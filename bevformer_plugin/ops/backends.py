@@ -9,6 +9,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from bevformer_plugin.errors import InputError
+
 from . import mmcv_operator, native, reference, triton
 
 VARIABLE = 'BEVFORMER_ATTENTION_BACKEND'
@@ -44,7 +46,7 @@ def set_attention_backend(name: str | None) -> None:
     """Compute with one backend only; None leaves it to the environment variable, and then to device and type.
 
     Raises:
-        ValueError: if there is no backend of that name.
+        InputError: if there is no backend of that name.
     """
     global _chosen
     if name is not None:
@@ -56,7 +58,7 @@ def configure_attention_backend(name: str | None) -> None:
     """As a config says; the environment variable has the last word.
 
     Raises:
-        ValueError: if there is no backend of that name.
+        InputError: if there is no backend of that name.
     """
     if name is not None and not os.environ.get(VARIABLE):
         set_attention_backend(name)
@@ -64,20 +66,20 @@ def configure_attention_backend(name: str | None) -> None:
 
 def _check_name(name: str) -> None:
     if name not in BACKENDS:
-        raise ValueError(f'no attention backend {name!r}: choose from {", ".join(BACKENDS)}')
+        raise InputError(f'no attention backend {name!r}: choose from {", ".join(BACKENDS)}')
 
 
 def backend_name(value: Tensor) -> str:
     """Name of the backend that computes for a value like this.
 
     Raises:
-        ValueError: if the one asked for does not exist, or cannot on this device, type or machine.
+        InputError: if the one asked for does not exist, or cannot on this device, type or machine.
     """
     device, dtype, wanted = value.device.type, value.dtype, _chosen or os.environ.get(VARIABLE)
     if wanted:
         _check_name(wanted)
         if not BACKENDS[wanted].supports(device, dtype):
-            raise ValueError(
+            raise InputError(
                 f'attention backend {wanted!r} cannot compute {dtype} on {device} here; unset '
                 f'{VARIABLE}, or attention_backend in the config, or choose another'
             )

@@ -1,7 +1,6 @@
 """Training and testing under PyTorch Lightning, and the same configs under MMEngine's Runner."""
 
-from .config import check_testing, check_training, direct_results, load_config
-from .config_options import parse_config_options
+from .config import check_testing, check_training, direct_results
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
 from .hardware import Hardware, configured_precision, parse_devices
@@ -22,8 +21,6 @@ __all__ = [
     'configured_precision',
     'direct_results',
     'exit_on_signals',
-    'load_config',
-    'parse_config_options',
     'parse_devices',
     'test_with_lightning',
     'train_with_lightning',

@@ -4,6 +4,8 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from mmengine.config import Config
 
+from bevformer_plugin.errors import InputError
+
 KNOWN = {'type', 'momentum', 'update_buffers'}
 DEFAULT_MOMENTUM = 0.0002  # MMEngine's
 
@@ -12,23 +14,23 @@ def averages_weights(cfg: Config) -> bool:
     """Whether the config asks for an average.
 
     Raises:
-        ValueError: if ``custom_hooks`` holds what Lightning's engine cannot honour.
+        InputError: if ``custom_hooks`` holds what Lightning's engine cannot honour.
     """
     hooks = cfg.get('custom_hooks') or []
     for hook in hooks:
         if not isinstance(hook, dict):
-            raise ValueError(
+            raise InputError(
                 f'custom_hooks holds {hook!r}, which is no hook; --cfg-options cannot write them, put '
                 "custom_hooks = [dict(type='EMAHook')] in a config"
             )
         unknown = sorted(set(hook) - KNOWN)
         if hook['type'] != 'EMAHook' or unknown:
-            raise ValueError(
+            raise InputError(
                 f'custom_hooks: under Lightning only EMAHook with {sorted(KNOWN - {"type"})} is known, '
                 f'got {dict(hook)}; --engine mmengine runs any hook'
             )
     if len(hooks) > 1:
-        raise ValueError(f'custom_hooks holds {len(hooks)} EMAHooks, one is enough')
+        raise InputError(f'custom_hooks holds {len(hooks)} EMAHooks, one is enough')
     return bool(hooks)
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from mmengine.logging import print_log
 from torch.distributed import ReduceOp
 
-from bevformer_plugin.checkpoint import read_checkpoint
+from bevformer_plugin.weights import read_checkpoint
 
 from .checkpoints import BEST
 from .interrupts import NAMES

@@ -7,8 +7,9 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from bevformer_plugin.checkpoint import mismatch, read_checkpoint
-from bevformer_plugin.datasets.infos import atomic_write
+from bevformer_plugin.atomic_write import atomic_write
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.weights import mismatch, read_checkpoint
 
 from .run_settings import SETTINGS, Place, Value, check_settings, describe_going_on, refuse_other_average
 
@@ -57,10 +58,10 @@ def check_resumable(
         Where the run goes on, and lines that say so.
 
     Raises:
-        ValueError: if the checkpoint holds weights without the state of a run, or one of other settings.
+        InputError: if the checkpoint holds weights without the state of a run, or one of other settings.
     """
     if 'loops' not in content:
-        raise ValueError(
+        raise InputError(
             f'{path} cannot be resumed, it has no state of a Lightning run; to start from its weights '
             f'give --cfg-options load_from={path}'
         )
@@ -84,7 +85,7 @@ def checkpoint_to_resume(
 
     Raises:
         FileNotFoundError: if there is none.
-        ValueError: if it is damaged.
+        InputError: if it is damaged.
     """
     if asked is None:
         return None, {}
@@ -96,11 +97,11 @@ def refuse_mismatch(state: dict[str, Tensor], detector: nn.Module, path: str) ->
     """Refuse to go on with weights of another model.
 
     Raises:
-        ValueError: naming what differs.
+        InputError: naming what differs.
     """
     problem = mismatch(state, detector.state_dict())
     if problem:
-        raise ValueError(f'{path} is of another model: {problem}. Resume with the config it was trained with')
+        raise InputError(f'{path} is of another model: {problem}. Resume with the config it was trained with')
 
 
 def newest_checkpoint(work_dir: Path, patterns: tuple[str, ...] = (LAST, BEST)) -> str:

@@ -1,69 +1,23 @@
-"""Reading a config, and refusing what cannot run before anything long starts."""
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+"""Refusing a config that cannot run, before anything long starts."""
 
 from mmdet3d.registry import METRICS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from mmengine.registry import init_default_scope
 from torch.utils.data import Dataset
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import NuScenesDevkitMetric
 
 from .pretrained import fetch_pretrained
-from .unread_settings import (
-    refuse_unknown_options,
-    refuse_unread_arguments,
-    refuse_unread_variables,
-)
-
-__all__ = [
-    'building',
-    'check_evaluation',
-    'check_testing',
-    'check_training',
-    'direct_results',
-    'load_config',
-]
 
 LOOP_SETTINGS = ('type', 'by_epoch', 'max_epochs', 'val_interval', 'val_begin')
-
-
-def load_config(path: str, options: dict | None = None) -> Config:
-    """Read a config and apply ``--cfg-options``; the registries are ready afterwards.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it has no model or counts iterations, if the options do not fit it, or if it or they set
-            something that nothing reads.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist; the released ones are in configs/')
-    try:
-        cfg = Config.fromfile(path)
-    except (SyntaxError, NameError, AttributeError, KeyError, TypeError, FileNotFoundError, ImportError) as error:
-        raise ValueError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
-    if 'model' not in cfg:
-        raise ValueError(f'config {path} has no model; configs under _base_ are parts of others')
-    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
-    refuse_unread_variables(path, cfg)
-    refuse_unknown_options(options or {}, cfg)
-    try:
-        cfg.merge_from_dict(options or {})
-    except (TypeError, KeyError, IndexError) as error:
-        raise ValueError(f'--cfg-options {options} do not fit config {path}: {error}') from error
-    _refuse_iterations(cfg.get('train_cfg') or {})
-    refuse_unread_arguments(cfg)
-    return cfg
 
 
 def check_training(cfg: Config) -> None:
     """Refuse a config that cannot train, and fetch the files that its model starts from.
 
     Raises:
-        ValueError: if a section is missing, a file cannot be had, it counts in a way that makes no sense, or model and
+        InputError: if a section is missing, a file cannot be had, it counts in a way that makes no sense, or model and
             training data differ in their range.
     """
     _need(cfg, ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg'), 'train')
@@ -74,7 +28,7 @@ def check_training(cfg: Config) -> None:
     logger = (cfg.get('default_hooks') or {}).get('logger') or {}
     _at_least_one(logger.get('interval', 1), 'default_hooks.logger.interval')
     if cfg.get('resume'):
-        raise ValueError(f'resume={cfg.resume!r} in a config has no effect: give --resume on the command line')
+        raise InputError(f'resume={cfg.resume!r} in a config has no effect: give --resume on the command line')
     check_range(cfg)
     fetch_pretrained(cfg)
 
@@ -83,29 +37,16 @@ def check_testing(cfg: Config) -> None:
     """Refuse a config that cannot test.
 
     Raises:
-        ValueError: if a section is missing.
+        InputError: if a section is missing.
     """
     _need(cfg, ('test_dataloader', 'test_evaluator'), 'test')
     _check_dataloader(cfg, 'test')
 
 
-@contextmanager
-def building(section: str) -> Iterator[None]:
-    """Turn what constructors raise about their arguments into a ValueError that names the section of the config.
-
-    Args:
-        section: of which something is built from the registries.
-    """
-    try:
-        yield
-    except (AssertionError, AttributeError, ImportError, KeyError, TypeError) as error:
-        raise ValueError(f'{section} cannot be built from the config: {type(error).__name__}: {error}') from error
-
-
 def _need(cfg: Config, sections: tuple[str, ...], purpose: str) -> None:
     missing = [key for key in sections if cfg.get(key) is None]
     if missing:
-        raise ValueError(f'config {cfg.filename} cannot {purpose}: it lacks {", ".join(missing)}')
+        raise InputError(f'config {cfg.filename} cannot {purpose}: it lacks {", ".join(missing)}')
 
 
 def _check_dataloader(cfg: Config, part: str) -> None:
@@ -113,49 +54,38 @@ def _check_dataloader(cfg: Config, part: str) -> None:
     _at_least_one(loader.get('batch_size', 1), f'{part}_dataloader.batch_size')
     workers = loader.get('num_workers', 0)
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise ValueError(f'{part}_dataloader.num_workers is a whole number from 0, got {workers!r}')
-
-
-def _refuse_iterations(loop: dict) -> None:
-    """Refuse a training loop that does not count epochs."""
-    if loop.get('type', 'EpochBasedTrainLoop') != 'EpochBasedTrainLoop' or 'max_iters' in loop:
-        raise ValueError(
-            f'train_cfg counts iterations (type={loop.get("type")}, max_iters={loop.get("max_iters")}), and runs are '
-            'counted in epochs here: set train_cfg.max_epochs, without type and max_iters'
-        )
-    if loop.get('by_epoch', True) is not True:
-        raise ValueError('train_cfg counts iterations (by_epoch=False); set max_epochs instead')
+        raise InputError(f'{part}_dataloader.num_workers is a whole number from 0, got {workers!r}')
 
 
 def _check_loop(loop: dict) -> None:
     """Refuse epochs that are counted in a way that makes no sense."""
     unknown = sorted(set(loop) - set(LOOP_SETTINGS))
     if unknown:
-        raise ValueError(
+        raise InputError(
             f'train_cfg.{unknown[0]}={loop[unknown[0]]!r} has no effect: {", ".join(LOOP_SETTINGS)} are known'
         )
     if 'max_epochs' not in loop:
-        raise ValueError('train_cfg has no max_epochs: set train_cfg.max_epochs')
+        raise InputError('train_cfg has no max_epochs: set train_cfg.max_epochs')
     for name in ('max_epochs', 'val_interval', 'val_begin'):
         _at_least_one(loop.get(name, 1), f'train_cfg.{name}')
 
 
 def _at_least_one(value: object, name: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{name} is a whole number from 1, got {value!r}')
+        raise InputError(f'{name} is a whole number from 1, got {value!r}')
 
 
 def check_range(cfg: Config) -> None:
     """Refuse training objects of another range than the model's: those outside its grid can never be detected.
 
     Raises:
-        ValueError: if the range differs, or the dataset has none and keeps all objects.
+        InputError: if the range differs, or the dataset has none and keeps all objects.
     """
     wanted = cfg.model.get('point_cloud_range')
     for dataset in _temporal_datasets(cfg.train_dataloader.dataset):
         given = dataset.get('point_cloud_range')
         if wanted is not None and (given is None or tuple(given) != tuple(wanted)):
-            raise ValueError(
+            raise InputError(
                 f'model.point_cloud_range is {tuple(wanted)} and that of train_dataloader.dataset '
                 f'{given and tuple(given)}: set both alike, in a config from one variable point_cloud_range'
             )
@@ -173,7 +103,7 @@ def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> 
     """Tell the config's test evaluator where the submission goes, and whether it is scored.
 
     Raises:
-        ValueError: if none of its evaluators writes submissions.
+        InputError: if none of its evaluators writes submissions.
     """
     evaluators = [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
     writing = [metric for metric in evaluators if METRICS.get(metric['type']) is NuScenesDevkitMetric]
@@ -181,7 +111,7 @@ def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> 
         metric.update(results_path=results_path, format_only=format_only)
     if not writing and (results_path or format_only):
         kinds = ', '.join(metric['type'] for metric in evaluators)
-        raise ValueError(f'--out and --format-only are for test_evaluator.type=NuScenesDevkitMetric, it is {kinds}')
+        raise InputError(f'--out and --format-only are for test_evaluator.type=NuScenesDevkitMetric, it is {kinds}')
 
 
 def check_evaluation(evaluator: dict | list, dataset: Dataset) -> None:
@@ -189,7 +119,7 @@ def check_evaluation(evaluator: dict | list, dataset: Dataset) -> None:
 
     Raises:
         FileNotFoundError: if files of the evaluator are missing.
-        ValueError: if it expects other samples or classes.
+        InputError: if it expects other samples or classes.
     """
     for metric in Evaluator(evaluator).metrics:
         if isinstance(metric, NuScenesDevkitMetric):

@@ -9,9 +9,10 @@ from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
-from bevformer_plugin.checkpoint import check_initialization, read_checkpoint
-from bevformer_plugin.checkpoint.comparison import compare_can_bus, compare_frames, infos_command
 from bevformer_plugin.datasets import NuScenesTemporalDataset
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.weights import check_initialization, read_checkpoint
+from bevformer_plugin.weights.comparison import compare_can_bus, compare_frames, infos_command
 
 from .config import check_evaluation
 
@@ -28,7 +29,7 @@ def check_consistency(cfg: Config, datasets: dict[str, Dataset]) -> list[str]:
 
     Raises:
         FileNotFoundError: if an evaluator's files are missing.
-        ValueError: if numbers of classes or cameras differ between a dataset and the model, names are given twice,
+        InputError: if numbers of classes or cameras differ between a dataset and the model, names are given twice,
             training and validation have other classes, cameras or CAN-bus rules, or an evaluator could not score its
             dataset.
     """
@@ -50,7 +51,7 @@ def check_run(cfg: Config, datasets: dict[str, Dataset], load_from: str | None) 
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged.
+        InputError: if it is damaged.
     """
     remarks = check_consistency(cfg, datasets)
     if load_from:
@@ -82,9 +83,9 @@ def _check_numbers(model: dict, metainfo: dict, part: str) -> None:
             continue
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
-            raise ValueError(f'{part}_dataloader.dataset names {", ".join(twice)} twice among its {what}')
+            raise InputError(f'{part}_dataloader.dataset names {", ".join(twice)} twice among its {what}')
         if number is not None and number != len(names):
-            raise ValueError(
+            raise InputError(
                 f'{part}_dataloader.dataset has {len(names)} {what} ({", ".join(names)}), model.{where} is {number}: '
                 f'set model.{where}={len(names)}, or give the dataset {number} {what}'
             )
@@ -95,7 +96,7 @@ def _compare_validation(model: dict, train: Dataset, val: Dataset) -> list[str]:
     for what in ('classes', 'cameras'):
         trained, validated = (dataset.metainfo.get(what) for dataset in (train, val))
         if trained and validated and list(trained) != list(validated):
-            raise ValueError(
+            raise InputError(
                 f'train_dataloader.dataset has the {what} {", ".join(trained)}, val_dataloader.dataset '
                 f'{", ".join(validated)}: give both the same names in the same order'
             )

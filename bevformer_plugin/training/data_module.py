@@ -13,9 +13,9 @@ from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
+from bevformer_plugin.configuration import building
 from bevformer_plugin.datasets import ResumableSampler
-
-from .config import building
+from bevformer_plugin.errors import InputError
 
 SECONDS_AFTER_SIGTERM = 60
 
@@ -98,11 +98,11 @@ class DetectorDataModule(L.LightningDataModule):
         """Go on where the state was taken. Lightning sets the epoch only after workers have begun with the first.
 
         Raises:
-            ValueError: if the sampler cannot go on.
+            InputError: if the sampler cannot go on.
         """
         loader, epoch, batches = self._loader('train'), state_dict['epoch'], state_dict['batches']
         if not isinstance(loader.sampler, ResumableSampler):
-            raise ValueError(
+            raise InputError(
                 f'training cannot go on with a {type(loader.sampler).__name__}: '
                 'set train_dataloader.sampler.type=ResumableSampler'
             )

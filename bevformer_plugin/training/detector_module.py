@@ -16,12 +16,13 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 import bevformer_plugin
-from bevformer_plugin.checkpoint import recorded_metainfo
-from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
+from bevformer_plugin.configuration import building
+from bevformer_plugin.errors import NotFiniteError
+from bevformer_plugin.seeding import derived_seed, seed_generators
+from bevformer_plugin.weights import recorded_metainfo
 
 from .averaging import averages_weights, weight_averaging
 from .checkpoints import NOT_FINITE
-from .config import building
 from .guards import first_not_finite, gradient_norm, not_finite_gradients
 from .learning_rate import describe_learning_rate, scaling_factor
 from .run_settings import SETTINGS, Place, Value
@@ -93,7 +94,7 @@ class DetectorModule(L.LightningModule):
         """Try to build optimizer and schedules, before anything long.
 
         Raises:
-            ValueError: if the config asks for what there is not.
+            InputError: if the config asks for what there is not.
         """
         scaling_factor(self.cfg, 1)
         self._build_schedulers(self._build_optimizer(), batches_per_epoch)
@@ -201,7 +202,7 @@ class DetectorModule(L.LightningModule):
         """Losses of one batch.
 
         Raises:
-            FloatingPointError: if a loss is not finite, with the tensor that is the first, and the sample tokens.
+            NotFiniteError: if a loss is not finite, with the tensor that is the first, and the sample tokens.
         """
         tokens = [sample.metainfo['sample_idx'] for sample in batch['data_samples']]
         self.tokens.extend(tokens)
@@ -210,7 +211,7 @@ class DetectorModule(L.LightningModule):
             loss, values = self.detector.parse_losses(self.detector(**data, mode='loss'))
             if not loss.isfinite():
                 bad = [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]
-                raise FloatingPointError(f'not finite: {", ".join(bad)}')
+                raise NotFiniteError(f'not finite: {", ".join(bad)}')
         except FloatingPointError as error:
             # Written before the search, which runs the detector again.
             path = self._save_for_inspection()
@@ -225,7 +226,7 @@ class DetectorModule(L.LightningModule):
         """Log the gradients' norm before clipping.
 
         Raises:
-            FloatingPointError: if it is not finite, with the parameters and the sample tokens.
+            NotFiniteError: if it is not finite, with the parameters and the sample tokens.
         """
         norm = gradient_norm(self.detector)
         self.log('train/grad_norm', norm, batch_size=1)
@@ -276,7 +277,7 @@ class DetectorModule(L.LightningModule):
 
     def _stop(self, reason: str, path: Path | None) -> NoReturn:
         written = '' if path is None else f' Weights and optimizer before the step are in {path}.'
-        raise FloatingPointError(f'{reason} at step {self.global_step}, samples {", ".join(self.tokens)}.{written}')
+        raise NotFiniteError(f'{reason} at step {self.global_step}, samples {", ".join(self.tokens)}.{written}')
 
     def on_train_epoch_end(self) -> None:
         """Step the schedules that count epochs."""

@@ -8,6 +8,8 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from bevformer_plugin.errors import InputError
+
 from .averaging import averages_weights
 from .sharding import ShardedStrategy
 
@@ -27,7 +29,7 @@ class Hardware:
         precision: Lightning's name of it; None as the config says.
 
     Raises:
-        ValueError: for another strategy or precision, no node, or numbers of devices where there are none but the CPU.
+        InputError: for another strategy or precision, no node, or numbers of devices where there are none but the CPU.
     """
 
     devices: int | str | list[int] = 'auto'
@@ -38,14 +40,14 @@ class Hardware:
 
     def __post_init__(self) -> None:
         if self.strategy not in ('auto', 'ddp', 'fsdp'):
-            raise ValueError(f"strategy is 'auto', 'ddp' or 'fsdp', got {self.strategy!r}")
+            raise InputError(f"strategy is 'auto', 'ddp' or 'fsdp', got {self.strategy!r}")
         if self.precision is not None and self.precision not in PRECISIONS.values():
-            raise ValueError(f'precision is {", ".join(PRECISIONS.values())}, got {self.precision!r}')
+            raise InputError(f'precision is {", ".join(PRECISIONS.values())}, got {self.precision!r}')
         if self.num_nodes < 1:
-            raise ValueError(f'the number of nodes must be at least 1, got {self.num_nodes}')
+            raise InputError(f'the number of nodes must be at least 1, got {self.num_nodes}')
         on_cpu = self.accelerator == 'cpu' or (self.accelerator == 'auto' and not torch.accelerator.is_available())
         if on_cpu and isinstance(self.devices, list):
-            raise ValueError(
+            raise InputError(
                 f'devices {self.devices} are numbers of GPUs, and this run is on a CPU: give a number of processes, '
                 'such as --devices 2'
             )
@@ -80,20 +82,20 @@ def parse_devices(text: str) -> int | str | list[int]:
     """What ``--devices`` says: 'auto', a number of devices, or as in Lightning their numbers: '0,1', or '2,' for one.
 
     Raises:
-        ValueError: for anything else, naming it.
+        InputError: for anything else, naming it.
     """
     if text == 'auto':
         return text
     numbers = text.removesuffix(',').split(',')
     if not all(number.isascii() and number.isdigit() for number in numbers):
-        raise ValueError(f"devices must be 'auto', how many (2) or which (0,1 or 0,), got {text!r}")
+        raise InputError(f"devices must be 'auto', how many (2) or which (0,1 or 0,), got {text!r}")
     if ',' in text:
         devices = [int(number) for number in numbers]
         if len(set(devices)) < len(devices):
-            raise ValueError(f'devices {text!r} names one twice')
+            raise InputError(f'devices {text!r} names one twice')
         return devices
     if int(text) < 1:
-        raise ValueError(f"devices must be at least 1, got {text!r}; device number 0 alone is '0,'")
+        raise InputError(f"devices must be at least 1, got {text!r}; device number 0 alone is '0,'")
     return int(text)
 
 
@@ -123,7 +125,7 @@ def check_precision(cfg: Config, hardware: Hardware) -> None:
     """Refuse what a precision cannot do under Lightning.
 
     Raises:
-        ValueError: for gradients that are clipped before a fused optimizer takes their scale of half precision away,
+        InputError: for gradients that are clipped before a fused optimizer takes their scale of half precision away,
             for half precision on a CPU, or a ``loss_scale`` that is none or has no effect.
     """
     wrapper, precision = cfg.optim_wrapper, run_precision(cfg, hardware)
@@ -131,13 +133,13 @@ def check_precision(cfg: Config, hardware: Hardware) -> None:
     if precision != '16-mixed':
         return
     if wrapper.optimizer.get('fused') and wrapper.get('clip_grad'):
-        raise ValueError(
+        raise InputError(
             'precision 16-mixed scales gradients, and a fused optimizer unscales them only after they '
             'were clipped: use bf16-mixed, optim_wrapper.optimizer.fused=False, or '
             'optim_wrapper.clip_grad=None'
         )
     if hardware.accelerator == 'cpu' or (hardware.accelerator == 'auto' and get_device() == 'cpu'):
-        raise ValueError(
+        raise InputError(
             'precision 16-mixed (float16) needs a GPU: on a CPU take --precision bf16-mixed, or '
             'optim_wrapper.dtype=bfloat16 without a loss_scale'
         )
@@ -147,11 +149,11 @@ def check_precision_under_mmengine(cfg: Config) -> None:
     """Refuse what MMEngine's ``AmpOptimWrapper`` cannot do.
 
     Raises:
-        ValueError: for mixed precision on a CPU, or a ``loss_scale`` that is none or has no effect.
+        InputError: for mixed precision on a CPU, or a ``loss_scale`` that is none or has no effect.
     """
     _check_loss_scale(cfg, configured_precision(cfg))
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
-        raise ValueError(
+        raise InputError(
             "optim_wrapper.type='AmpOptimWrapper' needs a GPU under MMEngine: on a CPU train with --engine lightning, "
             "or with optim_wrapper.type='OptimWrapper'"
         )
@@ -162,11 +164,11 @@ def _check_loss_scale(cfg: Config, precision: str) -> None:
     if loss_scale == 'dynamic':
         return
     if not isinstance(loss_scale, float) or not 0 < loss_scale < float('inf'):
-        raise ValueError(
+        raise InputError(
             f"optim_wrapper.loss_scale is 'dynamic' or a positive float such as 512.0, got {loss_scale!r}"
         )
     if precision != '16-mixed':
-        raise ValueError(
+        raise InputError(
             f'optim_wrapper.loss_scale={loss_scale} is for float16 and has no effect in precision {precision}: '
             "leave it out (optim_wrapper.loss_scale='dynamic'), or train with AmpOptimWrapper and float16"
         )
@@ -185,15 +187,15 @@ def check_strategy(cfg: Config, strategy: str) -> None:
     """Refuse what a strategy cannot do.
 
     Raises:
-        ValueError: for an average of sharded weights, or a static scale of losses whose gradients are sharded.
+        InputError: for an average of sharded weights, or a static scale of losses whose gradients are sharded.
     """
     if strategy == 'fsdp' and averages_weights(cfg):
-        raise ValueError(
+        raise InputError(
             'strategy fsdp cannot average weights, which EMAHook in custom_hooks asks for: use ddp, or '
             'leave the hook out'
         )
     if strategy == 'fsdp' and cfg.optim_wrapper.get('loss_scale', 'dynamic') != 'dynamic':
-        raise ValueError(
+        raise InputError(
             f'strategy fsdp scales losses dynamically, and optim_wrapper.loss_scale is '
             f"{cfg.optim_wrapper.loss_scale}: use ddp, or loss_scale='dynamic'"
         )
@@ -203,11 +205,11 @@ def configured_precision(cfg: Config) -> str:
     """Lightning's precision for the config's ``optim_wrapper``: MMEngine's ``AmpOptimWrapper`` and its ``dtype``.
 
     Raises:
-        ValueError: for another dtype.
+        InputError: for another dtype.
     """
     if cfg.optim_wrapper.get('type', 'OptimWrapper') != 'AmpOptimWrapper':
         return PRECISIONS[None]
     dtype = cfg.optim_wrapper.get('dtype') or 'float16'  # MMEngine's default
     if dtype not in PRECISIONS:
-        raise ValueError(f"optim_wrapper.dtype is 'float16' or 'bfloat16', got {dtype!r}")
+        raise InputError(f"optim_wrapper.dtype is 'float16' or 'bfloat16', got {dtype!r}")
     return PRECISIONS[dtype]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from torch import nn
 
+from bevformer_plugin.errors import InputError
+
 
 def check_initial_weights(detector: nn.Module, load_from: str | None, resuming: bool) -> None:
     """Refuse a file to start from that is not there, and frozen layers that nothing initialises.
@@ -19,7 +21,7 @@ def check_initial_weights(detector: nn.Module, load_from: str | None, resuming: 
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for frozen layers, with their names.
+        InputError: for frozen layers, with their names.
     """
     if resuming:
         return
@@ -32,7 +34,7 @@ def check_initial_weights(detector: nn.Module, load_from: str | None, resuming: 
         return
     frozen = _frozen_without_start(detector)
     if frozen:
-        raise ValueError(
+        raise InputError(
             f'{len(frozen)} layers never learn and nothing initialises them ({", ".join(frozen[:3])}, ...): set '
             "load_from to the backbone's file, for the published small and base r101_dcn_fcos3d_pretrain.pth, or give "
             'the backbone a Pretrained init_cfg; to train from random weights let all layers learn, with '

@@ -5,6 +5,8 @@ from math import sqrt
 
 from mmengine.config import Config
 
+from bevformer_plugin.errors import InputError
+
 # How the learning rate grows with the samples of a step over those of the base batch.
 RULES: dict[str, Callable[[float], float]] = {'linear': float, 'sqrt': sqrt}
 
@@ -21,7 +23,7 @@ def scaling_factor(cfg: Config, processes: int) -> float:
     al., arXiv 1706.02677), or the root of that with ``rule='sqrt'``. Without the section, or with ``enable=False``, 1.
 
     Raises:
-        ValueError: if the base batch is not a positive number, or there is no such rule.
+        InputError: if the base batch is not a positive number, or there is no such rule.
     """
     section = cfg.get('auto_scale_lr') or {}
     if not section.get('enable', False):
@@ -49,7 +51,7 @@ def scale_under_mmengine(cfg: Config, processes: int) -> None:
     The Runner knows the linear rule only, and no accumulated batches: the base batch is changed to make up for both.
 
     Raises:
-        ValueError: as :func:`scaling_factor`.
+        InputError: as :func:`scaling_factor`.
     """
     factor = scaling_factor(cfg, processes)
     section = cfg.get('auto_scale_lr') or {}
@@ -60,12 +62,12 @@ def scale_under_mmengine(cfg: Config, processes: int) -> None:
 def _rule(section: dict) -> str:
     rule = section.get('rule', 'linear')
     if rule not in RULES:
-        raise ValueError(f"auto_scale_lr.rule is 'linear' or 'sqrt', got {rule!r}")
+        raise InputError(f"auto_scale_lr.rule is 'linear' or 'sqrt', got {rule!r}")
     return rule
 
 
 def _base_batch(section: dict) -> float:
     base = section.get('base_batch_size')
     if isinstance(base, bool) or not isinstance(base, int | float) or base <= 0:
-        raise ValueError(f'auto_scale_lr.base_batch_size is a positive number of samples, got {base!r}')
+        raise InputError(f'auto_scale_lr.base_batch_size is a positive number of samples, got {base!r}')
     return base

@@ -9,11 +9,12 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from bevformer_plugin.checkpoint import check_resumption, initialize
-from bevformer_plugin.datasets.training_sampler import derived_seed, seed_generators
+from bevformer_plugin.configuration import building
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.seeding import derived_seed, seed_generators
+from bevformer_plugin.weights import check_resumption, initialize
 
 from .checkpoints import checkpoint_to_resume, newest_checkpoint, refuse_mismatch
-from .config import building
 from .consistency import check_run, log_remarks, trained_names
 from .data_module import DetectorDataModule
 from .hardware import check_precision_under_mmengine, configured_precision
@@ -122,12 +123,12 @@ def train_with_mmengine(cfg: Config, start: RunStart) -> None:
     Raises:
         FileExistsError: if the work dir is another run's.
         FileNotFoundError: if there is nothing to resume, or files of the data are missing.
-        ValueError: if several processes were started that would not know of each other, or config, data and
+        InputError: if several processes were started that would not know of each other, or config, data and
             checkpoint do not fit.
     """
     processes = int(os.environ.get('WORLD_SIZE', 1))
     if processes > 1 and cfg.get('launcher', 'none') == 'none':
-        raise ValueError(
+        raise InputError(
             f"{processes} processes were started, and the config's launcher is 'none': each would train "
             'on its own. --cfg-options launcher=pytorch joins them on GPUs, Lightning anywhere'
         )
@@ -175,17 +176,17 @@ def _check_resumable(content: dict, path: str, settings: dict[str, Value], max_e
     """Refuse to go on with a checkpoint of the Runner that does not belong to the config; say what else goes on.
 
     Raises:
-        ValueError: if it does not, is of another engine, or of mid-epoch, where the Runner cannot go on.
+        InputError: if it does not, is of another engine, or of mid-epoch, where the Runner cannot go on.
     """
     meta = content.get('meta') or {}
     if 'optimizer' not in content or 'iter' not in meta:
-        raise ValueError(
+        raise InputError(
             f"{path} cannot be resumed, it has no state of a run of MMEngine's Runner; to start from its weights give "
             f'--cfg-options load_from={path}'
         )
     recorded = meta.get(SETTINGS)
     if recorded and meta['iter'] % batches_per_epoch(recorded):
-        raise ValueError(
+        raise InputError(
             f"{path} is of mid-epoch (step {meta['iter']}), where MMEngine's Runner would begin the epoch again: "
             "resume from an epoch's end, or train under Lightning, which goes on anywhere"
         )

@@ -8,12 +8,14 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 
+from bevformer_plugin.errors import InputError
+
 
 def fetch_pretrained(cfg: Config) -> None:
     """Read every file that an ``init_cfg`` of the model names, downloading those of the web that are not there yet.
 
     Raises:
-        ValueError: if one cannot be had or read, with the setting, where it is looked for, and the remedy.
+        InputError: if one cannot be had or read, with the setting, where it is looked for, and the remedy.
     """
     for key, checkpoint in _pretrained(cfg.model, 'model'):
         try:
@@ -22,7 +24,7 @@ def fetch_pretrained(cfg: Config) -> None:
             url = urlparse(checkpoint)
             cached = Path(torch.hub.get_dir(), 'checkpoints', Path(url.path).name)
             place = f', and put at {cached}' if url.scheme in ('http', 'https') else ''
-            raise ValueError(
+            raise InputError(
                 f'{key}.checkpoint={checkpoint} cannot be had here: {error}. Without a connection the file must be '
                 f'fetched elsewhere{place}; or name a file of this machine: --cfg-options {key}.checkpoint=FILE, or '
                 f'{key}=None load_from=FILE for a whole detector or other backbone'

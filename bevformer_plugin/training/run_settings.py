@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from bevformer_plugin.errors import InputError
+
 SETTINGS = 'run_settings'  # their name in a checkpoint's meta
 Value = bool | int | float | str
 SECTIONS = ('model', 'optim_wrapper', 'auto_scale_lr', 'custom_hooks', 'train_dataloader', 'load_from')
@@ -56,11 +58,11 @@ class Place:
         """Refuse a run that would have to end before its checkpoint.
 
         Raises:
-            ValueError: naming both numbers.
+            InputError: naming both numbers.
         """
         reached = self.epochs + bool(self.batches)
         if reached > max_epochs:
-            raise ValueError(
+            raise InputError(
                 f'{path} has reached epoch {reached}, and train_cfg.max_epochs={max_epochs} would have ended before: '
                 'give more epochs, or an earlier checkpoint'
             )
@@ -141,12 +143,12 @@ def check_settings(
         The differences that the run takes over.
 
     Raises:
-        ValueError: naming what differs with both values, and the remedy.
+        InputError: naming what differs with both values, and the remedy.
     """
     if recorded is None:
         if restart_schedule:
             return []
-        raise ValueError(
+        raise InputError(
             f'{path} does not record the settings of its run, as it was written by an earlier version: whether the '
             'config still is the same cannot be checked. --restart-schedule keeps weights and optimizer state and '
             'takes all else from the config'
@@ -158,7 +160,7 @@ def check_settings(
     if place.batches and any(name.startswith(PLACE) or name == ACCUMULATED for name in names):
         _refuse_in_mid_epoch(names, recorded, now, path)
     if names and not restart_schedule:
-        raise ValueError(
+        raise InputError(
             f'{path} was written with other settings: {_differences(names, recorded, now)}. Go on with those of the '
             'checkpoint, or give --restart-schedule: it keeps weights and optimizer state and takes these from the '
             'config as it is now'
@@ -172,7 +174,7 @@ def _refuse_another_run(names: list[str], recorded: dict[str, Value], now: dict[
     regrouped = _has(recorded, PARAMWISE) != _has(now, PARAMWISE)  # with it, each parameter is a group of its own
     identity = [name for name in names if name.startswith(IDENTITY) or (regrouped and name.startswith(PARAMWISE))]
     if identity:
-        raise ValueError(
+        raise InputError(
             f'{path} is of another run: {_differences(identity, recorded, now)}. Go on with the settings of the '
             f'checkpoint, or start a new run from its weights in another work dir with --cfg-options load_from={path}'
         )
@@ -187,11 +189,11 @@ def refuse_other_average(averaged: bool, now: dict[str, Value], path: str) -> No
         path: of the checkpoint.
 
     Raises:
-        ValueError: if only one of them has.
+        InputError: if only one of them has.
     """
     theirs, ours = ('with' if has else 'without' for has in (averaged, _has(now, AVERAGE)))
     if theirs != ours:
-        raise ValueError(
+        raise InputError(
             f'{path} was written {theirs} EMAHook in custom_hooks, the config is {ours} it: '
             'resume with the same custom_hooks'
         )
@@ -206,7 +208,7 @@ def _refuse_in_mid_epoch(names: list[str], recorded: dict[str, Value], now: dict
         settings.get('train_dataloader.batch_size', 1) * settings['processes'] for settings in (recorded, now)
     )
     what = f'of {theirs} samples a step, not {ours}' if theirs != ours else _differences(names, recorded, now)
-    raise ValueError(
+    raise InputError(
         f'{path} is of mid-epoch and was written with others: {what}. Go on with as many processes and samples of the '
         "same data, or from an epoch's end"
     )

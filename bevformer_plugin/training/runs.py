@@ -17,8 +17,10 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.runner import set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
-from bevformer_plugin.checkpoint import check_checkpoint, check_resumption, initialize, load_content, read_checkpoint
-from bevformer_plugin.models import keep_freed_memory
+from bevformer_plugin.configuration.unread_settings import refuse_settings_of_the_runner
+from bevformer_plugin.deployment import keep_freed_memory
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.weights import check_checkpoint, check_resumption, initialize, load_content, read_checkpoint
 
 from .callbacks import BestCheckpoint, EpochReport, LastCheckpoint, LogEveryEpoch, ValidationPlan
 from .checkpoints import (
@@ -38,7 +40,6 @@ from .initial_weights import check_initial_weights
 from .run_settings import batches_per_epoch, chosen_seed, run_settings
 from .sharding import ShardedDetectorModule
 from .start import RunStart
-from .unread_settings import refuse_settings_of_the_runner
 from .work_dir import check_work_dir, occupied
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of disks, of quotas, of the size that a file may have
@@ -60,7 +61,7 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
         FileExistsError: if the work dir is another run's.
         FileNotFoundError: if there is nothing to resume, or files of the data are missing.
         OSError: if the work dir cannot be written to.
-        ValueError: if config, data, hardware and checkpoint do not fit each other.
+        InputError: if config, data, hardware and checkpoint do not fit each other.
     """
     check_work_dir(start)
     refuse_settings_of_the_runner(cfg)
@@ -145,7 +146,7 @@ def _trainer(cfg: Config, start: RunStart, hardware: Hardware) -> L.Trainer:
     """Lightning's trainer as the config wants it.
 
     Raises:
-        ValueError: if there are no such devices.
+        InputError: if there are no such devices.
     """
     hooks = cfg.get('default_hooks') or {}
     work_dir = start.work_dir
@@ -187,11 +188,11 @@ def _csv_version(work_dir: Path, resumed: bool) -> str:
 
 @contextmanager
 def _device_errors() -> Iterator[None]:
-    """Turn Lightning's complaint about devices that are not there into a ValueError that names the remedy."""
+    """Turn Lightning's complaint about devices that are not there into an InputError that names the remedy."""
     try:
         yield
     except MisconfigurationException as error:
-        raise ValueError(f'{error} Choose with --devices and --accelerator.') from error
+        raise InputError(f'{error} Choose with --devices and --accelerator.') from error
 
 
 def progress_bar() -> list[TQDMProgressBar]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from bevformer_plugin.errors import InputError
+
 
 @dataclass(frozen=True)
 class RunStart:
@@ -17,7 +19,7 @@ class RunStart:
         overwrite: replace the run in ``work_dir``.
 
     Raises:
-        ValueError: for choices that exclude each other, or a seed that is none.
+        InputError: for choices that exclude each other, or a seed that is none.
     """
 
     work_dir: Path
@@ -28,8 +30,8 @@ class RunStart:
 
     def __post_init__(self) -> None:
         if self.resume is not None and self.overwrite:
-            raise ValueError('--resume continues a run and --overwrite replaces it: give one of them')
+            raise InputError('--resume continues a run and --overwrite replaces it: give one of them')
         if self.restart_schedule and self.resume is None:
-            raise ValueError('--restart-schedule belongs to --resume: a new run has the schedule of its config')
+            raise InputError('--restart-schedule belongs to --resume: a new run has the schedule of its config')
         if self.seed is not None and not 0 <= self.seed < 2**32:
-            raise ValueError(f'--seed is from 0 to 2**32 - 1, got {self.seed}')
+            raise InputError(f'--seed is from 0 to 2**32 - 1, got {self.seed}')

@@ -9,6 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from bevformer_plugin.errors import InputError
+
 from .bev_view import ARROW, VELOCITY_SECONDS, draw_bev
 from .camera_overlay import draw_camera
 from .frames import Boxes, Frame
@@ -37,7 +39,7 @@ def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarr
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: an image is one that training would refuse, or ``score_thr`` is no number from 0 to 1.
+        InputError: an image is one that training would refuse, or ``score_thr`` is no number from 0 to 1.
     """
     check_score_threshold(score_thr)
     predictions = frame.predictions
@@ -84,10 +86,10 @@ def check_score_threshold(score_thr: float) -> None:
     """Refuse a threshold that no score can be compared with.
 
     Raises:
-        ValueError: if it is no number from 0 to 1.
+        InputError: if it is no number from 0 to 1.
     """
     if not 0 <= score_thr <= 1:
-        raise ValueError(f'the score threshold must be a number from 0 to 1, as scores are, not {score_thr}')
+        raise InputError(f'the score threshold must be a number from 0 to 1, as scores are, not {score_thr}')
 
 
 def _camera_pictures(frame: Frame, predictions: Boxes | None) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from pyquaternion import Quaternion
 
 from bevformer_plugin.datasets.infos import count_true_boxes, load_infos
 from bevformer_plugin.datasets.transforms import load_camera_image
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import load_results
 
 
@@ -58,7 +59,7 @@ class Frame:
 
         Raises:
             FileNotFoundError: the file is missing.
-            ValueError: the file is one that :func:`load_camera_image` refuses.
+            InputError: the file is one that :func:`load_camera_image` refuses.
         """
         image = self.info['images'][camera]
         path = str(self.root / image['img_path'])
@@ -89,7 +90,7 @@ class FrameSource:
 
     Raises:
         FileNotFoundError: if one of them does not exist.
-        ValueError: if a file is of another kind or broken, the results lack samples of the infos, or the rule is
+        InputError: if a file is of another kind or broken, the results lack samples of the infos, or the rule is
             unknown or leaves none of the boxes.
     """
 
@@ -107,7 +108,7 @@ class FrameSource:
         if self.results is not None:
             missing = [token for token in self.infos if token not in self.results]
             if missing:
-                raise ValueError(
+                raise InputError(
                     f'{results} lacks {len(missing)} of the {len(self.infos)} samples in {infos} '
                     f'(first: {missing[0]}): give the infos on which the results were made'
                 )
@@ -116,12 +117,12 @@ class FrameSource:
         """Sample tokens of a scene, given by its name or token, in time order.
 
         Raises:
-            ValueError: if the infos hold no such scene.
+            InputError: if the infos hold no such scene.
         """
         infos = [info for info in self.infos.values() if scene in (info['scene_name'], info['scene_token'])]
         if not infos:
             names = sorted({info['scene_name'] for info in self.infos.values()})
-            raise ValueError(
+            raise InputError(
                 f'no scene {scene} in the infos; they hold {len(names)}: {", ".join(names[:10])}'
                 + (', ...' if len(names) > 10 else '')
             )
@@ -131,10 +132,10 @@ class FrameSource:
         """The keyframe of a sample token.
 
         Raises:
-            ValueError: if the infos hold no such sample.
+            InputError: if the infos hold no such sample.
         """
         if token not in self.infos:
-            raise ValueError(
+            raise InputError(
                 f'no sample {token} in the infos; the first of their {len(self.infos)} samples is '
                 f'{next(iter(self.infos))}'
             )

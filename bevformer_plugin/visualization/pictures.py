@@ -7,7 +7,8 @@ import numpy as np
 from mmengine.logging import print_log
 from tqdm import tqdm
 
-from bevformer_plugin.datasets.infos import atomic_write
+from bevformer_plugin.atomic_write import atomic_write
+from bevformer_plugin.errors import InputError
 
 from .frame_figure import draw_frame
 from .frames import Frame, FrameSource
@@ -37,7 +38,7 @@ def draw_sample(source: FrameSource, token: str, folder: Path, score_thr: float 
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: no such sample, an image that training would refuse, or an impossible ``score_thr``.
+        InputError: no such sample, an image that training would refuse, or an impossible ``score_thr``.
     """
     return _draw(source.frame(token), folder, score_thr)
 
@@ -58,7 +59,7 @@ def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float =
 
     Raises:
         FileNotFoundError: no keyframe of the scene has its images.
-        ValueError: no such scene, an image that training would refuse, or an impossible ``score_thr``.
+        InputError: no such scene, an image that training would refuse, or an impossible ``score_thr``.
         OSError: the video cannot be written.
     """
     tokens = source.tokens_of_scene(scene)
@@ -87,15 +88,15 @@ def draw_best_and_worst(
 
     Raises:
         FileNotFoundError: an image is missing.
-        ValueError: there are no results to rank, an image that training would refuse, or an impossible
+        InputError: there are no results to rank, an image that training would refuse, or an impossible
             ``score_thr``.
     """
     if source.results is None:
-        raise ValueError('best and worst samples need results: give --results results_nusc.json')
+        raise InputError('best and worst samples need results: give --results results_nusc.json')
     scores = {token: sample_score(source.frame(token)) for token in tqdm(source.infos, desc='scores', unit='sample')}
     ranked = sorted((token for token in scores if scores[token] is not None), key=scores.get, reverse=True)
     if not ranked:
-        raise ValueError('no sample has true boxes within range, so there is nothing to rank')
+        raise InputError('no sample has true boxes within range, so there is nothing to rank')
     print_log(
         f'{SCORE_NAME} of {len(ranked)} samples, mean over the classes in each: best {scores[ranked[0]]:.3f}, '
         f'median {np.median([scores[token] for token in ranked]):.3f}, worst {scores[ranked[-1]]:.3f}'

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bevformer_plugin.benchmark.data import benchmark_data, data_table
-from bevformer_plugin.training import load_config
+from bevformer_plugin.configuration import load_config
 
 TINY = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer' / 'bevformer_tiny.py'
 

@@ -8,7 +8,7 @@ import torch
 
 from bevformer_plugin.benchmark.memory import OPTIONS, benchmark_memory, memory_table
 from bevformer_plugin.benchmark.peak_memory import peak_memory
-from bevformer_plugin.training import load_config
+from bevformer_plugin.configuration import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 MIB = 2**20

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from bevformer_plugin.benchmark.speed import OURS, PLAIN, TRAINING, benchmark_speed, speed_table
-from bevformer_plugin.models import computes_in_bfloat16
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.deployment import computes_in_bfloat16
 from bevformer_plugin.ops import backend_name
-from bevformer_plugin.training import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 NANO, WEIGHTS = ROOT / 'configs/bevformer/bevformer_nano.py', ROOT / 'projects/synthetic_world/bevformer_nano.pth'

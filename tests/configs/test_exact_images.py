@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mmdet3d.registry import DATASETS
 
-from bevformer_plugin.training import load_config
+from bevformer_plugin.configuration import load_config
 
 TINY = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer' / 'bevformer_tiny.py'
 SWITCH = 'test_dataloader.dataset.pipeline.0.to_float32'  # as --cfg-options of any tool takes it

@@ -9,7 +9,7 @@ from mmdet3d.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.config import Config
 
 import bevformer_plugin  # noqa: F401  fills the registries
-from bevformer_plugin.training import load_config
+from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.learning_rate import scaling_factor
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'

@@ -6,7 +6,8 @@ import pytest
 import torch
 from mmdet3d.registry import DATASETS
 
-from bevformer_plugin.training import check_training, load_config
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.training import check_training
 
 NANO = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer' / 'bevformer_nano.py'
 OVERFIT = NANO.parents[2] / 'projects' / 'real_keyframes' / 'bevformer_nano_overfit.py'

@@ -19,9 +19,9 @@ from nuscenes.eval.common.utils import quaternion_yaw
 from nuscenes.utils.geometry_utils import view_points
 from pyquaternion import Quaternion
 
+from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.datasets.infos import (
     CATEGORIES,
-    atomic_write,
     create_nuscenes_infos,
     load_infos,
     require_matching,

@@ -16,7 +16,7 @@ from place import NANO, REPO, Place, first_box
 from processes import run_tool
 
 from bevformer_plugin.datasets import create_nuscenes_infos
-from bevformer_plugin.datasets.synthetic import create_synthetic_world
+from bevformer_plugin.synthetic import create_synthetic_world
 
 NAN = float('nan')
 LOAD = "[dict(type='LoadMultiViewImages'), dict(type='LoadAnnotations3D'), dict(type='PackTemporalInputs')]"

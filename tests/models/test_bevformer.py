@@ -192,4 +192,4 @@ def test_fewer_level_embeddings_than_levels_are_refused(build_detector):
 
 
 def test_detector_is_registered():
-    assert MODELS.get('BEVFormer').__module__ == 'bevformer_plugin.models.bevformer'
+    assert MODELS.get('BEVFormer').__module__ == 'bevformer_plugin.models.detectors.bevformer'

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bevformer_plugin.geometry import BEVGrid
-from bevformer_plugin.models.box_coder import post_center_range
+from bevformer_plugin.models.heads.box_coder import post_center_range
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from shrunk_configs import SHRUNK, build_shrunk
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bevformer_plugin.models import BEVFormer, computes_in_bfloat16, optimize_for_inference
+from bevformer_plugin.deployment import computes_in_bfloat16, optimize_for_inference
+from bevformer_plugin.models import BEVFormer
 from bevformer_plugin.ops import native
 
 
@@ -110,7 +111,7 @@ def test_graphs_kept_on_the_disk_are_for_one_instruction_set(make_sample, monkey
 FAULTS = """
 import resource
 import torch
-from bevformer_plugin.models import keep_freed_memory
+from bevformer_plugin.deployment import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(5):

@@ -8,7 +8,7 @@ from shrunk_configs import SHRUNK, assert_same_gradients, build_shrunk, gradient
 from small_detector import batch
 
 import bevformer_plugin.layers.deformable_attention as deformable_attention
-import bevformer_plugin.models.transformer as transformer
+import bevformer_plugin.models.bev.bev_encoder as transformer
 from bevformer_plugin.layers import DeformableAttentionCore
 from bevformer_plugin.models import CameraFeatures, PerspectiveSupervision
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from reference_files import REFERENCE, manifest, published_weights
 
-from bevformer_plugin.checkpoint import to_ours
+from bevformer_plugin.weights import to_ours
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 logging.getLogger('mmengine').setLevel(logging.WARNING)

@@ -4,8 +4,6 @@ import pytest
 import torch
 from reference_files import manifest, published_weights
 
-from bevformer_plugin.checkpoint import to_ours
-from bevformer_plugin.checkpoint.layout import swap_box_convention
 from bevformer_plugin.geometry import (
     BEVGrid,
     bev_reference_points,
@@ -17,6 +15,8 @@ from bevformer_plugin.geometry import (
 from bevformer_plugin.layers import BEVFormerEncoder, PillarHits, TemporalSelfAttention
 from bevformer_plugin.models import BEVFormerTransformer, HungarianAssigner3D, NMSFreeCoder
 from bevformer_plugin.ops import multi_scale_deformable_attention
+from bevformer_plugin.weights import to_ours
+from bevformer_plugin.weights.layout import swap_box_convention
 
 
 def load(module: torch.nn.Module, case: str, place: str = '') -> torch.nn.Module:

@@ -8,9 +8,10 @@ import torch
 from plants import Sigterm
 from processes import NANO, REPO, run_tool
 
-from bevformer_plugin.checkpoint import read_checkpoint
-from bevformer_plugin.training import DetectorModule, load_config
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.training import DetectorModule
 from bevformer_plugin.training.averaging import averages_weights
+from bevformer_plugin.weights import read_checkpoint
 
 MOMENTUM = 0.1
 

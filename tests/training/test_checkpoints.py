@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from bevformer_plugin.checkpoint import load_weights, read_checkpoint
 from bevformer_plugin.training.checkpoints import AtomicCheckpointIO, newest_checkpoint
+from bevformer_plugin.weights import load_weights, read_checkpoint
 
 
 def test_weights_are_loaded_whole_or_not_at_all(tmp_path):

@@ -5,7 +5,7 @@ import math
 import pytest
 from processes import NANO, run_tool
 
-from bevformer_plugin.training import load_config, parse_config_options
+from bevformer_plugin.configuration import load_config, parse_config_options
 
 VALUES = {
     '3': 3,

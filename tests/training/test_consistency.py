@@ -12,15 +12,16 @@ import pytest
 import torch
 from processes import NANO, REPO, run_tool
 
-from bevformer_plugin.checkpoint import (
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.evaluation import load_results
+from bevformer_plugin.training import DetectorDataModule, check_testing, direct_results
+from bevformer_plugin.training.consistency import check_consistency
+from bevformer_plugin.weights import (
     check_checkpoint,
     check_initialization,
     check_resumption,
     read_checkpoint,
 )
-from bevformer_plugin.evaluation import load_results
-from bevformer_plugin.training import DetectorDataModule, check_testing, direct_results, load_config
-from bevformer_plugin.training.consistency import check_consistency
 
 WEIGHTS = 'projects/synthetic_world/bevformer_nano.pth'
 CLASSES = load_config(NANO).class_names

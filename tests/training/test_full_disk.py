@@ -7,8 +7,8 @@ from plants import FullDisk, Sigterm
 from processes import NANO, run_tool
 from test_interrupts import rows
 
-from bevformer_plugin.checkpoint import read_checkpoint
 from bevformer_plugin.training.checkpoints import AtomicCheckpointIO
+from bevformer_plugin.weights import read_checkpoint
 
 SMALL = 200_000  # bytes; a checkpoint of this model has 9 million, the logs of twelve steps a few thousand
 

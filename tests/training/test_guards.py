@@ -5,7 +5,7 @@ import torch
 from plants import NotFinite
 from processes import NANO, run_tool
 
-from bevformer_plugin.checkpoint import read_checkpoint
+from bevformer_plugin.weights import read_checkpoint
 
 NECK = 'img_neck.lateral_convs.1.conv.weight'
 FFN = 'pts_bbox_head.transformer.decoder.layers.0.ffn'

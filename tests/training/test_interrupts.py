@@ -11,7 +11,7 @@ from plants import CtrlC, CtrlCBefore
 from processes import NANO, REPO, last_of_each_option, run_tool
 from test_resume import assert_same, rows
 
-from bevformer_plugin.checkpoint import read_checkpoint
+from bevformer_plugin.weights import read_checkpoint
 
 
 @pytest.fixture(scope='module')

@@ -6,8 +6,9 @@ import shutil
 import pytest
 from processes import NANO, REPO, run_tool
 
-from bevformer_plugin.checkpoint import read_checkpoint
-from bevformer_plugin.training import check_testing, check_training, load_config
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.training import check_testing, check_training
+from bevformer_plugin.weights import read_checkpoint
 
 LOOP = "train_cfg = dict({delete}type='IterBasedTrainLoop', max_iters=2, val_interval=2)\n"
 

@@ -12,7 +12,7 @@ from mmdet3d.registry import DATASETS, METRICS, MODELS
 from mmengine.dataset import pseudo_collate
 from processes import NANO, REPO, run_tool
 
-from bevformer_plugin.training import load_config, parse_config_options
+from bevformer_plugin.configuration import load_config, parse_config_options
 
 TOOLS = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
 

@@ -6,7 +6,8 @@ import torch
 from processes import NANO, run_tool
 from torch.utils.data import DataLoader
 
-from bevformer_plugin.training import Hardware, load_config
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.training import Hardware
 from bevformer_plugin.training.hardware import (
     StaticLossScaler,
     check_precision,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from processes import NANO, REPO, run_tool
 
-from bevformer_plugin.training import load_config
+from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.pretrained import fetch_pretrained
 
 TINY = 'configs/bevformer/bevformer_tiny.py'

@@ -11,7 +11,7 @@ import torch
 from plants import KeepWeights, Sigterm
 from processes import NANO, REPO, run_tool
 
-from bevformer_plugin.checkpoint import read_checkpoint
+from bevformer_plugin.weights import read_checkpoint
 
 # Adam would magnify differences of rounding in gradients near 0.
 SGD = [

@@ -8,7 +8,7 @@ from plants import AfterSteps, FullDisk, KillInWrite
 from processes import LONG, run_tool
 from test_resume import assert_same
 
-from bevformer_plugin.checkpoint import read_checkpoint
+from bevformer_plugin.weights import read_checkpoint
 
 SEED = 0
 KILLED, CTRL_C, TERMINATED, FULL = -signal.SIGKILL, 130, 143, 1

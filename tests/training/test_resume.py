@@ -9,7 +9,7 @@ import torch
 from plants import KillInWrite, Sigterm
 from processes import LONG, run_tool
 
-from bevformer_plugin.checkpoint import read_checkpoint
+from bevformer_plugin.weights import read_checkpoint
 
 TIMES = ('train/data_time', 'train/samples_per_second')
 

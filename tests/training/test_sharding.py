@@ -9,7 +9,7 @@ from processes import NANO, run_tool
 from test_processes import SGD, summary
 from test_runs import lightning_steps
 
-from bevformer_plugin.checkpoint import read_checkpoint
+from bevformer_plugin.weights import read_checkpoint
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from mmdet3d.registry import MODELS
 
-from bevformer_plugin.training import load_config
-from bevformer_plugin.training.unread_settings import refuse_settings_of_the_runner
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.configuration.unread_settings import refuse_settings_of_the_runner
 
 CONFIGS = Path('configs/bevformer').resolve()
 NANO, TINY = str(CONFIGS / 'bevformer_nano.py'), str(CONFIGS / 'bevformer_tiny.py')

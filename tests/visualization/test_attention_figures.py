@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bevformer_plugin.visualization.attention_figures import (
+from projects.attention.figures import (
     POINTS_EACH,
     attention_weights,
     draw_attention_figures,

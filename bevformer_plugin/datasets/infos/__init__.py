@@ -7,7 +7,6 @@ entry), :mod:`.row_checks` (rows that cannot be), :mod:`.can_bus` (its 18-vector
 objects count).
 """
 
-from .atomic_write import atomic_write
 from .can_bus import CAN_BUS_RULES
 from .creation import convert_infos, create_nuscenes_infos
 from .entry_checks import in_time_order
@@ -25,7 +24,6 @@ __all__ = [
     'CATEGORIES',
     'OFFICIAL_SPLITS',
     'TRUE_BOX_RULES',
-    'atomic_write',
     'check_annotations',
     'check_rule',
     'check_tables',

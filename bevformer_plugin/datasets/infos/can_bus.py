@@ -13,6 +13,8 @@ from nuscenes.can_bus.can_bus_api import NuScenesCanBus
 from nuscenes.eval.common.utils import quaternion_yaw
 from pyquaternion import Quaternion
 
+from bevformer_plugin.errors import InputError
+
 from .numeric_checks import finite_rows
 
 RECORDED = slice(7, 16)
@@ -54,7 +56,7 @@ class CanBusMessages:
 
     def __init__(self, folder: Path | None, rule: str = 'nearest'):
         if rule not in CAN_BUS_RULES:
-            raise ValueError(f'which CAN-bus message belongs to a sample is one of {CAN_BUS_RULES}, got {rule!r}')
+            raise InputError(f'which CAN-bus message belongs to a sample is one of {CAN_BUS_RULES}, got {rule!r}')
         self.rule = rule if folder else 'none'
         self.folder = folder
         # Scenes of nuScenes whose files the devkit says not to use.
@@ -69,7 +71,7 @@ class CanBusMessages:
             timestamps: of its keyframes, microseconds.
 
         Raises:
-            ValueError: the scene's file cannot be read, a message lacks its time, or there are messages but none
+            InputError: the scene's file cannot be read, a message lacks its time, or there are messages but none
                 belongs to any keyframe.
         """
         messages = self._of_scene(name)
@@ -82,7 +84,7 @@ class CanBusMessages:
             chosen = np.array([np.abs(times - timestamp).argmin() for timestamp in timestamps])
         gaps = np.abs(times[chosen] - timestamps)
         if gaps.min() > FARTHEST_MESSAGE:
-            raise ValueError(
+            raise InputError(
                 f'{self.folder}/{name}_pose.json has {len(messages)} messages, but none belongs to a keyframe of '
                 f'{name}: the nearest is {gaps.min() / 1e6:g} s off, {FARTHEST_MESSAGE / 1e6:g} s is the most; utime '
                 "is in microseconds of the samples' clock"
@@ -94,7 +96,7 @@ class CanBusMessages:
         """The pose messages of a scene in time order; empty where nothing was recorded.
 
         Raises:
-            ValueError: the scene's file cannot be read, or a message lacks its time.
+            InputError: the scene's file cannot be read, or a message lacks its time.
         """
         if self.folder is None or name in self.unusable:
             return []
@@ -106,7 +108,7 @@ class CanBusMessages:
             messages = json.loads(path.read_text())
             times = finite_rows([message['utime'] for message in messages], (), lambda index: f'utime {index}')
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
+            raise InputError(
                 f'{path} is no list of CAN-bus messages with a utime ({type(error).__name__}: {error}): unpack the '
                 'CAN-bus expansion again'
             ) from error
@@ -121,7 +123,7 @@ def recorded_channels(message: dict | None, where: str) -> list[float]:
         where: names the sample in an error.
 
     Raises:
-        ValueError: a channel is missing, not three numbers, or not finite.
+        InputError: a channel is missing, not three numbers, or not finite.
     """
     if message is None:
         return [0.0] * 9

@@ -6,6 +6,8 @@ from nuscenes import NuScenes
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.utils.color_map import get_colormap
 
+from bevformer_plugin.errors import InputError
+
 NAMED_CATEGORIES = 10  # of a longer list
 
 
@@ -13,12 +15,12 @@ def describe_unmapped_categories(tables: NuScenes) -> list[str]:
     """Lines for the log about annotations that get no box because their category belongs to no detection class.
 
     Raises:
-        ValueError: there are annotations, and none of their categories belongs to a class.
+        InputError: there are annotations, and none of their categories belongs to a class.
     """
     counts = Counter(row['category_name'] for row in tables.sample_annotation)
     unmapped = Counter({name: count for name, count in counts.items() if category_to_detection_name(name) is None})
     if counts and len(unmapped) == len(counts):
-        raise ValueError(
+        raise InputError(
             f'none of the {counts.total()} annotations has a category of the ten detection classes; theirs are '
             f'{_counted(unmapped)}: name categories in category.json as nuScenes does, such as vehicle.car or '
             'human.pedestrian.adult'

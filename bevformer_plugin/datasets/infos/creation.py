@@ -12,7 +12,9 @@ from pathlib import Path
 from mmengine.logging import print_log
 from tqdm import tqdm
 
-from .atomic_write import atomic_write
+from bevformer_plugin.atomic_write import atomic_write
+from bevformer_plugin.errors import InputError
+
 from .can_bus import CanBusMessages, find_can_bus
 from .categories import describe_unmapped_categories
 from .entry_checks import check_entries
@@ -63,13 +65,13 @@ def create_nuscenes_infos(
     Raises:
         FileNotFoundError: a folder, table or map is missing, no keyframe at all has its images, or a camera none.
         FileExistsError: a file is there already and ``overwrite`` is False.
-        ValueError: unknown version, camera or ``can_bus_message``, unusable splits, no scene of a split, fewer than
+        InputError: unknown version, camera or ``can_bus_message``, unusable splits, no scene of a split, fewer than
             one worker, broken numbers in tables or messages, no annotation of a
             detection class, messages of another time than their scene, or images of another size than their
             calibration.
     """
     if workers < 1:
-        raise ValueError(f'workers must be at least 1, got {workers}')
+        raise InputError(f'workers must be at least 1, got {workers}')
     messages = CanBusMessages(find_can_bus(root, can_bus_dir), can_bus_message)
     check_tables(root, version)
     splits = find_splits(root, version, splits_file)
@@ -141,19 +143,19 @@ def _scenes_of_splits(builder: EntryBuilder, splits: Splits, split_of: dict[str,
     """The scenes that get entries, by the time they start; says which scenes and splits are left out.
 
     Raises:
-        ValueError: two scenes of the tables have one name, or none belongs to a split.
+        InputError: two scenes of the tables have one name, or none belongs to a split.
     """
     tables = builder.tables
     names = [scene['name'] for scene in tables.scene]
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
-        raise ValueError(
+        raise InputError(
             f'scene.json has several scenes named {repeated[0]}: splits name scenes, so names must differ'
         )
     of_none = [name for name in names if name not in split_of]
     wanted = [scene for scene in tables.scene if scene['name'] in split_of]
     if not wanted:
-        raise ValueError(
+        raise InputError(
             f'none of the scenes in {builder.root}/{tables.version} ({_some(of_none)}) belongs to the splits '
             f'{", ".join(splits.roles)} of {splits.source}: give --splits FILE, a JSON object such as '
             '{"train": ["scene names"], "val": ["scene names"]}'
@@ -170,7 +172,7 @@ def _log_inputs(builder: EntryBuilder, messages: CanBusMessages, splits: Splits)
     """Say which splits are made and what the tables lack.
 
     Raises:
-        ValueError: no annotation is of a detection class.
+        InputError: no annotation is of a detection class.
     """
     if splits.source != 'nuScenes':
         made = ', '.join(f'{split} for {role}' for split, role in splits.roles.items())

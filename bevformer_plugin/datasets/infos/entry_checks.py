@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from bevformer_plugin.errors import InputError
+
 from .numeric_checks import LEAST_UPWARD, finite_rows, require_all, require_intrinsics, require_unit_quaternions
 
 ENTRY_KEYS = {
@@ -46,11 +48,11 @@ def check_entries(entries: list[dict], categories: dict[str, int], path) -> None
         path: the file, for errors.
 
     Raises:
-        ValueError: naming file, sample, camera or box, and field of the first one.
+        InputError: naming file, sample, camera or box, and field of the first one.
     """
     _require_keys(entries, ENTRY_KEYS, lambda index: f'{path}: sample {entries[index].get("token", index)}')
     if len({entry['token'] for entry in entries}) < len(entries):
-        raise ValueError(f'{path} holds a sample twice: make it again with tools/create_data.py')
+        raise InputError(f'{path} holds a sample twice: make it again with tools/create_data.py')
 
     def named(field: str) -> Callable[[int], str]:
         return lambda index: f'{path}: sample {entries[index]["token"]}: {field}'
@@ -77,7 +79,7 @@ def _check_images(entries: list[dict], path) -> None:
 
     without = [entry['token'] for entry in entries if not entry['images']]
     if without:
-        raise ValueError(f'{path}: sample {without[0]} has no images: make it again with tools/create_data.py')
+        raise InputError(f'{path}: sample {without[0]} has no images: make it again with tools/create_data.py')
     _require_keys(images, IMAGE_KEYS, named('image'))
     sizes = finite_rows([[image['width'], image['height']] for image in images], (2,), named('width, height'))
     matrices = finite_rows([image['cam2img'] for image in images], (3, 3), named('cam2img'))
@@ -92,7 +94,7 @@ def _check_extrinsics(entries: list[dict], path) -> None:
     The two differ by the vehicle's motion between the sensors' timestamps only.
 
     Raises:
-        ValueError: naming sample, camera and the angle between them.
+        InputError: naming sample, camera and the angle between them.
     """
     views = [
         (entry, name, image) for entry in entries for name, image in entry['images'].items() if 'cam2ego' in image
@@ -118,13 +120,13 @@ def _check_gaps(entries: list[dict], path) -> None:
     """Refuse frames of a scene that are less than a millisecond apart.
 
     Raises:
-        ValueError: naming the sample and the gap.
+        InputError: naming the sample and the gap.
     """
     before: dict[str, float] = {}
     for entry in sorted(entries, key=lambda entry: entry['timestamp']):
         gap = entry['timestamp'] - before.get(entry['scene_token'], -np.inf)
         if gap < SHORTEST_GAP:
-            raise ValueError(
+            raise InputError(
                 f'{path}: sample {entry["token"]} is {gap:g} s after the sample before it in its scene: times are '
                 'in seconds (in the published files: microseconds)'
             )
@@ -172,7 +174,7 @@ def _require_keys(rows: list, keys: set[str], describe: Callable[[int], str]) ->
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or not keys <= row.keys():
             missing = sorted(keys - row.keys()) if isinstance(row, dict) else sorted(keys)
-            raise ValueError(f'{describe(index)} lacks {", ".join(missing)}: make infos with tools/create_data.py')
+            raise InputError(f'{describe(index)} lacks {", ".join(missing)}: make infos with tools/create_data.py')
 
 
 def _check_poses(values: list, describe: Callable[[int], str]) -> np.ndarray:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from mmengine.fileio import load
 
+from bevformer_plugin.errors import InputError
+
 from .can_bus import CanBusMessages, find_can_bus
 from .entry_checks import check_entries
 from .nuscenes_tables import CATEGORIES, EntryBuilder, attribute_name, visibility_level
@@ -75,7 +77,7 @@ def load_infos(path, root=None, version: str | None = None, box_convention: str 
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not an info file, of another kind or version, empty, with broken numbers, of mmdetection3d and no
+        InputError: not an info file, of another kind or version, empty, with broken numbers, of mmdetection3d and no
             ``root`` is given, or ``box_convention`` is needed, has no effect or contradicts the boxes.
     """
     if not Path(path).is_file():
@@ -83,11 +85,11 @@ def load_infos(path, root=None, version: str | None = None, box_convention: str 
     try:
         content = load(str(path), file_format='pkl')
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, ValueError) as error:
-        raise ValueError(f'{path} is not a readable pickle ({type(error).__name__}: {error}): {REMEDY}') from error
+        raise InputError(f'{path} is not a readable pickle ({type(error).__name__}: {error}): {REMEDY}') from error
     kind, entries, metainfo = _recognise(content, path)
     require_matching(metainfo, version)
     if box_convention is not None and kind != 'published':
-        raise ValueError(f'{path} is no published file, so the convention of its boxes is known: leave it out')
+        raise InputError(f'{path} is no published file, so the convention of its boxes is known: leave it out')
     if kind == 'ours':
         infos = content
     elif kind == 'published':
@@ -109,21 +111,21 @@ def require_matching(metainfo: dict, version: str | None = None, classes=None, s
         split: devkit split, such as 'mini_val'; passes where the infos do not know theirs.
 
     Raises:
-        ValueError: naming both values.
+        InputError: naming both values.
     """
     if version is not None and metainfo['version'] != version:
-        raise ValueError(
+        raise InputError(
             f'the infos are of nuScenes {metainfo["version"]}, not {version}: give infos and version that match'
         )
     if split is not None and metainfo['split'] not in (None, split):
         its = metainfo['split']
-        raise ValueError(
+        raise InputError(
             f'the infos are of split {its}, not {split}: give infos of {split}, or score those of {its} with '
             f'test_evaluator.split={its} (in training val_evaluator.split, of tools/evaluate.py --split {its})'
         )
     unknown = [name for name in classes or () if name not in metainfo['categories']]
     if unknown:
-        raise ValueError(
+        raise InputError(
             f'the infos know no class {", ".join(unknown)}: theirs are {", ".join(metainfo["categories"])}'
         )
 
@@ -131,7 +133,7 @@ def require_matching(metainfo: dict, version: str | None = None, classes=None, s
 def _load_stock(content: dict, root, path) -> dict:
     """A file of mmdetection3d 1.4 in our format."""
     if root is None:
-        raise ValueError(
+        raise InputError(
             f'{path} is an info file of mmdetection3d, without scenes, order and CAN bus: give the nuScenes root, '
             f'from whose tables they are joined, or {REMEDY}'
         )
@@ -150,38 +152,38 @@ def _recognise(content, path) -> tuple[str, list[dict], dict]:
     elif isinstance(content, dict) and {'infos', 'metadata'} <= content.keys():
         kind, entries, metainfo = 'published', content['infos'], content['metadata']
     else:
-        raise ValueError(f'{path} is no info file of nuScenes: found {found}; {REMEDY}')
+        raise InputError(f'{path} is no info file of nuScenes: found {found}; {REMEDY}')
     if not entries or not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError(f'{path} holds no list of samples: {REMEDY}')
+        raise InputError(f'{path} holds no list of samples: {REMEDY}')
     if kind == 'published':
         missing = sorted(PUBLISHED_KEYS - entries[0].keys())
         if missing:
-            raise ValueError(
+            raise InputError(
                 f'{path} is an info file of mmdetection3d before 1.1 but not one of BEVFormer: its samples lack '
                 f'{", ".join(missing)}; {REMEDY}'
             )
     if kind == 'stock' and not {'token', 'images'} <= entries[0].keys():
-        raise ValueError(f'{path} is no info file of nuScenes: its samples lack token or images; {REMEDY}')
+        raise InputError(f'{path} is no info file of nuScenes: its samples lack token or images; {REMEDY}')
     if 'version' not in metainfo:
-        raise ValueError(f'{path} does not say of which nuScenes version it is: {REMEDY}')
+        raise InputError(f'{path} does not say of which nuScenes version it is: {REMEDY}')
     return kind, entries, metainfo
 
 
 def _kind_of_new(metainfo: dict, path) -> str:
     if metainfo.get('dataset') != 'nuscenes':
-        raise ValueError(
+        raise InputError(
             f'{path} is an info file of {metainfo.get("dataset", "another dataset")}, not of nuscenes: {REMEDY}'
         )
     if 'info_kind' not in metainfo:
         return 'stock'
     kind = metainfo['info_kind'], metainfo.get('info_version')
     if kind != (INFO_KIND, INFO_VERSION):
-        raise ValueError(
+        raise InputError(
             f'{path} is of kind {" ".join(map(str, kind))}, not {INFO_KIND} {INFO_VERSION}: {REMEDY} --overwrite'
         )
     missing = [key for key in ('version', 'split', 'categories', 'can_bus', 'scenes', 'frame') if key not in metainfo]
     if missing:
-        raise ValueError(f'the metainfo of {path} lacks {", ".join(missing)}: {REMEDY} --overwrite')
+        raise InputError(f'the metainfo of {path} lacks {", ".join(missing)}: {REMEDY} --overwrite')
     return 'ours'
 
 
@@ -215,7 +217,7 @@ def _join_stock(content: dict, builder: EntryBuilder, path) -> list[dict]:
             frames[sample['token']] = sample, frame_idx, message
     for item in content['data_list']:
         if item['token'] not in frames:
-            raise ValueError(
+            raise InputError(
                 f'{path}: sample {item["token"]} is not in the tables of {tables.version} in {builder.root}'
             )
         sample, frame_idx, message = frames[item['token']]
@@ -229,7 +231,7 @@ def _stock_instances(item: dict, sample: dict, names: dict[int, str], tables, pa
     """Instances of an mmdetection3d 1.4 entry; they are in the order of the sample's annotations."""
     instances = item.get('instances', [])
     if instances and len(instances) != len(sample['anns']):
-        raise ValueError(
+        raise InputError(
             f'{path}: sample {item["token"]} has {len(instances)} instances but the tables have '
             f'{len(sample["anns"])}: {REMEDY}'
         )

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from bevformer_plugin.errors import InputError
+
 NORM_TOLERANCE = 0.01  # of a quaternion written with three decimals or more
 LEAST_UPWARD = 0.5  # z component of a z axis that points up: at most 60 degrees off
 
@@ -23,13 +25,13 @@ def finite_rows(
         (n, *shape) float64.
 
     Raises:
-        ValueError: naming the first value that is of another shape, no number, or not finite, and how many are not.
+        InputError: naming the first value that is of another shape, no number, or not finite, and how many are not.
     """
     array = _as_array(values, shape)
     if array is None:
         index = next(i for i, value in enumerate(values) if _as_array([value], shape) is None)
         wanted = ' x '.join(map(str, shape)) + ' numbers' if shape else 'a number'
-        raise ValueError(f'{describe(index)} is {_short(values[index])}, not {wanted}')
+        raise InputError(f'{describe(index)} is {_short(values[index])}, not {wanted}')
     good = ~np.isinf(array) if unknown_as_nan else np.isfinite(array)
     require_all(good.all(tuple(range(1, good.ndim))), values, describe, 'is not finite')
     return array
@@ -39,20 +41,20 @@ def require_all(good: np.ndarray, values: Sequence, describe: Callable[[int], st
     """Refuse values of which ``good`` (n,) is False.
 
     Raises:
-        ValueError: naming the first of them, its value, the complaint, and how many there are.
+        InputError: naming the first of them, its value, the complaint, and how many there are.
     """
     if good.all():
         return
     bad = np.flatnonzero(~good)
     others = f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''
-    raise ValueError(f'{describe(int(bad[0]))} {complaint}: {_short(values[bad[0]])}{others}')
+    raise InputError(f'{describe(int(bad[0]))} {complaint}: {_short(values[bad[0]])}{others}')
 
 
 def require_unit_quaternions(quaternions: np.ndarray, describe: Callable[[int], str]) -> None:
     """Refuse quaternions (n, 4) whose length is not 1, such as zeros or angles written in place of a quaternion.
 
     Raises:
-        ValueError: naming the first of them.
+        InputError: naming the first of them.
     """
     lengths = np.linalg.norm(quaternions, axis=1)
     good = np.abs(lengths - 1) <= NORM_TOLERANCE
@@ -63,7 +65,7 @@ def require_upright_quaternions(quaternions: np.ndarray, describe: Callable[[int
     """Refuse unit quaternions (n, 4; w, x, y, z) that tip the z axis over by more than 60 degrees.
 
     Raises:
-        ValueError: naming the first of them.
+        InputError: naming the first of them.
     """
     upward = 1 - 2 * (quaternions[:, 1] ** 2 + quaternions[:, 2] ** 2)
     complaint = 'tips the z axis over, which points up: quaternions are w, x, y, z'
@@ -77,7 +79,7 @@ def require_intrinsics(matrices: np.ndarray, sizes: np.ndarray, describe: Callab
     when images were made smaller and the calibration was not.
 
     Raises:
-        ValueError: naming the first of them.
+        InputError: naming the first of them.
     """
     values = matrices.tolist()
     pinhole = (matrices[:, [0, 1], [0, 1]] > 0).all(1) & (np.abs(matrices[:, 2] - [0, 0, 1]) < 1e-6).all(1)

@@ -18,6 +18,8 @@ from nuscenes.utils.geometry_utils import transform_matrix
 from PIL import Image, UnidentifiedImageError
 from pyquaternion import Quaternion
 
+from bevformer_plugin.errors import InputError
+
 from .can_bus import CanBusMessages, can_bus_vector, recorded_channels
 from .numeric_checks import finite_rows, require_intrinsics
 from .row_checks import check_annotations, check_lidar_mount, check_sensor_times, check_transform
@@ -56,13 +58,13 @@ def reference_record(tables: NuScenes, sample: dict) -> dict:
     Without a LiDAR it is the keyframe's reading of any sensor whose timestamp is nearest to the sample's.
 
     Raises:
-        ValueError: the sample has no key frame of any sensor.
+        InputError: the sample has no key frame of any sensor.
     """
     if LIDAR in sample['data']:
         return tables.get('sample_data', sample['data'][LIDAR])
     records = [tables.get('sample_data', token) for token in sample['data'].values()]
     if not records:
-        raise ValueError(f'sample {sample["token"]} has no key frame of any sensor in sample_data.json')
+        raise InputError(f'sample {sample["token"]} has no key frame of any sensor in sample_data.json')
     return min(records, key=lambda row: (abs(row['timestamp'] - sample['timestamp']), row['channel']))
 
 
@@ -70,14 +72,14 @@ def visibility_level(tables: NuScenes, annotation: dict) -> int:
     """How visible an object is over all cameras: 1 (less than 40 %) to 4 (80 % and more), 0 if the tables do not say.
 
     Raises:
-        ValueError: a level that is not nuScenes'.
+        InputError: a level that is not nuScenes'.
     """
     token = annotation.get('visibility_token')
     if not token:
         return 0
     level = tables.get('visibility', token)['level']
     if level not in VISIBILITY_LEVELS:
-        raise ValueError(f'visibility.json has level {level!r}: nuScenes has {", ".join(VISIBILITY_LEVELS)}')
+        raise InputError(f'visibility.json has level {level!r}: nuScenes has {", ".join(VISIBILITY_LEVELS)}')
     return VISIBILITY_LEVELS[level]
 
 
@@ -113,7 +115,7 @@ class EntryBuilder:
         cameras: channels that entries have; None takes all of the tables.
 
     Raises:
-        ValueError: a camera that the tables do not have, the same one twice, or none at all.
+        InputError: a camera that the tables do not have, the same one twice, or none at all.
     """
 
     def __init__(self, tables: NuScenes, messages: CanBusMessages, cameras: list[str] | None = None):
@@ -125,15 +127,15 @@ class EntryBuilder:
         self.frame = 'lidar' if self.has_lidar else 'vehicle'
         known = order_cameras(row['channel'] for row in tables.sensor if row['modality'] == 'camera')
         if not known:
-            raise ValueError(f'the tables of {tables.version} in {self.root} have no camera: sensor.json lists them')
+            raise InputError(f'the tables of {tables.version} in {self.root} have no camera: sensor.json lists them')
         chosen = known if cameras is None else list(cameras)
         unknown = [name for name in chosen if name not in known]
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f'no camera {", ".join(unknown)} in the tables of {tables.version}: they have {", ".join(known)}'
             )
         if not chosen or len(set(chosen)) < len(chosen):
-            raise ValueError(f'cameras {chosen}: name at least one of {", ".join(known)}, each once')
+            raise InputError(f'cameras {chosen}: name at least one of {", ".join(known)}, each once')
         self.cameras = order_cameras(chosen)
 
     def scene(self, scene: dict) -> tuple[list[dict], SceneCount]:
@@ -142,7 +144,7 @@ class EntryBuilder:
         A missing LiDAR file is counted only: the model needs images, and the boxes come from the tables.
 
         Raises:
-            ValueError: a number of the tables or messages is broken, images are of another size than their
+            InputError: a number of the tables or messages is broken, images are of another size than their
                 calibration, or the tables do not fit together.
         """
         with refuse_tables_that_do_not_fit(self.tables, scene['name']):
@@ -175,19 +177,19 @@ class EntryBuilder:
         """The samples of a scene, in time order.
 
         Raises:
-            ValueError: a sample is not later than the one before it, or of another scene, or the chain does not reach
+            InputError: a sample is not later than the one before it, or of another scene, or the chain does not reach
                 all samples of the scene.
         """
         token, before, reached = scene['first_sample_token'], None, 0
         while token:
             sample = self.tables.get('sample', token)
             if before is not None and sample['timestamp'] - before['timestamp'] < SHORTEST_GAP:
-                raise ValueError(
+                raise InputError(
                     f'sample {token} of {scene["name"]} has timestamp {sample["timestamp"]}, but the sample before it '
                     f'{before["timestamp"]}: sample.json holds microseconds, which grow along next'
                 )
             if sample['scene_token'] != scene['token']:
-                raise ValueError(
+                raise InputError(
                     f'sample {token} is in the chain of {scene["name"]}, but its scene_token in sample.json is '
                     f'{sample["scene_token"]}: next of the last sample of a scene is empty'
                 )
@@ -195,7 +197,7 @@ class EntryBuilder:
             token, before, reached = sample['next'], sample, reached + 1
         total = self.samples_of_scenes[scene['token']]
         if reached < total:
-            raise ValueError(
+            raise InputError(
                 f'{scene["name"]} has {total} samples by scene_token in sample.json, but its chain from '
                 f'first_sample_token along next reaches {reached}: mend next and first_sample_token'
             )
@@ -301,7 +303,7 @@ class EntryBuilder:
     def _reference(self, sample: dict) -> tuple[dict, dict, dict]:
         """Of the frame that boxes are given in: its sensor's record, mount on the vehicle, and the vehicle's pose."""
         if self.has_lidar and LIDAR not in sample['data']:
-            raise ValueError(
+            raise InputError(
                 f'sample {sample["token"]} has no {LIDAR} in sample_data.json though others have: boxes are given in '
                 'its frame; complete the table, or take LIDAR_TOP out of all of it'
             )
@@ -338,7 +340,7 @@ class EntryBuilder:
         """Refuse an image that is not of the size that its calibration is for.
 
         Raises:
-            ValueError: naming the file and both sizes, or a file that is no image.
+            InputError: naming the file and both sizes, or a file that is no image.
         """
         record = self.tables.get('sample_data', sample['data'][channel])
         path = self.root / record['filename']
@@ -346,9 +348,9 @@ class EntryBuilder:
             with Image.open(path) as image:
                 stored = image.size
         except UnidentifiedImageError:
-            raise ValueError(f'{path} ({_where(record)}) is not a readable image: copy it again') from None
+            raise InputError(f'{path} ({_where(record)}) is not a readable image: copy it again') from None
         if stored != (record['width'], record['height']):
-            raise ValueError(
+            raise InputError(
                 f'{path} ({_where(record)}) is {stored[0]} x {stored[1]} pixels, but sample_data.json says '
                 f'{record["width"]} x {record["height"]}, which the calibration is for: give the images of that size, '
                 'or write the new size there and scale camera_intrinsic in calibrated_sensor.json'

@@ -11,6 +11,7 @@ from nuscenes.utils.geometry_utils import transform_matrix
 from PIL import Image
 from pyquaternion import Quaternion
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import boxes_from_old_convention
 
 from .can_bus import RECORDED, can_bus_vector
@@ -58,7 +59,7 @@ def convert_published(infos: list[dict], root, version: str, box_convention: str
             than wide, barriers wider than long.
 
     Raises:
-        ValueError: a sample lacks what it needs; images are of another size than their calibration, or their size
+        InputError: a sample lacks what it needs; images are of another size than their calibration, or their size
             cannot be known; ``box_convention`` is unknown, missing or contradicts the boxes.
     """
     names = _scene_names(root, version)
@@ -77,7 +78,7 @@ def _naming_sample(info: dict) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f'sample {info.get("token")} of the info file cannot be read ({type(error).__name__}: {error})'
         ) from error
 
@@ -161,10 +162,10 @@ def _boxes_are_old(infos: list[dict], box_convention: str | None) -> bool:
     """Whether the fourth number of a box is its width, by the classes whose longer side is known.
 
     Raises:
-        ValueError: see :func:`convert_published`.
+        InputError: see :func:`convert_published`.
     """
     if box_convention not in (None, *BOX_CONVENTIONS):
-        raise ValueError(f'box_convention must be one of {", ".join(BOX_CONVENTIONS)}, not {box_convention!r}')
+        raise InputError(f'box_convention must be one of {", ".join(BOX_CONVENTIONS)}, not {box_convention!r}')
     boxes = []
     for info in infos:
         with _naming_sample(info):
@@ -176,13 +177,13 @@ def _boxes_are_old(infos: list[dict], box_convention: str | None) -> bool:
     if old > CLEAR_MAJORITY or old < 1 - CLEAR_MAJORITY:
         found = 'old' if old > CLEAR_MAJORITY else 'new'
         if box_convention not in (None, found):
-            raise ValueError(
+            raise InputError(
                 f'the boxes of {len(votes)} vehicles and barriers are in the {found} convention, not the '
                 f'{box_convention} one: leave the convention out'
             )
         return found == 'old'
     if box_convention is None and boxes:
-        raise ValueError(
+        raise InputError(
             f'the convention of the {len(boxes)} boxes is not told by their classes (vehicles are longer than wide, '
             'barriers wider than long): convert the file with tools/create_data.py convert --box-convention old '
             '(mmdetection3d before 1.0) or new'
@@ -212,14 +213,14 @@ def _image_sizes(infos: list[dict], cameras: Iterable[str], root) -> dict[str, t
         paths = (Path(root, _below_root(view['data_path'])) for view in views if root)
         found = next((path for path in paths if path.is_file()), None)
         if found is None:
-            raise ValueError(
+            raise InputError(
                 f'the size of the images of {name} is not known: its principal point {centre} is not that of a '
                 '1600 x 900 image; give the dataroot that holds the images (--root)'
             )
         with Image.open(found) as image:
             sizes[name] = image.size
         if not _is_centre(centre, sizes[name]):
-            raise ValueError(
+            raise InputError(
                 f'{found} is {image.size[0]} x {image.size[1]} pixels, but the calibration of {name} has its '
                 f'principal point at {centre}: give the images that the calibration is for'
             )

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from bevformer_plugin.errors import InputError
+
 from .numeric_checks import finite_rows, require_all, require_unit_quaternions, require_upright_quaternions
 
 LONGEST_SENSOR_DELAY = 1_000_000  # microseconds between a sample and its key frames; they are of one moment
@@ -16,7 +18,7 @@ def check_transform(row: dict, table: str, where: str) -> None:
         where: sample and channel, for the error.
 
     Raises:
-        ValueError: a number is missing or not finite, the quaternion is not of length 1, or it tips the vehicle over
+        InputError: a number is missing or not finite, the quaternion is not of length 1, or it tips the vehicle over
             (``ego_pose``).
     """
     finite_rows([row['translation']], (3,), lambda _: f'{where}: translation in {table}.json')
@@ -30,7 +32,7 @@ def check_lidar_mount(row: dict, where: str) -> None:
     """Refuse a row of ``calibrated_sensor`` that is broken or tips a LiDAR over; boxes have heights in its frame.
 
     Raises:
-        ValueError: as :func:`check_transform`; or the LiDAR's z axis does not point up.
+        InputError: as :func:`check_transform`; or the LiDAR's z axis does not point up.
     """
     check_transform(row, 'calibrated_sensor', where)
     require_upright_quaternions(np.array([row['rotation']]), lambda _: f'{where}: rotation in calibrated_sensor.json')
@@ -44,7 +46,7 @@ def check_sensor_times(sample: dict, records: list[dict]) -> None:
         records: its rows of ``sample_data``, one for each channel.
 
     Raises:
-        ValueError: naming sample, channel and both timestamps.
+        InputError: naming sample, channel and both timestamps.
     """
     times = finite_rows(
         [record['timestamp'] for record in records],
@@ -54,7 +56,7 @@ def check_sensor_times(sample: dict, records: list[dict]) -> None:
     far = np.flatnonzero(np.abs(times - sample['timestamp']) > LONGEST_SENSOR_DELAY)
     if len(far):
         record = records[far[0]]
-        raise ValueError(
+        raise InputError(
             f'sample {sample["token"]} has timestamp {sample["timestamp"]} in sample.json, its key frame of '
             f'{record["channel"]} {record["timestamp"]} in sample_data.json: both are in microseconds of one clock '
             f'and at most {LONGEST_SENSOR_DELAY} apart'
@@ -65,7 +67,7 @@ def check_annotations(rows: list[dict]) -> None:
     """Refuse annotations with a centre, size, rotation, number of points or attribute that cannot be.
 
     Raises:
-        ValueError: naming sample, field and annotation of the first one.
+        InputError: naming sample, field and annotation of the first one.
     """
 
     def named(key: str):

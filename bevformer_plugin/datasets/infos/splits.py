@@ -8,6 +8,8 @@ from pathlib import Path
 
 from nuscenes.utils.splits import create_splits_scenes
 
+from bevformer_plugin.errors import InputError
+
 OFFICIAL_SPLITS = {  # version -> split of the devkit -> what it is for
     'v1.0-trainval': {'train': 'train', 'val': 'val'},
     'v1.0-mini': {'mini_train': 'train', 'mini_val': 'val'},
@@ -48,13 +50,13 @@ def find_splits(root, version: str, path=None) -> Splits:
 
     Raises:
         FileNotFoundError: ``path`` is not there.
-        ValueError: the file is no such mapping, or several of its splits are for the same; a split changes what the
+        InputError: the file is no such mapping, or several of its splits are for the same; a split changes what the
             devkit has fixed; or a version that nuScenes does not have comes without a file.
     """
     file = Path(root, version, 'splits.json') if path is None else Path(path)
     if path is None and not file.is_file():
         if version not in OFFICIAL_SPLITS:
-            raise ValueError(
+            raise InputError(
                 f'nuScenes has no version {version}, whose splits would be known: write {file} or give '
                 '--splits FILE, a JSON object such as {"train": ["scene names"], "val": ["scene names"]}'
             )
@@ -99,15 +101,15 @@ def _read(file: Path) -> dict[str, list[str]]:
     try:
         content = json.loads(file.read_text())
     except ValueError as error:
-        raise ValueError(f'splits file {file} is not JSON: {error}') from None
+        raise InputError(f'splits file {file} is not JSON: {error}') from None
     if not isinstance(content, dict) or not content:
-        raise ValueError(f'splits file {file} is no JSON object of split name -> list of scene names')
+        raise InputError(f'splits file {file} is no JSON object of split name -> list of scene names')
     for split, names in content.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f'splits file {file}: split {split!r} is no list of scene names')
+            raise InputError(f'splits file {file}: split {split!r} is no list of scene names')
         repeated = [name for name, count in Counter(names).items() if count > 1]
         if repeated:
-            raise ValueError(f'splits file {file}: split {split} names scene {repeated[0]} twice')
+            raise InputError(f'splits file {file}: split {split} names scene {repeated[0]} twice')
     return content
 
 
@@ -117,7 +119,7 @@ def _refuse_changed(scenes: dict[str, list[str]], version: str, file: Path) -> N
         split for split, names in scenes.items() if is_official(split, version) and set(names) != set(official[split])
     ]
     if changed:
-        raise ValueError(
+        raise InputError(
             f'splits file {file} gives split {changed[0]} other scenes than nuScenes, whose scores it would seem to '
             f'have: give it a name of its own, such as my_{changed[0]}'
         )
@@ -126,14 +128,14 @@ def _refuse_changed(scenes: dict[str, list[str]], version: str, file: Path) -> N
 def _roles(scenes: dict[str, list[str]], file: Path) -> dict[str, str]:
     roles = {split: role for split in scenes if (role := role_of(split))}
     if not roles:
-        raise ValueError(
+        raise InputError(
             f'splits file {file} has {", ".join(scenes)}: name a split so that it ends in train, val or test to say '
             'what it is for'
         )
     for role in ROLES:
         same = [split for split, its in roles.items() if its == role]
         if len(same) > 1:
-            raise ValueError(
+            raise InputError(
                 f'splits file {file} has several splits for {role}: {", ".join(same)}; leave one of them in a file '
                 'of your own and give it with --splits'
             )
@@ -141,7 +143,7 @@ def _roles(scenes: dict[str, list[str]], file: Path) -> dict[str, str]:
     for split in roles:
         for name in scenes[split]:
             if name in owner:
-                raise ValueError(
+                raise InputError(
                     f'splits file {file}: scene {name} is in {owner[name]} and in {split}; a scene belongs to one'
                 )
             owner[name] = split

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from nuscenes import NuScenes
 
+from bevformer_plugin.errors import InputError
+
 from .splits import OFFICIAL_SPLITS
 
 TABLES = (
@@ -34,7 +36,7 @@ def check_tables(root, version: str) -> Path:
 
     Raises:
         FileNotFoundError: the root, the version's folder, a table or a map is missing.
-        ValueError: an unknown version, or a map table that cannot be read.
+        InputError: an unknown version, or a map table that cannot be read.
     """
     root = Path(root)
     if not root.is_dir():
@@ -46,7 +48,7 @@ def check_tables(root, version: str) -> Path:
         others = sorted(path.parent.name for path in root.glob('*/sample.json'))
         held = f'give one that it holds: {", ".join(others)}' if others else 'it holds no tables at all'
         if version not in OFFICIAL_SPLITS:
-            raise ValueError(
+            raise InputError(
                 f'unknown nuScenes version {version!r}: it is one of {", ".join(OFFICIAL_SPLITS)}, or the folder of '
                 f'your own tables in {root}; {held}'
             )
@@ -59,7 +61,7 @@ def check_tables(root, version: str) -> Path:
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(folder, error) from error
     if not maps:
-        raise ValueError(f'{folder}/map.json names no map of any log: the devkit needs one, any PNG will do')
+        raise InputError(f'{folder}/map.json names no map of any log: the devkit needs one, any PNG will do')
     missing = [name for name in maps if not (root / name).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -74,7 +76,7 @@ def open_tables(root, version: str) -> NuScenes:
 
     Raises:
         FileNotFoundError: the root, the version's folder, a table or a map is missing.
-        ValueError: an unknown version, tables that the devkit cannot read, a token twice in a table, or two key
+        InputError: an unknown version, tables that the devkit cannot read, a token twice in a table, or two key
             frames of one sample and channel.
     """
     folder = check_tables(root, version)
@@ -97,12 +99,12 @@ def refuse_tables_that_do_not_fit(tables: NuScenes, what: str) -> Iterator[None]
         what: what of them it reads, such as a scene's name.
 
     Raises:
-        ValueError: the block looked up a row or column that the tables lack.
+        InputError: the block looked up a row or column that the tables lack.
     """
     try:
         yield
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f'the tables of {what} in {tables.dataroot}/{tables.version} do not fit together '
             f'({type(error).__name__}: {error}): a column, or a row that another names, is missing'
         ) from error
@@ -123,13 +125,13 @@ def _refuse_repeated_tokens(tables: NuScenes) -> None:
     """Refuse a token twice in a table; the devkit would count its annotation twice and find only the last row.
 
     Raises:
-        ValueError: naming token and table.
+        InputError: naming token and table.
     """
     for name in TABLES:
         tokens = [row['token'] for row in getattr(tables, name)]
         if len(set(tokens)) < len(tokens):
             repeated = [token for token, count in Counter(tokens).items() if count > 1]
-            raise ValueError(
+            raise InputError(
                 f'token {repeated[0]} is twice in {name}.json{_and_more(repeated)}: write each row once, with a token '
                 'of its own'
             )
@@ -139,7 +141,7 @@ def _refuse_second_key_frames(tables: NuScenes) -> None:
     """Refuse two key frames of one sample and channel, of which the devkit would take the last.
 
     Raises:
-        ValueError: naming sample, channel and the tokens of both.
+        InputError: naming sample, channel and the tokens of both.
     """
     first = {}
     for row in tables.sample_data:
@@ -147,7 +149,7 @@ def _refuse_second_key_frames(tables: NuScenes) -> None:
             continue
         other = first.setdefault((row['sample_token'], row['channel']), row['token'])
         if other != row['token']:
-            raise ValueError(
+            raise InputError(
                 f'sample {row["sample_token"]} has two key frames of {row["channel"]} in sample_data.json, {other} '
                 f'and {row["token"]}: is_key_frame is true for one reading of each sensor only'
             )
@@ -157,8 +159,8 @@ def _and_more(found: list) -> str:
     return f' (and {len(found) - 1} more)' if len(found) > 1 else ''
 
 
-def _unreadable(folder: Path, error: Exception) -> ValueError:
-    return ValueError(
+def _unreadable(folder: Path, error: Exception) -> InputError:
+    return InputError(
         f'the tables in {folder} cannot be read ({type(error).__name__}: {error}): unpack the metadata archive of '
         f'{folder.name} again'
     )

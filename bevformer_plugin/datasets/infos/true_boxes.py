@@ -8,6 +8,8 @@
 
 import numpy as np
 
+from bevformer_plugin.errors import InputError
+
 TRUE_BOX_RULES = ('points', 'visibility', 'all')
 LEAST_VISIBILITY = 2  # levels: 1 is 0-40 % visible, 2 is 40-60 %, 3 is 60-80 %, 4 is 80-100 %; 0 is unknown
 REMEDIES = {
@@ -20,10 +22,10 @@ def check_rule(rule: str) -> None:
     """Refuse what is no rule.
 
     Raises:
-        ValueError: naming the rules.
+        InputError: naming the rules.
     """
     if rule not in TRUE_BOX_RULES:
-        raise ValueError(f'true_boxes must be one of {", ".join(TRUE_BOX_RULES)}, not {rule!r}')
+        raise InputError(f'true_boxes must be one of {", ".join(TRUE_BOX_RULES)}, not {rule!r}')
 
 
 def counted_boxes(rule: str, points: np.ndarray, visibility: np.ndarray) -> np.ndarray:
@@ -38,7 +40,7 @@ def counted_boxes(rule: str, points: np.ndarray, visibility: np.ndarray) -> np.n
         (n,) bool.
 
     Raises:
-        ValueError: an unknown rule; a visibility is needed and not known; none of the boxes counts.
+        InputError: an unknown rule; a visibility is needed and not known; none of the boxes counts.
     """
     check_rule(rule)
     if rule == 'points':
@@ -46,7 +48,7 @@ def counted_boxes(rule: str, points: np.ndarray, visibility: np.ndarray) -> np.n
     elif rule == 'visibility':
         unknown = int((visibility == 0).sum())
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"true_boxes='visibility', but {unknown} of {len(visibility)} boxes have no known visibility: make "
                 "infos from tables that have it (tools/create_data.py nuscenes), or take true_boxes='points' or 'all'"
             )
@@ -54,7 +56,7 @@ def counted_boxes(rule: str, points: np.ndarray, visibility: np.ndarray) -> np.n
     else:
         counted = np.ones(len(points), dtype=bool)
     if len(counted) and not counted.any():
-        raise ValueError(f'none of {len(counted)} boxes counts by true_boxes={rule!r}: {REMEDIES[rule]}')
+        raise InputError(f'none of {len(counted)} boxes counts by true_boxes={rule!r}: {REMEDIES[rule]}')
     return counted
 
 
@@ -69,7 +71,7 @@ def count_true_boxes(entries: list[dict], rule: str) -> tuple[int, int]:
         How many count, and how many there are.
 
     Raises:
-        ValueError: see :func:`counted_boxes`.
+        InputError: see :func:`counted_boxes`.
     """
     instances = [instance for entry in entries for instance in entry['instances']]
     points = np.array([instance['num_lidar_pts'] + instance['num_radar_pts'] for instance in instances])

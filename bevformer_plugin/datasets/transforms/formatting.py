@@ -8,6 +8,8 @@ from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import Det3DDataSample
 from mmengine.structures import InstanceData
 
+from bevformer_plugin.errors import InputError
+
 FRAME_META = (
     'scene_token',
     'scene_name',
@@ -34,7 +36,7 @@ class PackTemporalInputs(BaseTransform):
     have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``.
 
     Raises:
-        ValueError: if the images differ in size, or have another one than the dataset's ``image_size``.
+        InputError: if the images differ in size, or have another one than the dataset's ``image_size``.
     """
 
     def transform(self, results: dict) -> dict:
@@ -65,14 +67,14 @@ class PackTemporalInputs(BaseTransform):
         shapes = {image.shape for frame in frames for image in frame['img']}
         if len(shapes) > 1:
             sizes = ', '.join(f'{width} x {height}' for height, width, _ in sorted(shapes))
-            raise ValueError(
+            raise InputError(
                 f'images of sample {frames[-1]["token"]} and its history differ in size ({sizes}): set image_size of '
                 'the dataset and put ResizeMultiView into the pipeline'
             )
         (height, width, channels), first = shapes.pop(), frames[0]['img']
         wanted = frames[-1]['scale']
         if wanted is not None and wanted != (width, height):
-            raise ValueError(
+            raise InputError(
                 f'images of sample {frames[-1]["token"]} are {width} x {height} pixels, image_size of the dataset is '
                 f'{wanted[0]} x {wanted[1]}: put ResizeMultiView into the pipeline, or leave image_size out'
             )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from bevformer_plugin.errors import InputError
+
 JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
 START_OF_SCAN = 0xDA
 WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
@@ -46,12 +48,12 @@ class JpegHeader:
         """Read the header, segment by segment: a thumbnail inside of one is not taken for the picture.
 
         Raises:
-            ValueError: if the file ends, or holds something else, before the pixels start.
+            InputError: if the file ends, or holds something else, before the pixels start.
         """
         frame, position = None, len(JPEG_START)
         while len(content) >= position + 4:
             if content[position] != 0xFF:
-                raise ValueError(f'is damaged at byte {position}, before its pixels: {COPY_AGAIN}')
+                raise InputError(f'is damaged at byte {position}, before its pixels: {COPY_AGAIN}')
             marker = content[position + 1]
             if marker == 0xFF or marker in WITHOUT_LENGTH:
                 position += 1 if marker == 0xFF else 2
@@ -63,7 +65,7 @@ class JpegHeader:
             if marker == START_OF_SCAN and frame is not None and len(frame) == 6:
                 height, width = int.from_bytes(frame[1:3], 'big'), int.from_bytes(frame[3:5], 'big')
                 return cls((width, height), components=frame[5], bits=frame[0], scan=position)
-        raise ValueError(f'is cut short ({len(content)} bytes): {COPY_AGAIN}')
+        raise InputError(f'is cut short ({len(content)} bytes): {COPY_AGAIN}')
 
 
 def is_jpeg(content: bytes) -> bool:
@@ -86,22 +88,22 @@ def decode_jpeg(content: bytes, header: JpegHeader, halved: bool) -> np.ndarray:
         halved: decode at half the size: of each 8 x 8 block the 4 x 4 pixels of the lower frequencies.
 
     Raises:
-        ValueError: if the picture is damaged, of more than 8 bits or in CMYK.
+        InputError: if the picture is damaged, of more than 8 bits or in CMYK.
     """
     if header.bits != 8:
-        raise ValueError(f'has {header.bits} bits per colour, images have 8: convert it to 8 bits')
+        raise InputError(f'has {header.bits} bits per colour, images have 8: convert it to 8 bits')
     if header.components not in (1, 3):
-        raise ValueError(
+        raise InputError(
             f'has {header.components} colour components, as of CMYK, images have 3 or are grey: convert it to RGB'
         )
     if content.find(JPEG_END, header.scan) < 0:  # within pixels these bytes cannot stand for anything else
-        raise ValueError(f'is cut short ({len(content)} bytes): {COPY_AGAIN}')
+        raise InputError(f'is cut short ({len(content)} bytes): {COPY_AGAIN}')
     size = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR
     with _libjpeg_warnings() as warnings:
         # Calibration is of pixels as stored, so an orientation tag must not turn the image.
         pixels = _decode(content, size | cv2.IMREAD_IGNORE_ORIENTATION)
     if warnings:
-        raise ValueError(f'is damaged ({warnings[0]}): {COPY_AGAIN}, or write it anew if it is meant to look so')
+        raise InputError(f'is damaged ({warnings[0]}): {COPY_AGAIN}, or write it anew if it is meant to look so')
     return pixels
 
 
@@ -111,18 +113,18 @@ def decode_image(content: bytes) -> np.ndarray:
     A grey picture has equal channels; an alpha channel is left out if nothing is transparent.
 
     Raises:
-        ValueError: if the file is damaged, of more than 8 bits per colour or transparent.
+        InputError: if the file is damaged, of more than 8 bits per colour or transparent.
     """
     pixels = _decode(content, cv2.IMREAD_UNCHANGED)
     if pixels.dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             f'has {8 * pixels.dtype.itemsize} bits per colour (largest value {pixels.max()}), images have 8: scale it '
             'to 0..255 and store it with 8 bits'
         )
     if pixels.ndim == 2:
         return cv2.cvtColor(pixels, cv2.COLOR_GRAY2BGR)
     if pixels.shape[2] == 4 and pixels[..., 3].min() < 255:
-        raise ValueError('is transparent in places, where it has no colours: store it without alpha channel')
+        raise InputError('is transparent in places, where it has no colours: store it without alpha channel')
     return np.ascontiguousarray(pixels[..., :3])
 
 
@@ -130,14 +132,14 @@ def _decode(content: bytes, flags: int) -> np.ndarray:
     """OpenCV's ``imdecode``.
 
     Raises:
-        ValueError: if it cannot.
+        InputError: if it cannot.
     """
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     except cv2.error:  # of sizes beyond its limits
         pixels = None
     if pixels is None:
-        raise ValueError(f'is not a readable image ({len(content)} bytes): {COPY_AGAIN}')
+        raise InputError(f'is not a readable image ({len(content)} bytes): {COPY_AGAIN}')
     return pixels
 
 

@@ -5,6 +5,8 @@ from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmengine.fileio import get
 
+from bevformer_plugin.errors import InputError
+
 from .image_files import JpegHeader, decode_image, decode_jpeg, is_jpeg
 from .resize import resized_projection
 
@@ -32,7 +34,7 @@ class LoadMultiViewImages(BaseTransform):
 
     Raises:
         FileNotFoundError: an image file is missing.
-        ValueError: an image file is unreadable, damaged, of another size than its calibration, of more than 8 bits per
+        InputError: an image file is unreadable, damaged, of another size than its calibration, of more than 8 bits per
             colour, in CMYK or transparent.
     """
 
@@ -87,16 +89,16 @@ def load_camera_image(
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: it is unreadable, damaged, of another size than its calibration, of more than 8 bits per colour,
+        InputError: it is unreadable, damaged, of another size than its calibration, of more than 8 bits per colour,
             in CMYK or transparent.
     """
     content = _read(path, origin, backend_args)
     try:
         pixels, stored_size = _decode(content, halve_to)
     except ValueError as error:
-        raise ValueError(f'{origin} {error}') from None
+        raise InputError(f'{origin} {error}') from None
     if 'width' in image and stored_size != (image['width'], image['height']):
-        raise ValueError(
+        raise InputError(
             f'{origin}: the calibration is for {image["width"]} x {image["height"]}, the file is '
             f'{stored_size[0]} x {stored_size[1]}: put the images there that the tables are of, or scale '
             'camera_intrinsic of calibrated_sensor and width and height of sample_data as the images were, and '
@@ -124,4 +126,4 @@ def _read(path: str, origin: str, backend_args: dict | None) -> bytes:
             'left out'
         ) from error
     except OSError as error:
-        raise ValueError(f'{origin} cannot be read: {error.strerror or error}') from error
+        raise InputError(f'{origin} cannot be read: {error.strerror or error}') from error

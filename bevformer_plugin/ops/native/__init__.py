@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from ..attention_arguments import rows_of_maps
+from bevformer_plugin.ops.attention_arguments import rows_of_maps
 
 SOURCE = Path(__file__).with_name('multi_scale_deformable_attention.cpp')
 FLAGS = ('-O3', '-march=native', '-fno-math-errno', '-fno-trapping-math', '-fopenmp', '-fPIC', '-std=c++17')

@@ -6,7 +6,8 @@ import torch
 import triton
 from torch import Tensor
 
-from ..attention_arguments import rows_of_maps
+from bevformer_plugin.ops.attention_arguments import rows_of_maps
+
 from .kernels import backward_kernel, forward_kernel
 
 ELEMENTS = 1024  # rows times channels of a program: a few registers for each thread of its four warps

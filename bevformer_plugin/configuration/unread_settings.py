@@ -1,0 +1,337 @@
+"""Finds settings of a config that nothing reads, before they are believed to have had an effect."""
+
+import ast
+import difflib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmdet3d import registry
+from mmengine.config import Config
+from mmengine.fileio import load
+from mmengine.registry import FUNCTIONS, Registry
+from torch.utils.data import DataLoader
+
+from bevformer_plugin.errors import InputError
+
+PARTS = ('train', 'val', 'test')
+DATALOADERS = tuple(f'{part}_dataloader' for part in PARTS)
+# What the tools or MMEngine's Runner read at the top of a config; everything else there is a variable of the file.
+SECTIONS = {
+    'model',
+    *DATALOADERS,
+    'val_evaluator',
+    'test_evaluator',
+    'optim_wrapper',
+    'param_scheduler',
+    'auto_scale_lr',
+    'train_cfg',
+    'val_cfg',
+    'test_cfg',
+    'default_hooks',
+    'custom_hooks',
+    'custom_imports',
+    'default_scope',
+    'env_cfg',
+    'model_wrapper_cfg',
+    'load_from',
+    'resume',
+    'launcher',
+    'log_level',
+    'log_processor',
+    'visualizer',
+    'experiment_name',
+    'randomness',
+    'work_dir',
+}
+# Sections that a command line of the tools decides about, whatever the config says.
+FLAGS = {'resume': '--resume', 'randomness': '--seed', 'work_dir': '--work-dir'}
+# Sections and settings that only MMEngine's Runner reads, with the value that changes nothing under Lightning.
+RUNNER_ONLY = {
+    'launcher': 'none',
+    'log_processor': None,
+    'visualizer': None,
+    'experiment_name': None,
+    'log_level': 'INFO',
+    'model_wrapper_cfg': {'type': 'MMDistributedDataParallel', 'broadcast_buffers': True},
+    'val_cfg': {},
+    'test_cfg': {},
+    'env_cfg.dist_cfg': {'backend': 'nccl'},
+    'env_cfg.cudnn_benchmark': False,
+    'default_hooks.timer': {'type': 'IterTimerHook'},
+    'default_hooks.param_scheduler': {'type': 'ParamSchedulerHook'},
+    'default_hooks.sampler_seed': {'type': 'DistSamplerSeedHook'},
+    'default_hooks.match_checkpoint': {'type': 'MatchCheckpoint'},
+    'default_hooks.checkpoint.max_keep_ckpts': 2,
+    'default_hooks.checkpoint.save_best': 'nuscenes/NDS',
+    'default_hooks.checkpoint.rule': 'greater',
+}
+# The settings of a section that Lightning's engine reads or that RUNNER_ONLY holds to one value.
+LIGHTNING_READS = {
+    'optim_wrapper': {
+        'type',
+        'optimizer',
+        'paramwise_cfg',
+        'constructor',
+        'clip_grad',
+        'accumulative_counts',
+        'dtype',
+        'loss_scale',
+    },
+    'env_cfg': {'mp_cfg', 'dist_cfg', 'cudnn_benchmark'},
+    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
+    'default_hooks': {'timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed', 'match_checkpoint'},
+    'default_hooks.logger': {'type', 'interval'},
+    'default_hooks.checkpoint': {'type', 'interval', 'by_epoch', 'max_keep_ckpts', 'save_best', 'rule'},
+}
+# What MMEngine takes out of a config before it calls the class that is named there.
+READ_BY_MMENGINE = {
+    '_scope_',
+    'type',
+    'convert_to_iter_based',
+    'init_cfg',
+    'priority',
+    'dataset',
+    'num_batch_per_epoch',
+    'by_epoch',
+    'paramwise_cfg',
+    'constructor',
+}
+# Layers that mmcv builds by rules of its own, with arguments for the rule beside those of the layer.
+MMCV_LAYERS = {'norm_cfg', 'conv_cfg', 'act_cfg', 'dcn', 'plugins', 'upsample_cfg', 'init_cfg'}
+REGISTRIES: tuple[Registry, ...] = (
+    registry.MODELS,
+    registry.TASK_UTILS,
+    registry.DATASETS,
+    registry.TRANSFORMS,
+    registry.DATA_SAMPLERS,
+    registry.METRICS,
+    registry.HOOKS,
+    registry.OPTIMIZERS,
+    registry.PARAM_SCHEDULERS,
+    registry.LOOPS,
+    FUNCTIONS,
+    registry.OPTIM_WRAPPERS,
+    registry.WEIGHT_INITIALIZERS,
+    registry.MODEL_WRAPPERS,
+    registry.VISUALIZERS,
+    registry.VISBACKENDS,
+    registry.LOG_PROCESSORS,
+    registry.OPTIM_WRAPPER_CONSTRUCTORS,
+)
+
+
+def refuse_unread_variables(path: str, cfg: Config) -> None:
+    """Refuse a config file, or one that it inherits from, that sets a variable which no config reads.
+
+    MMEngine reads base configs first, so a child that only sets ``image_size`` again changes nothing: the base has
+    handed its own value down already.
+
+    Args:
+        path: the config file.
+        cfg: the config that was read from it.
+
+    Raises:
+        InputError: naming file, variable and the settings that hold the inherited value.
+    """
+    _refuse_unread_below(Path(path), cfg, frozenset())
+
+
+def _refuse_unread_below(path: Path, cfg: Config, read_by_children: frozenset[str]) -> None:
+    assigned, read, bases = _names(path)
+    for name in sorted(assigned - SECTIONS - read - read_by_children):
+        raise InputError(_unread_variable(f'{path} sets', name, path, cfg))
+    passed_on = read_by_children | _base_names(path.read_text(encoding='utf-8'))
+    for base in bases:
+        if '::' not in base:  # a config of another package is not ours to judge
+            _refuse_unread_below(path.parent / base, cfg, passed_on)
+
+
+def _names(path: Path) -> tuple[set[str], set[str], list[str]]:
+    """The public variables that a config file sets, the names that it reads, and its base configs."""
+    if path.suffix != '.py':
+        content = load(str(path))
+        bases = content.pop('_base_', [])
+        return set(content), set(), [bases] if isinstance(bases, str) else bases
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    assigned, bases = set(), []
+    for statement in tree.body:
+        if not isinstance(statement, ast.Assign):
+            continue
+        for target in statement.targets:
+            names = [node.id for node in ast.walk(target) if isinstance(node, ast.Name)]
+            if '_base_' in names:
+                value = ast.literal_eval(statement.value)
+                bases = [value] if isinstance(value, str) else list(value)
+            assigned.update(name for name in names if not name.startswith('_'))
+    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return assigned, read, bases
+
+
+def _base_names(text: str) -> frozenset[str]:
+    """Names that a config takes from its base, ``_base_.name`` or ``{{_base_.name}}``."""
+    return frozenset(re.findall(r'_base_\.(\w+)', text))
+
+
+def _unread_variable(who: str, name: str, path: Path, cfg: Config) -> str:
+    inherited = _inherited(path, name)
+    places = [] if inherited is None else list(_places(name, inherited, cfg))
+    if places:
+        return (
+            f'{who} {name}, which has no effect: the value of the base config, {inherited}, has been handed down '
+            f'already, to {", ".join(places)}. Set these instead, or change {name} in the file that hands it down'
+        )
+    return f'{who} {name}, which nothing reads{_suggestion(name, SECTIONS)}'
+
+
+def _inherited(path: Path, name: str) -> object:
+    """The value that a variable has in the nearest base config that sets it; None if none does."""
+    for base in _names(path)[2]:
+        if '::' not in base:
+            content = Config.fromfile(str(path.parent / base), import_custom_modules=False)
+            if name in content:
+                return content[name]
+    return None
+
+
+def _places(name: str, value: object, cfg: Config) -> Iterator[str]:
+    """Where a section of the config holds the value that a variable handed down.
+
+    A number or a text may be the same by chance, so it counts only under the variable's own name.
+    """
+    for section in cfg:
+        if section in SECTIONS:
+            yield from _places_below(name, value, cfg[section], section)
+
+
+def _places_below(name: str, value: object, node: object, place: str) -> Iterator[str]:
+    if isinstance(value, dict | list | tuple):
+        same = isinstance(node, list | tuple | dict) and _plain(node) == _plain(value)
+    else:
+        same = node == value and place.endswith(f'.{name}')
+    if same:
+        yield place
+    elif isinstance(node, dict):
+        for key, child in node.items():
+            yield from _places_below(name, value, child, f'{place}.{key}')
+
+
+def _plain(value: dict | list | tuple) -> dict | list:
+    """The value with tuples as lists, as configs and command lines write either."""
+    return value if isinstance(value, dict) else list(value)
+
+
+def _suggestion(name: str, known: set[str] | list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    return f'; did you mean {near[0]}?' if near else ''
+
+
+def refuse_unknown_options(options: dict, cfg: Config) -> None:
+    """Refuse command-line options that change no section of the config.
+
+    Args:
+        options: dotted names and values of ``--cfg-options``.
+        cfg: what was read from the config file, before the options.
+
+    Raises:
+        InputError: naming the option and what to set instead.
+    """
+    for option in options:
+        name = option.split('.')[0]
+        if name in FLAGS:
+            raise InputError(f'--cfg-options {option}: give {FLAGS[name]} instead, which decides about it')
+        if name in SECTIONS:
+            continue
+        places = list(_places(name, cfg[name], cfg)) if name in cfg else []
+        if places:
+            raise InputError(
+                f'--cfg-options {option} has no effect: the config has handed {name} down already, to '
+                f'{", ".join(places)}. Set these instead'
+            )
+        raise InputError(f'--cfg-options {option}: nothing reads {name}{_suggestion(name, SECTIONS)}')
+
+
+def refuse_unread_arguments(cfg: Config) -> None:
+    """Refuse arguments that the class named by ``type`` beside them does not take, and types that nothing registers.
+
+    Raises:
+        InputError: naming the place in the config and the nearest argument that exists.
+    """
+    for section in sorted(set(cfg) & SECTIONS):
+        implied = {'type': 'EpochBasedTrainLoop'} if section == 'train_cfg' else {}
+        _check_arguments({**implied, **cfg[section]} if implied else cfg[section], section)
+    for name in DATALOADERS:
+        known = {*inspect.signature(DataLoader.__init__).parameters, *READ_BY_MMENGINE}
+        for key in sorted(set(cfg.get(name) or {}) - known):
+            raise InputError(f'{name}.{key}: a dataloader takes no such argument{_suggestion(key, sorted(known))}')
+
+
+def _check_arguments(node: object, place: str) -> None:
+    if isinstance(node, list | tuple):
+        for index, child in enumerate(node):
+            _check_arguments(child, f'{place}[{index}]')
+    if not isinstance(node, dict):
+        return
+    kind = node.get('type')
+    if isinstance(kind, str):
+        found = _registered(kind, place)
+        known = _arguments(found)
+        for key in sorted(set(node) - READ_BY_MMENGINE) if known is not None else ():
+            if key not in known:
+                raise InputError(f'{place}.{key}: {kind} takes no such argument{_suggestion(key, sorted(known))}')
+    for key, child in node.items():
+        if key not in MMCV_LAYERS:
+            _check_arguments(child, f'{place}.{key}')
+
+
+def _registered(kind: str, place: str) -> object:
+    for candidates in REGISTRIES:
+        found = candidates.get(kind)
+        if found is not None:
+            return found
+    names = {name for candidates in REGISTRIES for name in candidates.module_dict}
+    raise InputError(f'{place}.type: nothing is registered as {kind!r}{_suggestion(kind, sorted(names))}')
+
+
+def _arguments(function: object) -> set[str] | None:
+    """Names that a class or function takes; None if it takes any.
+
+    A class that passes unknown arguments on takes those of its base classes as well.
+    """
+    if not inspect.isclass(function):
+        parameters = inspect.signature(function).parameters.values()
+        open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        return None if open_ended else {parameter.name for parameter in parameters}
+    names: set[str] = set()
+    for base in inspect.getmro(function):
+        if '__init__' not in vars(base) or base is object:
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()
+        names.update(parameter.name for parameter in parameters)
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+            return names
+    return None
+
+
+def refuse_settings_of_the_runner(cfg: Config) -> None:
+    """Refuse settings that MMEngine's Runner would honour and Lightning's engine does not.
+
+    Raises:
+        InputError: naming the setting, and ``--engine mmengine`` as the way to use it.
+    """
+    remedy = 'has no effect under Lightning; leave it out, or use --engine mmengine'
+    for place, value in RUNNER_ONLY.items():
+        found = _at(cfg, place)
+        if found is not None and found != value:
+            raise InputError(f'{place}={found} {remedy}')
+    for place, known in LIGHTNING_READS.items():
+        for key in sorted(set(_at(cfg, place) or {}) - known):
+            raise InputError(f'{place}.{key} {remedy}{_suggestion(key, sorted(known))}')
+
+
+def _at(cfg: Config, place: str) -> object:
+    node: object = cfg
+    for key in place.split('.'):
+        node = node.get(key) if isinstance(node, dict | Config) else None
+    return node

@@ -1,0 +1,123 @@
+"""The street of one scene: a smooth centre line with lanes, parking strips, sidewalks and side streets beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from bevformer_plugin.errors import InputError
+
+LANE, BIKE_LANE, PARKING, SIDEWALK, YARD = 3.5, 1.7, 3.2, 3.0, 7.5
+STEP = 0.5
+SIDE_STREET_HALF_WIDTH = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossSection:
+    """Distances from the centre line in metres, the same on both sides, for one or two lanes in each direction."""
+
+    lanes: int
+
+    @property
+    def lane_edge(self) -> float:
+        return self.lanes * LANE
+
+    @property
+    def bike_edge(self) -> float:
+        return self.lane_edge + BIKE_LANE
+
+    @property
+    def kerb(self) -> float:
+        return self.bike_edge + PARKING
+
+    @property
+    def sidewalk_edge(self) -> float:
+        return self.kerb + SIDEWALK
+
+    @property
+    def yard_edge(self) -> float:
+        return self.sidewalk_edge + YARD
+
+
+class Road:
+    """A centre line given by its curvature, extended by straight lines at both ends.
+
+    Args:
+        start: arc length in metres where the description begins; 0 is where the ego vehicle starts.
+        curvature: (n,) 1/m, one value per ``STEP`` metres.
+        heading: of the first point, radians in the global frame.
+        lanes: lanes in each direction.
+        side_streets: arc lengths in metres at which a street crosses.
+    """
+
+    def __init__(self, start, curvature, heading, lanes, side_streets):
+        self.arc = start + STEP * np.arange(len(curvature) + 1)
+        self.heading = heading + np.concatenate([[0.0], np.cumsum(curvature) * STEP])
+        middle = 0.5 * (self.heading[1:] + self.heading[:-1])
+        steps = STEP * np.stack([np.cos(middle), np.sin(middle)], axis=1)
+        self.line = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])
+        self.section = CrossSection(lanes)
+        self.side_streets = tuple(side_streets)
+
+    def move(self, offset):
+        """Shift the whole road by (2,) metres."""
+        self.line = self.line + offset
+
+    def poses(self, arc, offset):
+        """Positions and headings at arc lengths (n,) and lateral offsets (n,), left positive -> (n, 3) x, y, yaw."""
+        arc, offset = np.broadcast_arrays(np.asarray(arc, dtype=float), np.asarray(offset, dtype=float))
+        heading = np.interp(arc, self.arc, self.heading)
+        x, y = (np.interp(arc, self.arc, self.line[:, k]) for k in (0, 1))
+        beyond = arc - np.clip(arc, self.arc[0], self.arc[-1])
+        x = x + beyond * np.cos(heading) - offset * np.sin(heading)
+        y = y + beyond * np.sin(heading) + offset * np.cos(heading)
+        return np.stack([x, y, heading], axis=-1)
+
+    def stretch(self, arc, offset):
+        """Metres driven at a lateral offset per metre of the centre line: less than 1 on the inside of a bend."""
+        curvature = np.interp(arc, 0.5 * (self.arc[1:] + self.arc[:-1]), np.diff(self.heading) / STEP, 0.0, 0.0)
+        return 1 - curvature * offset
+
+    def strip(self, arc0, arc1, offset0, offset1):
+        """Outline (n, 2) of the part of the street between two arc lengths and two lateral offsets."""
+        arc = np.linspace(arc0, arc1, max(2, int((arc1 - arc0) / 1.5) + 1))
+        near, far = self.poses(arc, offset0)[:, :2], self.poses(arc, offset1)[:, :2]
+        return np.concatenate([near, far[::-1]])
+
+    def near_side_street(self, arc, margin):
+        """Whether a point at ``arc`` lies within ``margin`` metres of the carriageway of a side street."""
+        return any(abs(arc - street) < SIDE_STREET_HALF_WIDTH + margin for street in self.side_streets)
+
+
+def sample_road(kind: str, distance: float, rng: np.random.Generator) -> Road:
+    """Draw a road on which the ego vehicle drives ``distance`` metres from arc length 0.
+
+    Args:
+        kind: 'straight', 'curve' (wide bends) or 'turn' (one tight bend of 60 to 95 degrees).
+    """
+    margin = 130.0
+    count = int((distance + 2 * margin) / STEP)
+    arc = -margin + STEP * np.arange(count)
+    curvature = np.zeros(count)
+    if kind == 'turn':
+        radius, angle = rng.uniform(30, 42), np.deg2rad(rng.uniform(60, 95))
+        begin = rng.uniform(0.1, 0.5) * distance
+        curvature[(arc >= begin) & (arc < begin + radius * angle)] = rng.choice([-1, 1]) / radius
+    elif kind == 'curve':
+        position = rng.uniform(-60, 0)
+        while position < distance + 60:
+            length = rng.uniform(35, 70)
+            curvature[(arc >= position) & (arc < position + length)] = rng.choice([-1, 1]) / rng.uniform(70, 200)
+            position += length + rng.uniform(5, 25)
+    elif kind != 'straight':
+        raise InputError(f'no road of kind {kind!r}; known: straight, curve, turn')
+    window = np.hanning(25)
+    curvature = np.convolve(curvature, window / window.sum(), mode='same')
+    streets = []
+    position = rng.uniform(-50, 10)
+    while position < distance + 90:
+        if np.abs(curvature[np.abs(arc - position) < 15]).max(initial=0.0) < 0.004:
+            streets.append(position)
+        position += rng.uniform(45, 90)
+    return Road(-margin, curvature, rng.uniform(-np.pi, np.pi), int(rng.integers(1, 3)), streets)

@@ -1,0 +1,291 @@
+"""The thirteen nuScenes tables of a synthetic world. Tokens are md5 sums of names, so a seed always gives the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+
+import numpy as np
+from pyquaternion import Quaternion
+
+from bevformer_plugin.synthetic.objects import POSITION_DECIMALS
+from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR, yaw_quaternion
+from bevformer_plugin.synthetic.scenario import Scenario, camera_timestamps
+
+TABLES = (
+    'category',
+    'attribute',
+    'visibility',
+    'instance',
+    'sensor',
+    'calibrated_sensor',
+    'ego_pose',
+    'log',
+    'scene',
+    'sample',
+    'sample_data',
+    'sample_annotation',
+    'map',
+)
+CATEGORIES = (
+    'human.pedestrian.adult',
+    'human.pedestrian.child',
+    'human.pedestrian.wheelchair',
+    'human.pedestrian.stroller',
+    'human.pedestrian.personal_mobility',
+    'human.pedestrian.police_officer',
+    'human.pedestrian.construction_worker',
+    'animal',
+    'vehicle.car',
+    'vehicle.motorcycle',
+    'vehicle.bicycle',
+    'vehicle.bus.bendy',
+    'vehicle.bus.rigid',
+    'vehicle.truck',
+    'vehicle.construction',
+    'vehicle.emergency.ambulance',
+    'vehicle.emergency.police',
+    'vehicle.trailer',
+    'movable_object.barrier',
+    'movable_object.trafficcone',
+    'movable_object.pushable_pullable',
+    'movable_object.debris',
+    'static_object.bicycle_rack',
+)
+ATTRIBUTES = (
+    'vehicle.moving',
+    'vehicle.stopped',
+    'vehicle.parked',
+    'cycle.with_rider',
+    'cycle.without_rider',
+    'pedestrian.sitting_lying_down',
+    'pedestrian.standing',
+    'pedestrian.moving',
+)
+VISIBILITIES = (('1', 'v0-40', 0, 40), ('2', 'v40-60', 40, 60), ('3', 'v60-80', 60, 80), ('4', 'v80-100', 80, 100))
+VEHICLE = 'synthetic'
+
+
+def token(*names) -> str:
+    """A 32-digit token that only depends on the names."""
+    return hashlib.md5('/'.join(map(str, names)).encode()).hexdigest()
+
+
+def log_name(scenario: Scenario) -> str:
+    return f'{VEHICLE}-{scenario.name}'
+
+
+def sensor_timestamps(keyframe) -> dict[str, int]:
+    """Timestamps of all sensors of a keyframe by channel, in microseconds."""
+    return {**camera_timestamps(keyframe), LIDAR: int(keyframe)}
+
+
+def file_name(scenario: Scenario, channel: str, timestamp: int) -> str:
+    """Path of a sensor file relative to the dataroot."""
+    ending = 'pcd.bin' if channel == LIDAR else 'jpg'
+    return f'samples/{channel}/{log_name(scenario)}__{channel}__{timestamp}.{ending}'
+
+
+def map_file(seed: int, scenario: Scenario) -> str:
+    """Path of the scene's map mask relative to the dataroot."""
+    return f'maps/{token(seed, "map", scenario.name)}.png'
+
+
+class TableWriter:
+    """Collects the records of a world scene by scene.
+
+    Args:
+        seed: part of every token.
+        image_size: (width, height) in pixels.
+    """
+
+    def __init__(self, seed: int, image_size):
+        self.seed, self.image_size = seed, image_size
+        self.tables = {name: [] for name in TABLES}
+        for table, names in (('category', CATEGORIES), ('attribute', ATTRIBUTES)):
+            self.tables[table] = [
+                {'token': token(table, name), 'name': name, 'description': f'Synthetic {name}.'} for name in names
+            ]
+        self.tables['visibility'] = [
+            {'token': key, 'level': level, 'description': f'{low} to {high} percent of the object is visible'}
+            for key, level, low, high in VISIBILITIES
+        ]
+        self.tables['sensor'] = [
+            {
+                'token': token('sensor', channel),
+                'channel': channel,
+                'modality': 'lidar' if channel == LIDAR else 'camera',
+            }
+            for channel in (*CAMERA_MOUNTS, LIDAR)
+        ]
+
+    def add_scene(self, scenario: Scenario, annotations):
+        """Append all records of a scene.
+
+        Args:
+            annotations: dicts in time order with keys ``frame``, ``actor``, ``pose`` (x, y, yaw), ``attribute``,
+                ``visibility`` ('1' to '4'), ``num_lidar_pts`` and ``num_radar_pts``.
+        """
+        scene, samples = self._add_samples(scenario)
+        self._add_sensor_data(scenario, samples)
+        self._add_annotations(scenario, scene, samples, annotations)
+
+    def _add_samples(self, scenario):
+        scene = token(self.seed, 'scene', scenario.name)
+        log = token(self.seed, 'log', scenario.name)
+        samples = [token(scene, 'sample', k) for k in range(len(scenario.keyframes))]
+        self.tables['log'].append(
+            {
+                'token': log,
+                'logfile': log_name(scenario),
+                'vehicle': VEHICLE,
+                'date_captured': '2018-10-20',
+                'location': 'synthetic',
+            }
+        )
+        self.tables['map'].append(
+            {
+                'token': token(self.seed, 'map', scenario.name),
+                'category': 'semantic_prior',
+                'filename': map_file(self.seed, scenario),
+                'log_tokens': [log],
+            }
+        )
+        self.tables['scene'].append(
+            {
+                'token': scene,
+                'log_token': log,
+                'nbr_samples': len(samples),
+                'first_sample_token': samples[0],
+                'last_sample_token': samples[-1],
+                'name': scenario.name,
+                'description': scenario.story,
+            }
+        )
+        before, after = _neighbours(samples)
+        self.tables['sample'] += [
+            {'token': sample, 'timestamp': int(time), 'prev': previous, 'next': following, 'scene_token': scene}
+            for sample, time, previous, following in zip(samples, scenario.keyframes, before, after, strict=True)
+        ]
+        return scene, samples
+
+    def _add_sensor_data(self, scenario, samples):
+        scene = token(self.seed, 'scene', scenario.name)
+        for channel, sensor in scenario.rig.items():
+            calibration = token(scene, 'calibrated_sensor', channel)
+            self.tables['calibrated_sensor'].append(
+                {
+                    'token': calibration,
+                    'sensor_token': token('sensor', channel),
+                    'translation': sensor.translation.tolist(),
+                    'rotation': sensor.rotation.elements.tolist(),
+                    'camera_intrinsic': [] if sensor.intrinsic is None else sensor.intrinsic.tolist(),
+                }
+            )
+            times = [sensor_timestamps(keyframe)[channel] for keyframe in scenario.keyframes]
+            poses = scenario.ego_poses(np.array(times))
+            records = [token(sample, channel) for sample in samples]
+            before, after = _neighbours(records)
+            width, height = (0, 0) if channel == LIDAR else self.image_size
+            for k, time in enumerate(times):
+                x, y, yaw = poses[k].tolist()
+                self.tables['ego_pose'].append(
+                    {
+                        'token': records[k],
+                        'timestamp': time,
+                        'rotation': yaw_quaternion(yaw),
+                        'translation': [x, y, 0.0],
+                    }
+                )
+                self.tables['sample_data'].append(
+                    {
+                        'token': records[k],
+                        'sample_token': samples[k],
+                        'ego_pose_token': records[k],
+                        'calibrated_sensor_token': calibration,
+                        'timestamp': time,
+                        'fileformat': 'pcd' if channel == LIDAR else 'jpg',
+                        'is_key_frame': True,
+                        'height': height,
+                        'width': width,
+                        'filename': file_name(scenario, channel, time),
+                        'prev': before[k],
+                        'next': after[k],
+                    }
+                )
+
+    def _add_annotations(self, scenario, scene, samples, annotations):
+        by_actor = {}
+        for annotation in annotations:
+            by_actor.setdefault(annotation['actor'], []).append(annotation)
+        for index, group in by_actor.items():
+            actor = scenario.actors[index]
+            length, width, height = actor.size
+            instance = token(scene, 'instance', index)
+            records = [token(instance, samples[annotation['frame']]) for annotation in group]
+            before, after = _neighbours(records)
+            self.tables['instance'].append(
+                {
+                    'token': instance,
+                    'category_token': token('category', actor.category),
+                    'nbr_annotations': len(group),
+                    'first_annotation_token': records[0],
+                    'last_annotation_token': records[-1],
+                }
+            )
+            for k, annotation in enumerate(group):
+                x, y, yaw = annotation['pose']
+                name = annotation['attribute']
+                self.tables['sample_annotation'].append(
+                    {
+                        'token': records[k],
+                        'sample_token': samples[annotation['frame']],
+                        'instance_token': instance,
+                        'visibility_token': annotation['visibility'],
+                        'attribute_tokens': [token('attribute', name)] if name else [],
+                        'translation': [round(x, POSITION_DECIMALS), round(y, POSITION_DECIMALS), height / 2],
+                        'size': [width, length, height],
+                        'rotation': Quaternion(axis=(0, 0, 1), radians=yaw).elements.tolist(),
+                        'prev': before[k],
+                        'next': after[k],
+                        'num_lidar_pts': annotation['num_lidar_pts'],
+                        'num_radar_pts': annotation['num_radar_pts'],
+                    }
+                )
+
+    def write(self, folder: pathlib.Path):
+        """Write one JSON file per table."""
+        folder.mkdir(parents=True)
+        for name, records in self.tables.items():
+            (folder / f'{name}.json').write_text(json.dumps(records))
+
+
+def _neighbours(tokens):
+    return ['', *tokens[:-1]], [*tokens[1:], '']
+
+
+def can_bus_messages(scenario: Scenario, rate: float = 50.0) -> list[dict]:
+    """Pose messages of the CAN-bus expansion from before the first to after the last sensor time of a scene.
+
+    ``pos`` and ``orientation`` (w, x, y, z) are global; ``vel``, ``accel`` and ``rotation_rate`` are in the ego frame.
+    """
+    first, last = int(scenario.keyframes[0]) - 100_000, int(scenario.keyframes[-1]) + 60_000
+    times = np.arange(first, last, round(1e6 / rate))
+    seconds, step = scenario.seconds(times), 0.05
+    poses = scenario.ego_poses(times)
+    ego, road = scenario.ego, scenario.road
+    speed = ego.speeds(road, seconds)
+    push = (ego.speeds(road, seconds + step) - ego.speeds(road, seconds - step)) / (2 * step)
+    turn = (scenario.ego_poses(times + 50_000)[:, 2] - scenario.ego_poses(times - 50_000)[:, 2]) / (2 * step)
+    return [
+        {
+            'accel': [float(push[k]), float(speed[k] * turn[k]), 9.81],
+            'orientation': yaw_quaternion(poses[k, 2]),
+            'pos': [float(poses[k, 0]), float(poses[k, 1]), 0.0],
+            'rotation_rate': [0.0, 0.0, float(turn[k])],
+            'utime': int(times[k]),
+            'vel': [float(speed[k]), 0.0, 0.0],
+        }
+        for k in range(len(times))
+    ]

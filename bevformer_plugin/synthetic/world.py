@@ -1,0 +1,309 @@
+"""Writes a whole synthetic world: images, point clouds, maps, CAN bus and tables, several scenes at a time."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import tempfile
+import time
+
+import cv2
+import numpy as np
+from nuscenes.utils import splits
+from tqdm import tqdm
+
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.synthetic import objects
+from bevformer_plugin.synthetic.ground import PAVED
+from bevformer_plugin.synthetic.lidar import count_points, scan
+from bevformer_plugin.synthetic.rendering import SceneRenderer
+from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR
+from bevformer_plugin.synthetic.scenario import Scenario, build_scenario, camera_timestamps
+from bevformer_plugin.synthetic.tables import TableWriter, can_bus_messages, file_name, map_file
+
+SPLITS = {'v1.0-mini': ('mini_train', 'mini_val'), 'v1.0-trainval': ('train', 'val')}
+JPEG_QUALITY = 92
+FRAMES_PER_JOB = 40
+SMALLEST_IMAGE = (64, 36)
+
+
+@dataclasses.dataclass(frozen=True)
+class WorldSummary:
+    """What was written: counts, annotated boxes (with lidar points) per class, and seconds it took."""
+
+    root: pathlib.Path
+    scenes: int
+    keyframes: int
+    images: int
+    boxes: dict[str, int]
+    boxes_with_points: dict[str, int]
+    seconds: float
+
+    def table(self) -> str:
+        """The summary as text for a terminal."""
+        lines = [f'{"class":<22}{"boxes":>8}{"with points":>13}']
+        lines += [f'{name:<22}{self.boxes[name]:>8}{self.boxes_with_points[name]:>13}' for name in self.boxes]
+        lines += [f'{"all":<22}{sum(self.boxes.values()):>8}{sum(self.boxes_with_points.values()):>13}']
+        rate = self.keyframes / self.seconds
+        return '\n'.join(
+            [
+                *lines,
+                f'{self.scenes} scenes, {self.keyframes} keyframes, {self.images} images in '
+                f'{self.seconds:.1f} s ({rate:.1f} keyframes/s): {self.root}',
+            ]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scene:
+    """What a worker needs to know to build a scene again."""
+
+    name: str
+    index: int
+    frames: int
+    seed: int
+    image_size: tuple[int, int]
+
+
+def create_synthetic_world(
+    out_dir,
+    scenes_train: int,
+    scenes_val: int,
+    frames: int,
+    seed: int,
+    image_size,
+    version: str = 'v1.0-mini',
+    workers: int = 2,
+    overwrite: bool = False,
+) -> WorldSummary:
+    """Write a dataroot in nuScenes format that the unmodified devkit opens.
+
+    The same seed and sizes give the same bytes, for any number of workers. Everything is written to a temporary folder
+    beside ``out_dir`` and renamed at the end, so an interrupted run leaves nothing.
+
+    Args:
+        out_dir: dataroot to create.
+        scenes_train, scenes_val: number of scenes of the training and the validation split.
+        frames: keyframes per scene, at 2 Hz.
+        seed: seed of everything random.
+        image_size: (width, height) in pixels.
+        version: 'v1.0-mini' (8 + 2 scenes at most) or 'v1.0-trainval' (700 + 150).
+        workers: processes.
+        overwrite: replace an existing folder.
+
+    Raises:
+        InputError: a number, the version or the image size is out of range.
+        FileExistsError: ``out_dir`` exists, is not empty and ``overwrite`` is off.
+    """
+    names = _scene_names(scenes_train, scenes_val, version)
+    _check(frames, seed, image_size, workers)
+    out_dir = pathlib.Path(out_dir).absolute()
+    if out_dir.exists() and not out_dir.is_dir():
+        raise FileExistsError(f'{out_dir} is a file: choose a folder')
+    if out_dir.exists() and any(out_dir.iterdir()) and not overwrite:
+        raise FileExistsError(f'{out_dir} is not empty: choose another folder or pass --overwrite')
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    scenes = [_Scene(name, index, frames, seed, tuple(image_size)) for index, name in enumerate(names)]
+    root = pathlib.Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}.', dir=out_dir.parent))
+    try:
+        root.chmod(0o755)
+        annotations = _write_files(scenes, root, workers)
+        writer = TableWriter(seed, tuple(image_size))
+        for scene in scenes:
+            writer.add_scene(_scenario(scene), annotations[scene.name])
+        writer.write(root / version)
+        _replace(root, out_dir)
+    except BaseException:
+        shutil.rmtree(root, ignore_errors=True)
+        raise
+    flat = [annotation for group in annotations.values() for annotation in group]
+    boxes = collections.Counter(annotation['name'] for annotation in flat)
+    seen = collections.Counter(annotation['name'] for annotation in flat if annotation['num_lidar_pts'])
+    keyframes = frames * len(scenes)
+    return WorldSummary(
+        out_dir,
+        len(scenes),
+        keyframes,
+        len(CAMERA_MOUNTS) * keyframes,
+        {name: boxes[name] for name in objects.KINDS},
+        {name: seen[name] for name in objects.KINDS},
+        time.perf_counter() - begin,
+    )
+
+
+def _scene_names(scenes_train, scenes_val, version):
+    if version not in SPLITS:
+        raise InputError(f'version must be one of {sorted(SPLITS)}, got {version!r}')
+    names = []
+    for split, wanted in zip(SPLITS[version], (scenes_train, scenes_val), strict=True):
+        available = getattr(splits, split)
+        if not isinstance(wanted, int) or wanted < 1:
+            raise InputError(f'{split} needs at least 1 scene, got {wanted!r}')
+        if wanted > len(available):
+            other = 'choose version v1.0-trainval' if version == 'v1.0-mini' else 'ask for fewer'
+            raise InputError(f'{wanted} scenes asked for {split}, which holds {len(available)} in {version}: {other}')
+        names += available[:wanted]
+    return names
+
+
+def _check(frames, seed, image_size, workers):
+    if not isinstance(frames, int) or not 2 <= frames <= 100:
+        raise InputError(f'frames must be 2 to 100 (velocities need two keyframes), got {frames!r}')
+    if not isinstance(seed, int) or seed < 0:
+        raise InputError(f'seed must be a non-negative whole number, got {seed!r}')
+    if not isinstance(workers, int) or workers < 1:
+        raise InputError(f'workers must be at least 1, got {workers!r}')
+    if len(image_size) != 2 or any(
+        not isinstance(size, int) or size < least or size > 4096
+        for size, least in zip(image_size, SMALLEST_IMAGE, strict=True)
+    ):
+        raise InputError(
+            f'image_size must be (width, height) from {SMALLEST_IMAGE} to (4096, 4096), got {image_size!r}'
+        )
+    width, height = image_size
+    if not 1.2 <= width / height <= 2.5:
+        raise InputError(
+            f'image_size must be 1.2 to 2.5 times as wide as high, as nuScenes images are, got {image_size}'
+        )
+
+
+def _write_files(scenes, root, workers):
+    """Run all jobs; returns the annotations of each scene in time order."""
+    for channel in (*CAMERA_MOUNTS, LIDAR):
+        (root / 'samples' / channel).mkdir(parents=True)
+    for folder in ('maps', 'can_bus'):
+        (root / folder).mkdir()
+    jobs = [
+        (scene, range(first, min(first + FRAMES_PER_JOB, scene.frames)))
+        for scene in scenes
+        for first in range(0, scene.frames, FRAMES_PER_JOB)
+    ]
+    annotations = {scene.name: {} for scene in scenes}
+    total = sum(scene.frames for scene in scenes)
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(tqdm(total=total, unit='keyframe', desc='synthetic world'))
+        for scene, frames, found in _run(jobs, root, min(workers, len(jobs)), stack):
+            annotations[scene.name][frames.start] = found
+            bar.update(len(frames))
+    return {
+        name: [annotation for start in sorted(parts) for annotation in parts[start]]
+        for name, parts in annotations.items()
+    }
+
+
+def _run(jobs, root, workers, stack):
+    if workers == 1:
+        yield from (_write_keyframes(scene, frames, root) for scene, frames in jobs)
+        return
+    # Forked workers start at once; a spawned one would import torch and mmdet3d first.
+    method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
+    context = multiprocessing.get_context(method)
+    stop = context.Event()
+    pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (stop,))
+    stack.callback(pool.shutdown, wait=True, cancel_futures=True)
+    stack.callback(stop.set)
+    futures = [pool.submit(_write_keyframes, scene, frames, root) for scene, frames in jobs]
+    for future in concurrent.futures.as_completed(futures):
+        yield future.result()
+
+
+_stop = None  # in a worker: the event that tells it to give up
+
+
+def _start_worker(stop):
+    global _stop
+    _stop = stop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)  # 1 would wait for threads of the parent's pool, which a fork does not copy
+
+
+@functools.lru_cache(maxsize=2)
+def _scenario(scene: _Scene) -> Scenario:
+    return build_scenario(scene.name, scene.index, scene.frames, scene.seed, scene.image_size)
+
+
+@functools.lru_cache(maxsize=1)
+def _renderer(scene: _Scene) -> SceneRenderer:
+    return SceneRenderer(_scenario(scene), scene.image_size, scene.seed)
+
+
+def _write_keyframes(scene, frames, root):
+    """Write images and point clouds of some keyframes of a scene, and with the first its map and CAN bus."""
+    scenario, renderer = _scenario(scene), _renderer(scene)
+    if frames.start == 0:
+        mask = np.where(renderer.labels >= PAVED, 255, 0).astype(np.uint8)
+        _write_image(root / map_file(scene.seed, scenario), mask[::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        messages = json.dumps(can_bus_messages(scenario))
+        (root / 'can_bus' / f'{scene.name}_pose.json').write_text(messages)
+    spans = scenario.annotated()
+    annotations = []
+    for frame in frames:
+        if _stop is not None and _stop.is_set():
+            break
+        keyframe = int(scenario.keyframes[frame])
+        rng = np.random.default_rng([scene.seed, scene.index, frame])
+        seen = collections.defaultdict(lambda: np.zeros(2))
+        for channel, timestamp in camera_timestamps(keyframe).items():
+            image, pixels = renderer.render(channel, timestamp, rng)
+            _write_image(
+                root / file_name(scenario, channel, timestamp), image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+            )
+            for index, counts in pixels.items():
+                seen[index] += counts
+        points = scan(scenario, keyframe, rng)
+        points.tofile(root / file_name(scenario, LIDAR, keyframe))
+        present = [index for index, span in spans.items() if frame in span]
+        annotations += _annotate(scenario, frame, present, points, seen)
+    return scene, frames, annotations
+
+
+def _annotate(scenario, frame, present, points, seen):
+    keyframe = int(scenario.keyframes[frame])
+    poses = scenario.actor_poses(keyframe)
+    counts = count_points(points, scenario, keyframe, present)
+    annotations = []
+    for index, count in zip(present, counts.tolist(), strict=True):
+        actor = scenario.actors[index]
+        speed = float(actor.speeds(scenario.road, [scenario.seconds(keyframe)])[0])
+        visible, whole = seen.get(index, (0.0, 1.0))
+        annotations.append(
+            {
+                'frame': frame,
+                'actor': index,
+                'name': actor.name,
+                'pose': poses[index].tolist(),
+                'attribute': objects.attribute(actor.name, speed, actor.parked, actor.rider),
+                'visibility': str(1 + int(np.searchsorted((0.4, 0.6, 0.8), min(visible / whole, 1.0), side='right'))),
+                'num_lidar_pts': count,
+                'num_radar_pts': objects.radar_points(actor.name, count),
+            }
+        )
+    return annotations
+
+
+def _write_image(path, image, options):
+    done, data = cv2.imencode(path.suffix, image, options)
+    if not done:
+        raise OSError(f'could not encode {path}')
+    path.write_bytes(data.tobytes())
+
+
+def _replace(root, out_dir):
+    """Move the finished folder to its place; an old one is moved aside first and removed last."""
+    if not out_dir.exists():
+        root.rename(out_dir)
+        return
+    old = pathlib.Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}.old.', dir=out_dir.parent))
+    os.replace(out_dir, old)
+    root.rename(out_dir)
+    shutil.rmtree(old)

@@ -1,0 +1,95 @@
+"""Whole checkpoint files from the published layout to ours and back."""
+
+from pathlib import Path
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from torch import Tensor
+
+import bevformer_plugin
+from bevformer_plugin.atomic_write import atomic_write
+from bevformer_plugin.errors import InputError
+
+from .files import mismatch, read_checkpoint, weights_of
+from .layout import PUBLISHED_RECORD, is_published, to_ours, to_published
+from .named_rows import CAMERA_ROWS, CLASS_ROWS, check_rows
+
+
+def expected_state(cfg: Config) -> dict[str, Tensor]:
+    """State dict of a config's detector on the meta device: names and shapes, no memory."""
+    model = cfg.model.copy()
+    with torch.device('meta'):
+        return MODELS.build(model).state_dict()
+
+
+def _float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Half precision to single, as models trained in float16 are stored."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
+def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = False) -> int:
+    """Write the weights of ``source`` to ``target`` in the other layout; nothing may be missing or left over.
+
+    The target records the classes, the cameras and the CAN-bus rule of the training: as ``source`` records them, or
+    as all weights of the published code have them.
+
+    Args:
+        source: checkpoint of mmcv, MMEngine or Lightning, or a plain state dict.
+        target: file to write; holds ``state_dict`` and ``meta``.
+        cfg: config of the model the weights are of.
+        published: convert ours to the published layout, not the published to ours.
+
+    Returns:
+        The number of tensors.
+
+    Raises:
+        FileExistsError: if ``target`` exists.
+        FileNotFoundError: if there is no ``source``, or no folder for ``target``.
+        InputError: if the file is in the wanted layout already, its weights are not finite or of another model, or
+            it records other numbers of classes or cameras than the weights have.
+    """
+    if Path(target).exists():
+        raise FileExistsError(f'{target} exists')
+    if not Path(target).parent.is_dir():
+        raise FileNotFoundError(f'no folder {Path(target).parent} for {Path(target).name}: make it first')
+    content = read_checkpoint(source)
+    state = weights_of(content, source)
+    if is_published(state) == published:
+        layout, other = ('published layout', 'without') if published else ("plugin's layout", 'with')
+        raise InputError(
+            f'{source} is in the {layout} already; converting it again would spoil its boxes. '
+            f'To go the other way, run {other} --to-published'
+        )
+    ours = state if published else to_ours(_float32(state))
+    problem = mismatch(ours, expected_state(cfg))
+    if problem:
+        raise InputError(f'{source} is not of the model of {cfg.filename}: {problem}')
+    meta = content.get('meta') or {}
+    record = meta.get('dataset_meta') or ({} if published else _published_record(meta))
+    for rows, what in ((CLASS_ROWS, 'classes'), (CAMERA_ROWS, 'cameras')):
+        if what in record:
+            check_rows(ours, rows, record[what], what, source)
+    if not published and 'dataset_meta' not in meta:
+        # However the config has it now: with anything else the published weights are tested wrongly.
+        cfg = Config({**cfg.to_dict(), 'model': {**cfg.model, 'ego_motion': _published_motion(cfg.model)}})
+    meta = {
+        'converted_from': Path(source).name,
+        'dataset_meta': record,
+        'layout': 'published' if published else 'bevformer_plugin',
+        'bevformer_plugin': bevformer_plugin.__version__,
+        'config': cfg.pretty_text,
+    }
+    with atomic_write(target) as file:
+        torch.save({'state_dict': to_published(ours) if published else ours, 'meta': meta}, file)
+    return len(ours)
+
+
+def _published_record(meta: dict) -> dict:
+    """What weights of the published code belong to; its own trainings record their classes as ``CLASSES``."""
+    return {**PUBLISHED_RECORD, 'classes': list(meta.get('CLASSES') or PUBLISHED_RECORD['classes'])}
+
+
+def _published_motion(model: dict) -> dict:
+    """The ``ego_motion`` of the published code, with what a config sets beside the preset."""
+    return {'preset': 'official_v1', **(model.get('ego_motion') or {})}

@@ -1,0 +1,74 @@
+"""Tensors with one row per class or per camera, so that weights follow the names when their order changes."""
+
+import re
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from bevformer_plugin.errors import InputError
+
+# The first dimension of these counts classes ...
+CLASS_ROWS = re.compile(
+    r'pts_bbox_head\.cls_branches\.\d+\.6\.(weight|bias)'
+    r'|pts_bbox_head\.proposals\.heatmap\.(weight|bias)'
+    r'|pts_bbox_head\.proposals\.class_embedding\.weight'
+    r'|perspective_supervision\.heatmap\.(weight|bias)'
+)
+# ... and of these cameras.
+CAMERA_ROWS = re.compile(r'pts_bbox_head\.transformer\.cams_embeds')
+
+
+def order_classes(
+    state: dict[str, Tensor], recorded: Sequence[str], wanted: Sequence[str], path: str
+) -> dict[str, Tensor]:
+    """The state dict with its class rows in the order ``wanted``, from the order ``recorded`` in the file ``path``.
+
+    Raises:
+        InputError: if the names are not the same, or the file's tensors have another number of rows than names.
+    """
+    check_rows(state, CLASS_ROWS, recorded, 'classes', path)
+    if set(recorded) != set(wanted):
+        only_file, only_here = (
+            ', '.join(name for name in names if name not in others) or 'no other'
+            for names, others in ((recorded, wanted), (wanted, recorded))
+        )
+        raise InputError(
+            f"{path} detects {len(recorded)} classes ({', '.join(recorded)}) and the config's dataset has "
+            f'{len(wanted)} ({", ".join(wanted)}): the checkpoint alone has {only_file}, the dataset alone '
+            f'{only_here}. Give metainfo.classes all names of the checkpoint, in any order; to train for other '
+            f'classes from these weights, set load_from={path}'
+        )
+    order = [list(recorded).index(name) for name in wanted]
+    return {name: value[order] if CLASS_ROWS.fullmatch(name) else value for name, value in state.items()}
+
+
+def map_rows(value: Tensor, recorded: Sequence[str], own: Tensor, wanted: Sequence[str]) -> Tensor | None:
+    """Our tensor with the rows of those names that the file's tensor has too; None if there are none that fit.
+
+    Args:
+        value: (len(recorded), ...) of the file.
+        recorded: names of its rows.
+        own: (len(wanted), ...) as initialised.
+        wanted: names of our rows.
+    """
+    shared = [name for name in wanted if name in recorded]
+    if not shared or value.shape[1:] != own.shape[1:] or len(own) != len(wanted):
+        return None
+    mapped = own.clone()
+    rows = [list(recorded).index(name) for name in shared]
+    mapped[[list(wanted).index(name) for name in shared]] = value[rows].to(own)
+    return mapped
+
+
+def check_rows(state: dict[str, Tensor], rows: re.Pattern, names: Sequence[str], what: str, path: str) -> None:
+    """Refuse a file whose tensors have another number of rows than it records names.
+
+    Raises:
+        InputError: naming the first such tensor and both numbers.
+    """
+    for name, value in state.items():
+        if rows.fullmatch(name) and len(value) != len(names):
+            raise InputError(
+                f'{path} records {len(names)} {what} ({", ".join(names)}), but {name} in it has {len(value)} rows: '
+                'what its meta says is not of these weights'
+            )

@@ -1,0 +1,24 @@
+#!/usr/bin/env python
+"""Draw the pictures of docs/attention.md: python tools/draw_attention.py --out docs/images"""
+
+import argparse
+
+import matplotlib
+
+from projects.attention.figures import draw_attention_figures
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description='Draw the pictures of the guide to attention.')
+    parser.add_argument('--out', required=True, help='folder for the pictures')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    matplotlib.use('Agg')
+    print('wrote', *draw_attention_figures(args.out), sep='\n  ')
+
+
+if __name__ == '__main__':
+    main()
