@@ -88,6 +88,12 @@ $(SETTINGS:%=test-processor-%): test-processor-%: setup
 		$(PY) -c "import torch; print(\"PyTorch uses\", torch.backends.cpu.get_cpu_capability(), \"on\", torch.get_num_threads(), \"threads\")" && \
 		$(PY) -m pytest -q -m "not slow" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD) $(PARALLEL))'
 
-lint: setup
+lint: setup $(VENV)/.linters
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m pyright
+
+# Apart, because pyright brings 60 MB of Node.js that nobody else needs.
+$(VENV)/.linters: requirements-lint.txt | setup
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-lint.txt
+	@touch $@

@@ -53,5 +53,5 @@ setup(
         'matplotlib>=3.6.0',
         'tqdm>=4.64.0',
     ],
-    extras_require={'dev': ['pytest', 'pytest-xdist', 'ruff'], 'logging': ['tensorboard']},
+    extras_require={'dev': ['pytest', 'pytest-xdist'], 'logging': ['tensorboard']},
 )

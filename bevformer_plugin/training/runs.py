@@ -191,7 +191,7 @@ def _device_errors() -> Iterator[None]:
     """Turn Lightning's complaint about devices that are not there into an InputError that names the remedy."""
     try:
         yield
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ValueError) as error:  # the second of an accelerator that it does not know
         raise InputError(f'{error} Choose with --devices and --accelerator.') from error
 
 

@@ -6,6 +6,7 @@ import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from bevformer_plugin.datasets import LoadMultiViewImages
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -35,7 +36,7 @@ def error_of(loader: DataLoader) -> tuple[type, str]:
 @pytest.mark.parametrize(
     ('content', 'error', 'message'),
     [
-        (b'', ValueError, '{path} of sample token0 (CAM_FRONT) is not a readable image (0 bytes): copy it again'),
+        (b'', InputError, '{path} of sample token0 (CAM_FRONT) is not a readable image (0 bytes): copy it again'),
         (None, FileNotFoundError, 'no image file {path} of sample token0 (CAM_FRONT): complete the dataroot'),
     ],
 )
