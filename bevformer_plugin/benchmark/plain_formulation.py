@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from bevformer_plugin.geometry import BEVGrid, bev_reference_points
 from bevformer_plugin.layers import (
+    AlignedHistory,
     BEVFormerEncoder,
     BEVFormerEncoderLayer,
     DeformableAttentionCore,
@@ -121,22 +122,21 @@ class PlainEncoder(nn.Module):
         bev_pos: Tensor,
         features: list[Tensor],
         hits: PillarHits,
-        prev_bev: Tensor | None,
-        has_history: Tensor,
-        shift: Tensor,
+        history: AlignedHistory,
         grid: BEVGrid,
     ) -> Tensor:
-        """(B, Q, C)."""
+        """The BEV, (B, Q, C)."""
         shapes = [list(level.shape[-2:]) for level in features]
         flat = torch.cat([level.flatten(3) for level in features], dim=-1).transpose(2, 3)  # BxNxSxC
-        here = bev_reference_points(grid, bev_query.device).expand(len(bev_query), -1, -1)
-        mask = has_history.view(-1, 1, 1).to(bev_query.device)
-        reference_points = torch.stack([here + torch.where(mask, shift[:, None], 0.0), here], dim=1)
+        current = bev_reference_points(grid, bev_query.device).expand(len(bev_query), -1, -1)
+        exists = history.exists.view(-1, 1, 1).to(bev_query.device)
+        shift = torch.where(exists, history.shift[:, None], 0.0)
+        reference_points = torch.stack([current + shift, current], dim=1)
         query = bev_query
         for layer in self.layers:
             values = torch.stack([query, query], dim=1)
-            if prev_bev is not None:
-                values = torch.where(mask[:, None], torch.stack([prev_bev, bev_query], dim=1), values)
+            if history.exists.any():
+                values = torch.where(exists[:, None], torch.stack([history.bev_embed, bev_query], dim=1), values)
             query = self._layer(
                 layer, query, bev_pos, values, reference_points, [grid.bev_h, grid.bev_w], flat, shapes, hits
             )

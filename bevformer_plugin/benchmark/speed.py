@@ -4,7 +4,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,14 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from bevformer_plugin.deployment import computes_in_bfloat16, keep_freed_memory, optimize_for_inference
+from bevformer_plugin.deployment import (
+    OptimizedDetector,
+    computes_in_bfloat16,
+    keep_freed_memory,
+    optimize_for_inference,
+)
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.models import BEVFormer, BEVHistory
+from bevformer_plugin.models import BEVFormer, BEVHistory, CameraFeatures
 from bevformer_plugin.ops import backend_name, set_attention_backend
 from bevformer_plugin.seeding import seeded_generators
 from bevformer_plugin.weights import load_weights
@@ -33,6 +38,7 @@ from .worlds import make_world
 
 PLAIN, OURS, OPTIMIZED_FLOAT32, OPTIMIZED = 'plain', 'ours', 'optimised, float32', 'optimised, bfloat16'
 TRAINING = 'training step'
+DETECTION = 'detection'  # the head that is timed
 
 
 @dataclass(frozen=True)
@@ -60,10 +66,10 @@ def benchmark_speed(
 
     Versions: the plain formulation of encoder and decoder (``grid_sample``, loops over samples and cameras, padding
     to the longest list; images and weights with their channels first); the detector as ``tools/test.py`` runs it, and
-    trained as ``tools/train.py`` does; after :func:`bevformer_plugin.models.optimize_for_inference` in float32, and
-    where the device computes with it, in bfloat16. Each lives in a process of its own, because what a C library does
-    with freed memory, on which a frame's time depends, is set for a whole process and shaped by what ran before. In
-    every round one version after another runs each scope once, the others waiting.
+    trained as ``tools/train.py`` does; after :func:`bevformer_plugin.deployment.optimize_for_inference` in float32,
+    and where the device computes with it, in bfloat16. Each lives in a process of its own, because what a C library
+    does with freed memory, on which a frame's time depends, is set for a whole process and shaped by what ran before.
+    In every round one version after another runs each scope once, the others waiting.
 
     Scopes: ``backbone`` images to camera features; ``BEV`` those and the previous BEV to the BEV; ``head`` the BEV to
     raw outputs; ``decode`` those to boxes; ``frame`` all of it, from normalised images; ``training step`` losses and
@@ -154,17 +160,18 @@ def build_detector(cfg: Config, checkpoint: str | None, device: torch.device) ->
     return detector.to(device).eval()
 
 
-def build_version(cfg: Config, checkpoint: str | None, name: str, device: torch.device) -> BEVFormer:
+def build_version(
+    cfg: Config, checkpoint: str | None, name: str, device: torch.device
+) -> BEVFormer | OptimizedDetector:
     """The config's detector as one of the versions."""
     detector = build_detector(cfg, checkpoint, device)
     if name == PLAIN:
-        transformer = detector.pts_bbox_head.transformer
-        transformer.encoder = PlainEncoder(transformer.encoder)
+        detector.bev_encoder.encoder = PlainEncoder(detector.bev_encoder.encoder)
     elif name == OURS:
         if device.type == 'cpu':
             detector.to(memory_format=torch.channels_last)  # as Lightning lays it out
     else:
-        optimize_for_inference(detector, torch.float32 if name == OPTIMIZED_FLOAT32 else torch.bfloat16)
+        return optimize_for_inference(detector, torch.float32 if name == OPTIMIZED_FLOAT32 else torch.bfloat16)
     return detector
 
 
@@ -178,7 +185,7 @@ class Version:
         boxes: what it has detected in the second frame.
     """
 
-    detector: BEVFormer
+    detector: BEVFormer | OptimizedDetector
     frames: Frames
     boxes: InstanceData | None = None
 
@@ -210,8 +217,7 @@ def _build_here(cfg: Config, checkpoint: str | None, data_root: str, name: str, 
 def _detect() -> None:
     """Detect in the second frame."""
     detector, frames = _version.detector, _version.frames
-    outputs, _ = detector.stream_step(frames.imgs[:, 1], [frames.sample.metainfo], [history_of(detector, frames)])
-    _version.boxes = detector.pts_bbox_head.predict(outputs)[0].to('cpu')
+    _version.boxes = detect(detector, frames, history_of(detector, frames)).to('cpu')
 
 
 def _detected() -> InstanceData:
@@ -235,28 +241,47 @@ def _seconds(
 @torch.no_grad()
 def _forward_times() -> dict[str, float]:
     """Seconds of each scope of the second frame."""
-    detector, frames = _version.detector, _version.frames
-    head, imgs, meta = detector.pts_bbox_head, frames.imgs[:, 1], frames.sample.metainfo
-    history, times = history_of(detector, frames), {}
-    times['backbone'], features = _timed(lambda: detector.extract_feat(imgs))
-    times['BEV'], bev_embed = _timed(lambda: detector.encode_frame(features, frames.image_hw, [meta], [history]))
-    times['head'], outputs = _timed(lambda: head.decode(bev_embed))
-    times['decode'], _ = _timed(lambda: head.predict(outputs))
-    times['frame'] = frame_seconds(detector, frames, history)
+    version, frames = _version.detector, _version.frames
+    history, times = history_of(version, frames), {}
+    detector, precision = parts_of(version)
+    current = detector.frames_of([frames.sample.metainfo])
+    head = detector.heads[DETECTION]
+    with precision:
+        times['backbone'], levels = _timed(lambda: detector.extract_feat(frames.imgs[:, 1]))
+        features = CameraFeatures([0], levels, frames.image_hw)
+        times['BEV'], bev_embed = _timed(lambda: detector.bev_encoder(features, current, [history]))
+        times['head'], outputs = _timed(lambda: head(bev_embed))
+        times['decode'], _ = _timed(lambda: head.detections(outputs))
+    times['frame'] = frame_seconds(version, frames, history)
     return times
 
 
+def parts_of(version: BEVFormer | OptimizedDetector) -> tuple[BEVFormer, AbstractContextManager]:
+    """The detector whose parts can be called one by one, and the precision in which they run."""
+    if isinstance(version, OptimizedDetector):
+        return version.detector, version.precision()
+    return version, nullcontext()
+
+
 @torch.no_grad()
-def frame_seconds(detector: BEVFormer, frames: Frames, history: BEVHistory) -> float:
+def detect(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVHistory) -> InstanceData:
+    """The boxes of the second frame, from its normalised images."""
+    detector, precision = parts_of(version)
+    with precision:
+        encoded = detector.encode(frames.imgs[:, 1], detector.frames_of([frames.sample.metainfo]), [history])
+        return detector.heads[DETECTION].predict(encoded)['pred_instances_3d'][0]
+
+
+def frame_seconds(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVHistory) -> float:
     """Seconds from the second frame's normalised images to its boxes."""
-    step = lambda: detector.stream_step(frames.imgs[:, 1], [frames.sample.metainfo], [history])[0]  # noqa: E731
-    return _timed(lambda: detector.pts_bbox_head.predict(step()))[0]
+    return _timed(lambda: detect(version, frames, history))[0]
 
 
 @torch.no_grad()
-def history_of(detector: BEVFormer, frames: Frames) -> BEVHistory:
+def history_of(version: BEVFormer | OptimizedDetector, frames: Frames) -> BEVHistory:
     """What the first frame leaves behind."""
-    return detector.stream_step(frames.imgs[:, 0], [frames.sample.metainfo['history'][0]], [None])[1][0]
+    first = version.frames_of([frames.sample.metainfo['history'][0]])
+    return version.encode(frames.imgs[:, 0], first, [None]).histories()[0]
 
 
 def _training_time() -> dict[str, float]:

@@ -20,7 +20,7 @@ from bevformer_plugin.weights import read_checkpoint
 from .fresh_process import in_fresh_process
 from .machine import describe_machine
 from .memory import training_peak_memory
-from .speed import OURS, Frames, build_version, frame_seconds, history_of, load_frames
+from .speed import OURS, Frames, build_version, detect, frame_seconds, history_of, load_frames
 
 SCORES = 'metrics_summary.json'
 ROUNDS = 20
@@ -116,7 +116,7 @@ def frame_flops(detector: BEVFormer, frames: Frames) -> int:
     sampling = torch.ops.bevformer_plugin.deformable_attention
     counter = FlopCounterMode(display=False, custom_mapping={sampling: _sampling_flops})
     with counter, sdpa_kernel(SDPBackend.MATH):  # the fused kernels are not counted
-        detector.stream_step(frames.imgs[:, 1], [frames.sample.metainfo], [history])
+        detect(detector, frames, history)
     return counter.get_total_flops()
 
 

@@ -15,6 +15,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.seeding import seeded_generators
 
 from .infos import count_true_boxes, in_time_order, load_infos, require_matching
+from .infos.can_bus import WITHOUT_POSE
 from .setting_types import check_names, check_path, check_switch
 from .training_sampler import SeededIndex
 
@@ -193,7 +194,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
             **{key: info[key] for key in (*kept, 'ann_info', 'eval_ann_info') if key in info},
             'ego2global': np.array(info['ego2global'], dtype=np.float64),
             'lidar2ego': np.array(info['lidar_points']['lidar2ego'], dtype=np.float64),
-            'can_bus': np.array(info['can_bus'], dtype=np.float64),
+            'can_bus': np.array(info['can_bus'][WITHOUT_POSE], dtype=np.float64),
         }
 
     def parse_ann_info(self, info: dict) -> dict:

@@ -1,23 +1,151 @@
 """A detector for inference alone: the same weights, laid out and rounded for speed."""
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
 
 import torch
 from mmcv.cnn import fuse_conv_bn
 from mmcv.ops import ModulatedDeformConv2d
-from torch import Tensor
+from mmdet3d.structures import Det3DDataSample
+from torch import Tensor, nn
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.models.detectors.bevformer import BEVFormer
+from bevformer_plugin.models import BEVFormer, BEVHistory, EncodedFrames, Frame
 from bevformer_plugin.ops import native
 
 from .freed_memory import keep_freed_memory
 
 
-def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None) -> BEVFormer:
-    """Change a detector, in place, to detect faster; it cannot be trained or saved afterwards.
+class FusedImageFeatures(nn.Module):
+    """Backbone and neck as one: in a given type, channels last, batch normalisation folded, compiled where it pays.
+
+    Args:
+        img_backbone: image backbone.
+        img_neck: neck that follows it.
+        dtype: in which both compute.
+    """
+
+    def __init__(self, img_backbone: nn.Module, img_neck: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.img_backbone = fuse_conv_bn(img_backbone)
+        self.img_neck = fuse_conv_bn(img_neck)
+        self.dtype = dtype
+        self.to(dtype=dtype, memory_format=torch.channels_last)
+        self.compute = self._features
+        if self._pays_to_compile():
+            options = {'freezing': True, 'cpp.simdlen': pick_vec_isa().bit_width()}
+            self.compute = torch.compile(self._features, dynamic=False, options=options)
+
+    def _pays_to_compile(self) -> bool:
+        """Whether the graph is whole, on a CPU with a C++ compiler and vector instructions.
+
+        The width of the processor's vectors is told to the compiler although it finds the same, because what it is
+        told is part of the key under which a compiled graph is kept on the disk. Without it, a graph that was written
+        for another processor, or another ``ATEN_CPU_CAPABILITY``, is taken from there and skips every other value, or
+        writes beyond the end.
+        """
+        on_cpu = next(self.parameters()).device.type == 'cpu'
+        whole = not any(isinstance(module, ModulatedDeformConv2d) for module in self.modules())
+        return bool(on_cpu and whole and native.load_library() and pick_vec_isa())
+
+    def _features(self, imgs: Tensor) -> list[Tensor]:
+        return list(self.img_neck(self.img_backbone(imgs)))
+
+    @torch.no_grad()
+    def forward(self, imgs: Tensor) -> list[Tensor]:
+        """Images (I, 3, H, W) of any type to a list over levels of (I, C, h, w)."""
+        with torch.autocast(imgs.device.type, enabled=False):  # it has its type already
+            return self.compute(imgs.to(dtype=self.dtype, memory_format=torch.channels_last))
+
+
+class PassedLevels(nn.Module):
+    """Stands where the neck was, which :class:`FusedImageFeatures` has run already.
+
+    Args:
+        in_channels: channels of each level.
+    """
+
+    def __init__(self, in_channels: Sequence[int]) -> None:
+        super().__init__()
+        self.in_channels = list(in_channels)
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        """The levels as they are."""
+        return levels
+
+
+class OptimizedDetector(nn.Module):
+    """A detector's copy that detects faster, and does nothing else; see :func:`optimize_for_inference`.
+
+    Args:
+        detector: it stays as it is.
+        dtype: float32 or bfloat16.
+
+    Attributes:
+        detector: the copy. Its steps are run under :meth:`precision`.
+    """
+
+    def __init__(self, detector: BEVFormer, dtype: torch.dtype) -> None:
+        super().__init__()
+        detector.reset_streams()
+        self.dtype = dtype
+        self.detector = deepcopy(detector).eval().requires_grad_(False)
+        levels = [detector.bev_encoder.cams_embeds.shape[-1]] * detector.bev_encoder.encoder.num_levels
+        features = FusedImageFeatures(self.detector.img_backbone, self.detector.img_neck, dtype)
+        self.detector.img_backbone, self.detector.img_neck = features, PassedLevels(levels)
+
+    @property
+    def data_preprocessor(self) -> nn.Module:
+        """The detector's own."""
+        return self.detector.data_preprocessor
+
+    def precision(self) -> AbstractContextManager:
+        """Autocast in which BEV encoder and heads run; it does nothing in float32."""
+        device = self.detector.bev_encoder.cams_embeds.device.type
+        return torch.autocast(device, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+    def to(self, *arguments: object, **keywords: object) -> 'OptimizedDetector':
+        """Move the detector, and tell its preprocessor."""
+        self.detector.to(*arguments, **keywords)
+        return self
+
+    def train(self, mode: bool = True) -> 'OptimizedDetector':
+        """Stay in eval mode, whatever mode is asked for: it cannot be trained."""
+        return super().train(False)
+
+    def frames_of(self, metas: Sequence[dict]) -> list[Frame]:
+        """As :meth:`BEVFormer.frames_of`."""
+        return self.detector.frames_of(metas)
+
+    @torch.no_grad()
+    def encode(self, imgs: Tensor, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]) -> EncodedFrames:
+        """As :meth:`BEVFormer.encode`; the BEV is float32."""
+        with self.precision():
+            return self.detector.encode(imgs, frames, histories)
+
+    @torch.no_grad()
+    def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
+        """As :meth:`BEVFormer.predict`."""
+        with self.precision():
+            return self.detector.predict(batch_inputs_dict, batch_data_samples)
+
+    def forward(
+        self, inputs: dict, data_samples: list[Det3DDataSample], mode: str = 'predict'
+    ) -> list[Det3DDataSample]:
+        """As MMEngine calls a model.
+
+        Raises:
+            InputError: for another mode than 'predict'.
+        """
+        if mode != 'predict':
+            raise InputError(f"an optimised detector is for inference: its mode is 'predict', not {mode!r}")
+        return self.predict(inputs, data_samples)
+
+
+def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None) -> OptimizedDetector:
+    """A copy of a detector that detects faster; it cannot be trained or saved.
 
     Batch normalisation goes into the convolutions before it, weights and images are laid out with their channels
     last. On a CPU with a C++ compiler, backbone and neck are compiled into one graph when they see the first images of
@@ -33,28 +161,17 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
         detector: on the device it will run on, with its weights loaded.
         dtype: float32 or bfloat16; None takes bfloat16 where the device computes with it.
 
-    Returns:
-        The detector.
-
     Raises:
         InputError: for another dtype.
     """
+    device = detector.bev_encoder.cams_embeds.device
     if dtype is None:
-        dtype = torch.bfloat16 if computes_in_bfloat16(detector.data_preprocessor.mean.device) else torch.float32
+        dtype = torch.bfloat16 if computes_in_bfloat16(device) else torch.float32
     if dtype not in (torch.float32, torch.bfloat16):
         raise InputError(f'dtype is torch.float32 or torch.bfloat16, not {dtype}')
-    if detector.data_preprocessor.mean.device.type == 'cpu':
+    if device.type == 'cpu':
         keep_freed_memory()
-    detector.eval().requires_grad_(False)
-    detector.img_backbone = fuse_conv_bn(detector.img_backbone)
-    detector.img_neck = fuse_conv_bn(detector.img_neck)
-    for part in (detector.img_backbone, detector.img_neck):
-        part.to(dtype=dtype, memory_format=torch.channels_last)
-    detector.image_features = partial(_image_features, _compiled(detector), dtype)
-    if dtype == torch.bfloat16:
-        head, device = detector.pts_bbox_head, detector.data_preprocessor.mean.device.type
-        head.encode, head.decode = (partial(_autocast, step, device, dtype) for step in (head.encode, head.decode))
-    return detector
+    return OptimizedDetector(detector, dtype)
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
@@ -63,30 +180,3 @@ def computes_in_bfloat16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
     return device.type == 'cpu' and any(capabilities.get(name, False) for name in ('avx512_bf16', 'amx_bf16'))
-
-
-def _compiled(detector: BEVFormer) -> Callable[[Tensor], list[Tensor]]:
-    """The detector's ``image_features``, compiled where it pays; weights become constants.
-
-    The width of the processor's vectors is said although PyTorch finds the same, because what is said is part of the
-    key under which a compiled graph is kept on the disk. Without it, a graph that was written for another processor,
-    or another ``ATEN_CPU_CAPABILITY``, is taken from there and skips every other value, or writes beyond the end.
-    """
-    on_cpu = detector.data_preprocessor.mean.device.type == 'cpu'
-    whole = not any(isinstance(module, ModulatedDeformConv2d) for module in detector.img_backbone.modules())
-    if not (on_cpu and whole and native.load_library() and pick_vec_isa()):
-        return detector.image_features
-    options = {'freezing': True, 'cpp.simdlen': pick_vec_isa().bit_width()}
-    return torch.compile(detector.image_features, dynamic=False, options=options)
-
-
-@torch.no_grad()
-def _image_features(image_features: Callable, dtype: torch.dtype, imgs: Tensor) -> list[Tensor]:
-    """Camera features of images in any type; their layout is the convolutions'."""
-    return image_features(imgs.to(dtype=dtype, memory_format=torch.channels_last))
-
-
-def _autocast(step: Callable, device: str, dtype: torch.dtype, *inputs: object) -> Tensor | dict[str, Tensor]:
-    """A step of the head, its positional arguments as they are."""
-    with torch.autocast(device, dtype):
-        return step(*inputs)

@@ -9,6 +9,9 @@ import math
 import torch
 from torch import Tensor
 
+BOX_VALUES = 10  # of a network box
+CENTER = [0, 1, 4]  # which of them are the centre's x, y and z
+
 
 def normalize_boxes(boxes: Tensor) -> Tensor:
     """(n, 9) metric boxes with centre z to (n, 10) network boxes."""

@@ -1,8 +1,4 @@
-"""How the vehicle moved between two frames, and what that does to a BEV feature map.
-
-The CAN-bus vector of a frame has 18 entries: translation in the global frame (3, metres), quaternion (4), acceleration
-(3), rotation rate (3), velocity (3), heading in radians, heading in degrees.
-"""
+"""What the motion of the vehicle does to the BEV of the frame before (paper section 3.4, ego-motion alignment)."""
 
 import math
 
@@ -11,45 +7,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .bev_grid import BEVGrid
-
-HEADING_RAD, HEADING_DEG = 16, 17
-
-
-def relative_can_bus(current: Tensor, previous: Tensor | None, wrap_heading: bool = True) -> Tensor:
-    """The CAN-bus vector with translation and heading degrees relative to the previous frame.
-
-    Args:
-        current: (18,) absolute pose of the current frame.
-        previous: (18,) absolute pose of the previous frame; None gives zero differences.
-        wrap_heading: bring the heading difference into [-180, 180) degrees. The published code does not, so a vehicle
-            that crosses north appears to turn by almost 360 degrees.
-
-    Returns:
-        (18,) float64; entry 16 stays the absolute heading in radians.
-    """
-    relative = current.detach().clone().double()
-    before = current if previous is None else previous
-    relative[:3] -= before[:3].double()
-    turn = relative[HEADING_DEG] - before[HEADING_DEG].double()
-    relative[HEADING_DEG] = torch.remainder(turn + 180, 360) - 180 if wrap_heading else turn
-    return relative
+from .pose import PlanarMotion
 
 
-def bev_shift(can_bus: Tensor, grid: BEVGrid) -> Tensor:
-    """Displacement of the vehicle in fractions of the grid (paper section 3.4, ego-motion alignment).
+def bev_shift(motion: PlanarMotion, grid: BEVGrid) -> Tensor:
+    """Displacement of the vehicles in fractions of the grid.
 
     With d the global translation since the last frame, a the heading and b = atan2(dy, dx):
     ``shift_y = |d| cos(a - b) / cell_y / bev_h`` and ``shift_x = |d| sin(a - b) / cell_x / bev_w``.
 
     Args:
-        can_bus: (B, 18) relative to the previous frame, see :func:`relative_can_bus`.
+        motion: of B vehicles since their previous frames.
+        grid: the BEV grid.
 
     Returns:
         (B, 2) float32, (shift_x, shift_y).
     """
-    can_bus = can_bus.double()
-    distance = can_bus[:, :2].norm(dim=-1)
-    angle = can_bus[:, HEADING_RAD] - torch.atan2(can_bus[:, 1], can_bus[:, 0])
+    distance = motion.translation[:, :2].norm(dim=-1)
+    angle = motion.heading - torch.atan2(motion.translation[:, 1], motion.translation[:, 0])
     shift_y = distance * angle.cos() / grid.cell_y / grid.bev_h
     shift_x = distance * angle.sin() / grid.cell_x / grid.bev_w
     return torch.stack([shift_x, shift_y], dim=-1).float()

@@ -1,10 +1,11 @@
 """Attentions, scoring functions, encoder and decoder layers."""
 
 from .attention_pooling import MultiHeadAttentionPooling, attention_pooling, causal_mask, padding_mask
-from .decoder import DetectionTransformerDecoder, DetectionTransformerDecoderLayer
+from .decoder import DecodedQueries, DetectionTransformerDecoder, DetectionTransformerDecoderLayer
 from .deformable_attention import DeformableAttentionCore
-from .encoder import BEVFormerEncoder, BEVFormerEncoderLayer
+from .encoder import AlignedHistory, BEVFormerEncoder, BEVFormerEncoderLayer
 from .float32 import Float32Linear
+from .initialization import init_transformer_weights
 from .scoring import AdditiveScore, AttentionScore, BilinearScore, InnerProductScore, ScaledDotProduct
 from .spatial_cross_attention import (
     GlobalSpatialCrossAttention,
@@ -16,10 +17,12 @@ from .temporal_self_attention import TemporalSelfAttention
 
 __all__ = [
     'AdditiveScore',
+    'AlignedHistory',
     'AttentionScore',
     'BEVFormerEncoder',
     'BEVFormerEncoderLayer',
     'BilinearScore',
+    'DecodedQueries',
     'DeformableAttentionCore',
     'DetectionTransformerDecoder',
     'DetectionTransformerDecoderLayer',
@@ -34,5 +37,6 @@ __all__ = [
     'TemporalSelfAttention',
     'attention_pooling',
     'causal_mask',
+    'init_transformer_weights',
     'padding_mask',
 ]

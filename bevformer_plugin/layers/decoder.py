@@ -1,5 +1,7 @@
 """The detection decoder: object queries attend to each other, then to the BEV, and refine their reference points."""
 
+from dataclasses import dataclass
+
 import torch
 from mmcv.cnn.bricks.transformer import FFN
 from mmdet3d.registry import MODELS
@@ -7,8 +9,28 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.geometry import CENTER
 
 from .deformable_attention import DeformableAttentionCore
+
+REFERENCE_EPS = 1e-5  # a reference point nearer to the edge of the range counts as this far from it
+
+
+@dataclass(frozen=True)
+class DecodedQueries:
+    """What the layers of a decoder make of the object queries.
+
+    Attributes:
+        states: (L, B, M, C) of every layer.
+        boxes: (L, B, M, 10) raw outputs of every layer's box branch, of which the centre is relative to the layer's
+            reference points, as logits of fractions of the range.
+        references: (L + 1, B, M, 3) fractions of the range; references[l] is what layer l used, the last is what the
+            last layer moved them to. They are detached between layers.
+    """
+
+    states: Tensor
+    boxes: Tensor
+    references: Tensor
 
 
 @MODELS.register_module()
@@ -97,8 +119,8 @@ class DetectionTransformerDecoder(BaseModule):
         bev_embed: Tensor,
         reference_points: Tensor,
         bev_hw: tuple[int, int],
-        reg_branches: nn.ModuleList | None,
-    ) -> tuple[Tensor, Tensor]:
+        reg_branches: nn.ModuleList,
+    ) -> DecodedQueries:
         """Decode object queries.
 
         Args:
@@ -107,25 +129,21 @@ class DetectionTransformerDecoder(BaseModule):
             bev_embed: (B, Q, C).
             reference_points: (B, M, 3) in (x, y, z), fractions of the range.
             bev_hw: (bev_h, bev_w).
-            reg_branches: one per layer; rows 0, 1 and 4 of their output move x, y and z. None keeps the points.
-
-        Returns:
-            states (L, B, M, C) and references (L + 1, B, M, 3), where references[l] is what layer l used. The points
-            are detached between layers.
+            reg_branches: one per layer, from its states to the ten values of a network box, of which the centre's
+                three move the reference points.
 
         Raises:
             InputError: if there is not one branch per layer.
         """
-        if reg_branches is not None and len(reg_branches) != self.num_layers:
+        if len(reg_branches) != self.num_layers:
             raise InputError(f'{self.num_layers} decoder layers need as many reg_branches, got {len(reg_branches)}')
         bev_shape = torch.tensor([bev_hw])
-        states, references = [], [reference_points]
-        for index, layer in enumerate(self.layers):
-            query = layer(query, query_pos, bev_embed, references[-1][..., :2], bev_shape)
+        states, references, boxes = [], [reference_points], []
+        for layer, reg_branch in zip(self.layers, reg_branches, strict=True):
+            reference = references[-1]
+            query = layer(query, query_pos, bev_embed, reference[..., :2], bev_shape)
+            box = reg_branch(query)
             states.append(query)
-            refined = references[-1]
-            if reg_branches is not None:
-                move = reg_branches[index](query)[..., [0, 1, 4]]
-                refined = (torch.logit(refined, eps=1e-5) + move).sigmoid().detach()
-            references.append(refined)
-        return torch.stack(states), torch.stack(references)
+            boxes.append(box)
+            references.append((torch.logit(reference, eps=REFERENCE_EPS) + box[..., CENTER]).sigmoid().detach())
+        return DecodedQueries(torch.stack(states), torch.stack(boxes), torch.stack(references))

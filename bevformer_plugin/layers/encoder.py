@@ -1,5 +1,7 @@
 """The BEV encoder: layers of TSA, SCA and a feed-forward network, each followed by a norm."""
 
+from dataclasses import dataclass
+
 import torch
 from mmcv.cnn.bricks.transformer import FFN
 from mmdet3d.registry import MODELS
@@ -12,6 +14,22 @@ from bevformer_plugin.handed_down import with_handed_down
 
 from .spatial_cross_attention import PillarHits
 from .temporal_self_attention import TemporalSelfAttention
+
+
+@dataclass(frozen=True)
+class AlignedHistory:
+    """The BEVs of a batch's previous frames, turned into the current frames' directions.
+
+    Attributes:
+        bev_embed: (B, Q, C); what it holds for a sample without history does not count.
+        exists: (B,) bool, on the CPU: whether a sample has history. That is the one way in which a sample without is
+            told from one with.
+        shift: (B, 2) how far the vehicle moved, fractions of the grid, (x, y).
+    """
+
+    bev_embed: Tensor
+    exists: Tensor
+    shift: Tensor
 
 
 @MODELS.register_module()
@@ -123,9 +141,7 @@ class BEVFormerEncoder(BaseModule):
         bev_pos: Tensor,
         features: list[Tensor],
         hits: PillarHits,
-        prev_bev: Tensor | None,
-        has_history: Tensor,
-        shift: Tensor,
+        history: AlignedHistory,
         grid: BEVGrid,
     ) -> Tensor:
         """Encode one frame.
@@ -135,9 +151,7 @@ class BEVFormerEncoder(BaseModule):
             bev_pos: (B, Q, C).
             features: per level (B, N, C, h, w), embeddings already added.
             hits: which cameras see which queries.
-            prev_bev: (B, Q, C) already rotated, or None when no sample has history.
-            has_history: (B,) bool, on the CPU; samples without it ignore their ``prev_bev`` and ``shift``.
-            shift: (B, 2) ego motion in fractions of the grid, (x, y).
+            history: the BEVs of the previous frames.
             grid: the BEV grid.
 
         Returns:
@@ -146,43 +160,49 @@ class BEVFormerEncoder(BaseModule):
         Raises:
             InputError: if features, hits, queries, previous BEV and grid do not fit each other.
         """
-        self._check_shapes(bev_query, features, hits, prev_bev, grid)
-        device = bev_query.device
-        spatial_shapes = torch.tensor([f.shape[-2:] for f in features])  # on the CPU: a device would be waited for
-        flat_features = torch.cat([f.flatten(3) for f in features], dim=-1).transpose(2, 3)  # BxNxSxC
+        self._check_shapes(bev_query, features, hits, history, grid)
+        # Kept on the CPU: reading it from a GPU would synchronise.
+        spatial_shapes = torch.tensor([level.shape[-2:] for level in features])
+        flat_features = torch.cat([level.flatten(3) for level in features], dim=-1).transpose(2, 3)  # BxNxSxC
         bev_shape = torch.tensor([[grid.bev_h, grid.bev_w]])
 
-        here = bev_reference_points(grid, device).expand(len(bev_query), -1, -1)  # BxQx2
-        there = here + torch.where(has_history.view(-1, 1, 1).to(device), shift[:, None], 0.0)
-        tsa_reference_points = torch.stack([there, here], dim=1)  # Bx2xQx2
+        current = bev_reference_points(grid, bev_query.device).expand(len(bev_query), -1, -1)  # BxQx2
+        shift = torch.where(history.exists.view(-1, 1, 1).to(bev_query.device), history.shift[:, None], 0.0)
+        tsa_reference_points = torch.stack([current + shift, current], dim=1)  # Bx2xQx2
 
-        with_history = None if prev_bev is None else torch.stack([prev_bev, bev_query], dim=1)  # Bx2xQxC
-        query = bev_query
+        query, with_history = bev_query, self._with_history(bev_query, history)
         for layer in self.layers:
-            values = self._slots(query, with_history, has_history)
+            values = self._slots(query, with_history, history.exists)
             query = layer(query, bev_pos, values, tsa_reference_points, bev_shape, flat_features, spatial_shapes, hits)
         return query
 
     @staticmethod
-    def _slots(query: Tensor, with_history: Tensor | None, has_history: Tensor) -> Tensor:
-        """(B, 2, Q, C) previous and current BEV; of a sample without history the layer's input twice."""
-        values = query[:, None].expand(-1, 2, -1, -1)
-        if with_history is None or not has_history.any():
-            return values
-        if has_history.all():
+    def _with_history(bev_query: Tensor, history: AlignedHistory) -> Tensor | None:
+        """(B, 2, Q, C) previous BEV and BEV query, the same for all layers; None, without memory, if none exists."""
+        return torch.stack([history.bev_embed, bev_query], dim=1) if history.exists.any() else None
+
+    @staticmethod
+    def _slots(query: Tensor, with_history: Tensor | None, exists: Tensor) -> Tensor:
+        """(B, 2, Q, C) previous and current BEV; a sample without history has the layer's input in both."""
+        without_history = query[:, None].expand(-1, 2, -1, -1)
+        if with_history is None:
+            return without_history
+        if exists.all():
             return with_history
-        return torch.where(has_history.view(-1, 1, 1, 1).to(query.device), with_history, values)
+        return torch.where(exists.view(-1, 1, 1, 1).to(query.device), with_history, without_history)
 
     def _check_shapes(
-        self, bev_query: Tensor, features: list[Tensor], hits: PillarHits, prev_bev: Tensor | None, grid: BEVGrid
+        self, bev_query: Tensor, features: list[Tensor], hits: PillarHits, history: AlignedHistory, grid: BEVGrid
     ) -> None:
         """Refuse what would fail deep inside, or pair a camera with another camera's calibration."""
         if len(features) != self.num_levels:
             raise InputError(f'the encoder was built for {self.num_levels} feature levels, got {len(features)}')
         if bev_query.shape[1] != grid.num_queries:
             raise InputError(f'{bev_query.shape[1]} BEV queries do not fill a {grid.bev_h} x {grid.bev_w} grid')
-        if prev_bev is not None and prev_bev.shape != bev_query.shape:
-            raise InputError(f'prev_bev has shape {tuple(prev_bev.shape)}, the BEV queries {tuple(bev_query.shape)}')
+        if history.bev_embed.shape != bev_query.shape:
+            raise InputError(
+                f'previous BEVs have shape {tuple(history.bev_embed.shape)}, the BEV queries {tuple(bev_query.shape)}'
+            )
         expected = (*features[0].shape[:2], grid.num_queries, self.num_points_in_pillar)
         if hits.sizes != expected:
             raise InputError(

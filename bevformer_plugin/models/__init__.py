@@ -1,30 +1,42 @@
 """Detector, BEV, heads, GridMask and data preprocessor."""
 
-from .bev import BEVFormerTransformer, BEVHistory, CameraFeatures, EgoAlignment
+from .bev import BEVEncoder, BEVHistory, CameraFeatures, EgoAlignment, EncodedFrames, Frame
 from .data_preprocessor import BEVFormerDataPreprocessor
 from .detectors import BEVFormer
 from .grid_mask import GridMask
 from .heads import (
-    BEVFormerHead,
+    BEVHead,
     BEVProposals,
+    DetectionHead,
+    DetectionOutputs,
     HungarianAssigner3D,
+    LearnedQueries,
     NMSFreeCoder,
+    ObjectQueries,
     PerspectiveSupervision,
+    QuerySource,
     SetCriterion3D,
 )
 
 __all__ = [
+    'BEVEncoder',
     'BEVFormer',
     'BEVFormerDataPreprocessor',
-    'BEVFormerHead',
-    'BEVFormerTransformer',
+    'BEVHead',
     'BEVHistory',
     'BEVProposals',
     'CameraFeatures',
+    'DetectionHead',
+    'DetectionOutputs',
     'EgoAlignment',
+    'EncodedFrames',
+    'Frame',
     'GridMask',
     'HungarianAssigner3D',
+    'LearnedQueries',
     'NMSFreeCoder',
+    'ObjectQueries',
     'PerspectiveSupervision',
+    'QuerySource',
     'SetCriterion3D',
 ]

@@ -7,7 +7,7 @@ from mmengine.model import ImgDataPreprocessor
 from torch import Tensor
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.models.bev.frame_metas import camera_name
+from bevformer_plugin.models.bev.frames import camera_name
 
 
 @MODELS.register_module()

@@ -3,7 +3,7 @@
 Importing this room makes ``mmcv.ops`` importable; ``MMCV_EXT`` says whose operators it uses.
 """
 
-from .backends import BACKENDS, backend_name, configure_attention_backend, set_attention_backend
+from .backends import BACKENDS, backend_name, set_attention_backend
 from .mmcv_finder import provide_mmcv_ext
 from .modulated_deform_conv import modulated_deform_conv2d
 from .multi_scale_deformable_attention import multi_scale_deformable_attention, ragged_deformable_attention
@@ -14,7 +14,6 @@ __all__ = [
     'BACKENDS',
     'MMCV_EXT',
     'backend_name',
-    'configure_attention_backend',
     'modulated_deform_conv2d',
     'multi_scale_deformable_attention',
     'ragged_deformable_attention',

@@ -54,16 +54,6 @@ def set_attention_backend(name: str | None) -> None:
     _chosen = name
 
 
-def configure_attention_backend(name: str | None) -> None:
-    """As a config says; the environment variable has the last word.
-
-    Raises:
-        InputError: if there is no backend of that name.
-    """
-    if name is not None and not os.environ.get(VARIABLE):
-        set_attention_backend(name)
-
-
 def _check_name(name: str) -> None:
     if name not in BACKENDS:
         raise InputError(f'no attention backend {name!r}: choose from {", ".join(BACKENDS)}')
@@ -81,7 +71,7 @@ def backend_name(value: Tensor) -> str:
         if not BACKENDS[wanted].supports(device, dtype):
             raise InputError(
                 f'attention backend {wanted!r} cannot compute {dtype} on {device} here; unset '
-                f'{VARIABLE}, or attention_backend in the config, or choose another'
+                f'{VARIABLE}, or choose another'
             )
         name = wanted
     else:

@@ -73,11 +73,12 @@ def log_remarks(remarks: list[str]) -> None:
 
 def _check_numbers(model: dict, metainfo: dict, part: str) -> None:
     """Compare a dataset's classes and cameras with the model's numbers of them."""
-    head = model.get('pts_bbox_head') or {}
-    for what, number, where in (
-        ('classes', head.get('num_classes'), 'pts_bbox_head.num_classes'),
-        ('cameras', model.get('num_cameras'), 'num_cameras'),
-    ):
+    of_heads = [
+        ('classes', head.get('num_classes'), f'heads.{name}.num_classes')
+        for name, head in (model.get('heads') or {}).items()
+        if head
+    ]
+    for what, number, where in (*of_heads, ('cameras', model.get('num_cameras'), 'num_cameras')):
         names = metainfo.get(what)
         if names is None:
             continue

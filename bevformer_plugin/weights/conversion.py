@@ -12,7 +12,7 @@ from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.errors import InputError
 
 from .files import mismatch, read_checkpoint, weights_of
-from .layout import PUBLISHED_RECORD, is_published, to_ours, to_published
+from .layout import PUBLISHED_RECORD, Layout, layout_of, to_ours, to_published
 from .named_rows import CAMERA_ROWS, CLASS_ROWS, check_rows
 
 
@@ -29,7 +29,7 @@ def _float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = False) -> int:
-    """Write the weights of ``source`` to ``target`` in the other layout; nothing may be missing or left over.
+    """Write the weights of ``source`` to ``target`` in our layout or the published one, all of them and no others.
 
     The target records the classes, the cameras and the CAN-bus rule of the training: as ``source`` records them, or
     as all weights of the published code have them.
@@ -38,7 +38,7 @@ def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = 
         source: checkpoint of mmcv, MMEngine or Lightning, or a plain state dict.
         target: file to write; holds ``state_dict`` and ``meta``.
         cfg: config of the model the weights are of.
-        published: convert ours to the published layout, not the published to ours.
+        published: convert to the published layout, not to ours.
 
     Returns:
         The number of tensors.
@@ -55,22 +55,20 @@ def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = 
         raise FileNotFoundError(f'no folder {Path(target).parent} for {Path(target).name}: make it first')
     content = read_checkpoint(source)
     state = weights_of(content, source)
-    if is_published(state) == published:
-        layout, other = ('published layout', 'without') if published else ("plugin's layout", 'with')
-        raise InputError(
-            f'{source} is in the {layout} already; converting it again would spoil its boxes. '
-            f'To go the other way, run {other} --to-published'
-        )
-    ours = state if published else to_ours(_float32(state))
+    layout = layout_of(state)
+    if layout is (Layout.PUBLISHED if published else Layout.CURRENT):
+        other = 'without' if published else 'with'
+        raise InputError(f'{source} is in the {layout.value} already; to go the other way, run {other} --to-published')
+    ours = to_ours(_float32(state))
     problem = mismatch(ours, expected_state(cfg))
     if problem:
         raise InputError(f'{source} is not of the model of {cfg.filename}: {problem}')
     meta = content.get('meta') or {}
-    record = meta.get('dataset_meta') or ({} if published else _published_record(meta))
+    record = meta.get('dataset_meta') or (_published_record(meta) if layout is Layout.PUBLISHED else {})
     for rows, what in ((CLASS_ROWS, 'classes'), (CAMERA_ROWS, 'cameras')):
         if what in record:
             check_rows(ours, rows, record[what], what, source)
-    if not published and 'dataset_meta' not in meta:
+    if layout is Layout.PUBLISHED and 'dataset_meta' not in meta:
         # However the config has it now: with anything else the published weights are tested wrongly.
         cfg = Config({**cfg.to_dict(), 'model': {**cfg.model, 'ego_motion': _published_motion(cfg.model)}})
     meta = {

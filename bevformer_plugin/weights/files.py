@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.errors import InputError
 
-from .layout import is_published
+from .layout import require_current
 from .named_rows import order_classes
 from .record import TrainingRecord
 
@@ -193,11 +193,10 @@ def load_content(detector: nn.Module, content: dict, path: str, classes: Sequenc
             as they are in the file.
 
     Raises:
-        InputError: if the weights are not finite, of another model, of other classes, or in the published layout.
+        InputError: if the weights are not finite, of another model, of other classes, or in another layout.
     """
     state, record = weights_of(content, path), TrainingRecord.of_checkpoint(content)
-    if is_published(state):
-        raise InputError(f'{path} is in the published layout: convert it with tools/convert_checkpoint.py first')
+    require_current(state, path)
     if record.failed_step is not None:
         print_log(
             f'{path} was kept for inspection: it holds the weights before step {record.failed_step}, in which a loss '

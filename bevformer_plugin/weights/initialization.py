@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bevformer_plugin.errors import InputError
 
 from .files import read_checkpoint, weights_of
-from .layout import is_published
+from .layout import require_current
 from .named_rows import CAMERA_ROWS, CLASS_ROWS, check_rows, map_rows
 from .record import TrainingRecord
 
@@ -77,14 +77,13 @@ def initialize(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        InputError: if the file is damaged, is a published BEVFormer, holds weights that are not finite, has nothing
-            that fits, or lacks layers of the backbone that are frozen and would stay random.
+        InputError: if the file is damaged, is a BEVFormer in another layout, holds weights that are not finite, has
+            nothing that fits, or lacks layers of the backbone that are frozen and would stay random.
     """
     content = read_checkpoint(path)
     state = weights_of(content, path)
-    if is_published(state):
-        raise InputError(f'{path} is in the published layout: convert it with tools/convert_checkpoint.py first')
-    if not any(name.startswith('pts_bbox_head.transformer.') for name in state):
+    require_current(state, path)
+    if not any(name.startswith('bev_encoder.') for name in state):
         _use_backbone(detector, state, path)
         return
     record = TrainingRecord.of_checkpoint(content)

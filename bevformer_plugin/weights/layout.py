@@ -1,17 +1,36 @@
-"""The published BEVFormer's state dict and ours: names, and the rows of the box regression.
+"""State dicts of the published BEVFormer, of version 0.1 of this package, and today's: names, and the box regression.
 
-A name differs where our module is another one, never in the tensor. A box layer differs in its rows: the published
-heads regress boxes of mmdetection3d before 1.0, (cx, cy, log w, log l, cz, log h, sin, cos, vx, vy) with a yaw of
-``-yaw - pi / 2`` of today's.
+A name differs where our module sits in another place or is another one, never in the tensor. A box layer of the
+published models differs in its rows: they regress boxes of mmdetection3d before 1.0, (cx, cy, log w, log l, cz, log h,
+sin, cos, vx, vy) with a yaw of ``-yaw - pi / 2`` of today's. Version 0.1 had today's rows, and the published places.
 """
 
 import re
+from enum import Enum
 
 from torch import Tensor
 
-# (published, ours) beginnings or parts of names, where * is a layer's number; the first that fits a name applies.
-NAMES = [
-    ('pts_bbox_head.code_weights', 'pts_bbox_head.criterion.code_weights'),
+from bevformer_plugin.errors import InputError
+
+# Where modules sit: beginnings of (published, our) names; the first that fits applies.
+PLACES = [
+    ('pts_bbox_head.positional_encoding.', 'bev_encoder.positional_encoding.'),
+    ('pts_bbox_head.bev_embedding.', 'bev_encoder.bev_embedding.'),
+    ('pts_bbox_head.query_embedding.', 'heads.detection.queries.query_embedding.'),
+    ('pts_bbox_head.transformer.reference_points.', 'heads.detection.queries.reference_points.'),
+    ('pts_bbox_head.transformer.decoder.', 'heads.detection.decoder.'),
+    ('pts_bbox_head.transformer.', 'bev_encoder.'),
+    ('pts_bbox_head.code_weights', 'heads.detection.criterion.code_weights'),
+    ('pts_bbox_head.', 'heads.detection.'),
+]
+# Beginnings that version 0.1 alone had, for parts that the published models do not have.
+PLACES_OF_0_1 = [
+    ('pts_bbox_head.proposals.', 'heads.detection.queries.'),
+    ('perspective_supervision.', 'heads.perspective.'),
+]
+# What modules are called inside: parts of (published, our) names, where * is a layer's number; the first that fits
+# applies.
+PARTS = [
     ('can_bus_mlp.norm.', 'can_bus_mlp.4.'),
     ('encoder.layers.*.ffns.0.', 'encoder.layers.*.ffn.'),
     ('decoder.layers.*.ffns.0.', 'decoder.layers.*.ffn.'),
@@ -51,11 +70,39 @@ def _replacement(name: str) -> str:
     return name.replace('*', r'\1')
 
 
-TO_OURS = [(_pattern(published), _replacement(ours)) for published, ours in NAMES]
-TO_PUBLISHED = [(_pattern(ours), _replacement(published)) for published, ours in NAMES]
+PARTS_TO_OURS = [(_pattern(published), _replacement(ours)) for published, ours in PARTS]
+PARTS_TO_PUBLISHED = [(_pattern(ours), _replacement(published)) for published, ours in PARTS]
 
 
-def _rename(name: str, rules: list[tuple[re.Pattern, str]]) -> str:
+class Layout(Enum):
+    """Whose names a state dict has; the value is what people call it."""
+
+    PUBLISHED = 'published layout'
+    VERSION_0_1 = 'layout of version 0.1'
+    CURRENT = "plugin's layout"
+
+
+def layout_of(state: dict[str, Tensor]) -> Layout:
+    """Tell a state dict by its names; one of another model, such as a bare backbone, has none that is not current."""
+    if any(_renamed(name, PARTS_TO_OURS) != name for name in state) or 'pts_bbox_head.code_weights' in state:
+        return Layout.PUBLISHED
+    if any(_moved(name, [*PLACES_OF_0_1, *PLACES]) != name for name in state):
+        return Layout.VERSION_0_1
+    return Layout.CURRENT
+
+
+def require_current(state: dict[str, Tensor], path: str) -> None:
+    """Refuse weights that have to be converted first.
+
+    Raises:
+        InputError: naming the file, the layout it has, and the command.
+    """
+    layout = layout_of(state)
+    if layout is not Layout.CURRENT:
+        raise InputError(f'{path} is in the {layout.value}: convert it with tools/convert_checkpoint.py first')
+
+
+def _renamed(name: str, rules: list[tuple[re.Pattern, str]]) -> str:
     for pattern, replacement in rules:
         renamed, count = pattern.subn(replacement, name)
         if count:
@@ -63,14 +110,21 @@ def _rename(name: str, rules: list[tuple[re.Pattern, str]]) -> str:
     return name
 
 
+def _moved(name: str, places: list[tuple[str, str]]) -> str:
+    for beginning, replacement in places:
+        if name.startswith(beginning):
+            return replacement + name.removeprefix(beginning)
+    return name
+
+
 def our_name(name: str) -> str:
-    """Our name of a parameter or buffer of the published implementation."""
-    return _rename(name, TO_OURS)
+    """Our name of a parameter or buffer of the published implementation, or of version 0.1."""
+    return _moved(_renamed(name, PARTS_TO_OURS), [*PLACES_OF_0_1, *PLACES])
 
 
 def published_name(name: str) -> str:
     """The published implementation's name of one of our parameters or buffers."""
-    return _rename(name, TO_PUBLISHED)
+    return _renamed(_moved(name, [(ours, published) for published, ours in PLACES]), PARTS_TO_PUBLISHED)
 
 
 def swap_box_convention(rows: Tensor) -> Tensor:
@@ -84,23 +138,18 @@ def swap_box_convention(rows: Tensor) -> Tensor:
     return swapped
 
 
-def _convert(state: dict[str, Tensor], rules: list[tuple[re.Pattern, str]]) -> dict[str, Tensor]:
+def to_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of any layout under our names and in today's box convention."""
+    swapped = layout_of(state) is Layout.PUBLISHED
     return {
-        _rename(name, rules): swap_box_convention(value) if BOX_LAYER.search(name) else value
+        our_name(name): swap_box_convention(value) if swapped and BOX_LAYER.search(name) else value
         for name, value in state.items()
     }
 
 
-def to_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A published state dict under our names and in today's box convention."""
-    return _convert(state, TO_OURS)
-
-
 def to_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse of :func:`to_ours`."""
-    return _convert(state, TO_PUBLISHED)
-
-
-def is_published(state: dict[str, Tensor]) -> bool:
-    """Whether the names are those of the published implementation, not ours."""
-    return any(our_name(name) != name for name in state)
+    """Our state dict under the published names and in their box convention: the inverse of :func:`to_ours`."""
+    return {
+        published_name(name): swap_box_convention(value) if BOX_LAYER.search(name) else value
+        for name, value in state.items()
+    }

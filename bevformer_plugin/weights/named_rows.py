@@ -9,13 +9,11 @@ from bevformer_plugin.errors import InputError
 
 # The first dimension of these counts classes ...
 CLASS_ROWS = re.compile(
-    r'pts_bbox_head\.cls_branches\.\d+\.6\.(weight|bias)'
-    r'|pts_bbox_head\.proposals\.heatmap\.(weight|bias)'
-    r'|pts_bbox_head\.proposals\.class_embedding\.weight'
-    r'|perspective_supervision\.heatmap\.(weight|bias)'
+    r'heads\.\w+\.(cls_branches\.\d+\.6|queries\.heatmap|heatmap)\.(weight|bias)'
+    r'|heads\.\w+\.queries\.class_embedding\.weight'
 )
 # ... and of these cameras.
-CAMERA_ROWS = re.compile(r'pts_bbox_head\.transformer\.cams_embeds')
+CAMERA_ROWS = re.compile(r'bev_encoder\.cams_embeds')
 
 
 def order_classes(

@@ -14,7 +14,7 @@ from bevformer_plugin.models.heads.box_coder import post_center_range
 
 # These matter in training alone, or say how and not what is computed.
 TRAINING_ONLY = re.compile(
-    r'(^|\.)(grid_mask|activation_checkpointing|attention_backend|perspective_supervision|criterion|loss_\w+|code_weights'
+    r'(^|\.)(grid_mask|activation_checkpointing|criterion|loss_\w+|code_weights'
     r'|dropout|bev_embedding_std|positional_encoding_init|init_cfg|pretrained|frozen_stages|norm_eval|with_cp|requires_grad|non_blocking|train_cfg)'
     r'(\.|$)'
 )
@@ -27,15 +27,22 @@ CERTAINLY_WRONG = re.compile(
 
 def model_settings(model: dict) -> dict[str, object]:
     """What a config's ``model`` sets for inference, by dotted name, with the defaults of what it leaves out."""
-    settings = dict(model)
+    settings = {**model, 'heads': _heads_for_inference(model.get('heads') or {})}
     with suppress(ValueError):  # fields of another version of this package are compared as they stand
         settings['ego_motion'] = asdict(EgoAlignment.from_config(model.get('ego_motion')))
     flat = _flat(settings, '', (MODELS, TASK_UTILS))
-    kept_range = 'pts_bbox_head.box_coder.post_center_range'
-    if flat.get(kept_range) is None and model.get('type') == 'BEVFormer':
-        grid = BEVGrid(*model['bev_grid'], tuple(model['point_cloud_range']))
-        flat[kept_range] = post_center_range(grid, None)
+    for name in list(flat):
+        if name.endswith('.box_coder.type'):  # its range follows the grid's, where no config sets it
+            kept_range = name.removesuffix('type') + 'post_center_range'
+            grid = BEVGrid(*model['bev_grid'], tuple(model['point_cloud_range']))
+            flat[kept_range] = flat.get(kept_range) or post_center_range(grid)
     return {name: value for name, value in flat.items() if not TRAINING_ONLY.search(name)}
+
+
+def _heads_for_inference(heads: dict[str, dict | None]) -> dict[str, dict]:
+    """The heads that predict something; the others are used in training alone."""
+    kinds = {name: MODELS.get(head['type']) for name, head in heads.items() if head}
+    return {name: heads[name] for name, kind in kinds.items() if kind is None or kind.predicts}
 
 
 def pipeline_settings(pipeline: list[dict]) -> dict[str, object]:

@@ -33,7 +33,8 @@ model = dict(
         stage_with_dcn=(False, False, True, True),
     ),
     img_neck=dict(in_channels=[512, 1024, 2048], num_outs=4),
-    pts_bbox_head=dict(num_classes=len(class_names), transformer=dict(encoder=dict(num_layers=6))),
+    bev_encoder=dict(encoder=dict(num_layers=6)),
+    heads=dict(detection=dict(num_classes=len(class_names))),
 )
 
 dataset = dict(metainfo=dict(classes=class_names), cameras=cameras, image_size=image_size)

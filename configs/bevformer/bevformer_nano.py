@@ -11,6 +11,8 @@ image_size = (320, 180)
 bev_grid = (64, 64)
 point_cloud_range = [-51.2, -51.2, -3.0, 51.2, 51.2, 1.0]  # low: the four heights of a pillar lie on objects
 embed_dims = 64
+num_heads = 4
+feedforward_channels = 192
 base_channels = 16
 max_epochs = 3
 pipeline = [  # colours stay as they are: distortion pays in longer runs only
@@ -47,29 +49,35 @@ model = dict(
         style='pytorch',
     ),
     img_neck=dict(in_channels=[2 * base_channels, 4 * base_channels], out_channels=embed_dims, num_outs=2),
-    perspective_supervision=dict(
-        type='PerspectiveSupervision',
-        loss_heatmap=loss_heatmap,
-        loss_values=dict(type='mmdet.L1Loss', loss_weight=0.25),
-    ),
-    pts_bbox_head=dict(
-        num_classes=len(class_names),
-        embed_dims=embed_dims,
-        num_query=150,
+    bev_encoder=dict(
+        num_heads=num_heads,
+        feedforward_channels=feedforward_channels,
+        dropout=0.0,
         bev_embedding_std=0.05,
         positional_encoding_init=dict(type='Uniform', layer='Embedding', a=0, b=1),  # as its weights were trained
-        proposals=dict(
-            type='BEVProposals',
-            loss_heatmap=loss_heatmap,
-            loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25),
-            code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2],
-        ),
-        transformer=dict(
-            num_heads=4,
-            feedforward_channels=192,
+        encoder=dict(num_layers=1, spatial_cross_attention=dict(num_points=4)),
+    ),
+    heads=dict(
+        detection=dict(
+            num_classes=len(class_names),
+            num_heads=num_heads,
+            feedforward_channels=feedforward_channels,
             dropout=0.0,
-            encoder=dict(num_layers=1, spatial_cross_attention=dict(num_points=4)),
+            queries=dict(
+                _delete_=True,
+                type='BEVProposals',
+                num_query=150,
+                loss_heatmap=loss_heatmap,
+                loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25),
+                code_weights=[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.2, 0.2],
+            ),
             decoder=dict(num_layers=2),
+        ),
+        perspective=dict(
+            type='PerspectiveSupervision',
+            num_classes=len(class_names),
+            loss_heatmap=loss_heatmap,
+            loss_values=dict(type='mmdet.L1Loss', loss_weight=0.25),
         ),
     ),
 )

@@ -34,9 +34,8 @@ model = dict(
         stage_with_dcn=(False, False, True, True),
     ),
     img_neck=dict(in_channels=[2048], num_outs=1),
-    pts_bbox_head=dict(
-        num_classes=len(class_names), transformer=dict(num_feature_levels=4, encoder=dict(num_layers=3))
-    ),
+    bev_encoder=dict(num_feature_levels=4, encoder=dict(num_layers=3)),
+    heads=dict(detection=dict(num_classes=len(class_names))),
 )
 
 dataset = dict(metainfo=dict(classes=class_names), cameras=cameras, image_size=image_size)

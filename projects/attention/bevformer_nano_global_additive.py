@@ -1,12 +1,10 @@
 _base_ = './bevformer_nano_deformable.py'
 
 model = dict(
-    pts_bbox_head=dict(
-        transformer=dict(
-            encoder=dict(
-                spatial_cross_attention=dict(
-                    _delete_=True, type='GlobalSpatialCrossAttention', score=dict(type='AdditiveScore'), score_dims=8
-                )
+    bev_encoder=dict(
+        encoder=dict(
+            spatial_cross_attention=dict(
+                _delete_=True, type='GlobalSpatialCrossAttention', score=dict(type='AdditiveScore'), score_dims=8
             )
         )
     )

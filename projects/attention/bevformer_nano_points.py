@@ -1,7 +1,5 @@
 _base_ = './bevformer_nano_deformable.py'
 
 model = dict(
-    pts_bbox_head=dict(
-        transformer=dict(encoder=dict(spatial_cross_attention=dict(_delete_=True, type='PointSpatialCrossAttention')))
-    )
+    bev_encoder=dict(encoder=dict(spatial_cross_attention=dict(_delete_=True, type='PointSpatialCrossAttention')))
 )

@@ -6,7 +6,9 @@ data_root = 'data/synthetic_larger'
 load_from = 'work_dirs/long/last.ckpt'
 code_weights = [1.0] * 10
 
-model = dict(pts_bbox_head=dict(proposals=dict(code_weights=code_weights), criterion=dict(code_weights=code_weights)))
+model = dict(
+    heads=dict(detection=dict(queries=dict(code_weights=code_weights), criterion=dict(code_weights=code_weights)))
+)
 train_dataloader = dict(dataset=dict(data_root=data_root, queue_length=3))
 val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader

@@ -21,7 +21,7 @@ CLASSES = [
 ]
 RANGE = [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0]
 TRANSFORMER = 'model.pts_bbox_head.transformer'
-CRITERION = 'model.pts_bbox_head.criterion'
+CRITERION = 'model.heads.detection.criterion'
 
 COMMON = {
     'model.point_cloud_range': RANGE,
@@ -35,10 +35,10 @@ COMMON = {
     'model.img_neck.out_channels': 256,
     'model.img_neck.add_extra_convs': 'on_output',
     'model.img_neck.relu_before_extra_convs': True,
-    'model.pts_bbox_head.num_classes': 10,
-    'model.pts_bbox_head.num_query': 900,
+    'model.heads.detection.num_classes': 10,
+    'model.heads.detection.queries.num_query': 900,
     'model.pts_bbox_head.embed_dims': 256,
-    'model.pts_bbox_head.box_coder.max_num': 300,
+    'model.heads.detection.box_coder.max_num': 300,
     f'{TRANSFORMER}.num_heads': 8,
     f'{TRANSFORMER}.feedforward_channels': 512,
     f'{TRANSFORMER}.dropout': 0.1,
@@ -192,7 +192,7 @@ def test_what_model_and_data_share_is_the_same_in_both(name):
     for dataset in datasets:
         assert dataset.cameras == CAMERAS and dataset.metainfo.classes == CLASSES
         assert dataset.image_size == datasets[0].image_size and dataset.data_root == cfg.val_evaluator.data_root
-    assert cfg.model.num_cameras == len(CAMERAS) and cfg.model.pts_bbox_head.num_classes == len(CLASSES)
+    assert cfg.model.num_cameras == len(CAMERAS) and cfg.model.heads.detection.num_classes == len(CLASSES)
     assert datasets[0].point_cloud_range == cfg.model.point_cloud_range
 
 
@@ -280,7 +280,7 @@ def test_positions_start_from_a_standard_normal_distribution():
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
-    encoding = model.pts_bbox_head.positional_encoding
+    encoding = model.bev_encoder.positional_encoding
     for embedding in (encoding.row_embed, encoding.col_embed):
         drawn = embedding.weight
         assert drawn.shape == (200, 128)

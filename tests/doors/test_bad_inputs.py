@@ -70,7 +70,7 @@ CONFIGS = [
         lambda p: p.train(*p.options(), 'model.bev_grid=(4,4)'),
         'num_query=150 is more than the cells',
     ),
-    ('two classes, ten in the data', lambda p: p.train(*p.options(), 'model.pts_bbox_head.num_classes=2'), 'num_classes'),
+    ('two classes, ten in the data', lambda p: p.train(*p.options(), 'model.heads.detection.num_classes=2'), 'num_classes'),
     ('five cameras, six in the data', lambda p: p.train(*p.options(), 'model.num_cameras=5'), 'num_cameras'),
     (
         'camera that nuScenes lacks',

@@ -17,11 +17,11 @@ DECODER = {
     'model.grid_mask': None,
     'model.ego_motion.rotate_center': None,
     'model.pts_bbox_head.embed_dims': 32,
-    'model.pts_bbox_head.num_query': 20,
+    'model.heads.detection.queries.num_query': 20,
     'model.pts_bbox_head.transformer.num_heads': 4,
     'model.pts_bbox_head.transformer.feedforward_channels': 48,
     'model.pts_bbox_head.transformer.dropout': 0.0,
-    'model.pts_bbox_head.transformer.decoder.num_layers': 2,
+    'model.heads.detection.decoder.num_layers': 2,
 }
 SHRUNK = {
     # The published centre of rotation, cell (100, 100), would turn all history out of so small a grid.
@@ -54,7 +54,7 @@ SHRUNK = {
         'model.img_neck.in_channels': [8, 16],
         'model.img_neck.out_channels': 32,
         'model.pts_bbox_head.embed_dims': 32,
-        'model.pts_bbox_head.num_query': 20,
+        'model.heads.detection.queries.num_query': 20,
         'model.pts_bbox_head.transformer.feedforward_channels': 48,
     },
 }

@@ -170,7 +170,7 @@ def test_a_frame_without_objects_trains_on_classes_alone(model, make_sample):
         assert (loss > 0) == key.endswith(('loss_cls', 'loss_heatmap')), key
     reached = gradients(model, sum(losses.values()))
     assert all(gradient.isfinite().all() for gradient in reached.values())
-    assert reached['pts_bbox_head.cls_branches.1.6.weight'].abs().max() > 0
+    assert reached['heads.detection.cls_branches.1.6.weight'].abs().max() > 0
     assert reached['pts_bbox_head.reg_branches.1.4.weight'].abs().max() == 0
     assert reached['img_neck.lateral_convs.0.conv.weight'].abs().max() > 0
 

@@ -64,7 +64,7 @@ def test_streams_are_those_of_each_alone(model, prepare):
 
 def summed_losses(model: nn.Module, inputs: dict, samples: list[Det3DDataSample]) -> tuple[dict, dict]:
     """Losses before their division by a count over the batch, and that count, by name of the loss."""
-    families = {'': model.pts_bbox_head.criterion, 'proposal.': model.pts_bbox_head.proposals}
+    families = {'': model.heads.detection.criterion, 'proposal.': model.pts_bbox_head.proposals}
     families['perspective.'] = model.perspective_supervision
     counts, hooks = {}, []
     for family, part in families.items():

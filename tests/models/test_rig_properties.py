@@ -63,7 +63,7 @@ def test_every_one_of_n_cameras_is_trained_on(make_sample, name, num_cameras):
 @pytest.mark.parametrize('order', [[4, 2, 0, 1, 3], [5, 3, 6, 1, 0, 2, 4]], ids=len)
 def test_cameras_have_no_order(make_sample, name, order):
     model = build_shrunk(name, len(order))
-    embeddings = model.pts_bbox_head.transformer.cams_embeds
+    embeddings = model.bev_encoder.cams_embeds
     imgs, sample = make_sample(range(2), 'a', len(order))
 
     def run(imgs: Tensor, sample: Det3DDataSample) -> tuple[dict, dict, dict]:
@@ -82,7 +82,7 @@ def test_cameras_have_no_order(make_sample, name, order):
         torch.testing.assert_close(outputs[key], expected[key], **CLOSE)
     for key, value in expected_losses.items():
         torch.testing.assert_close(losses[key], value, **CLOSE)
-    name = 'pts_bbox_head.transformer.cams_embeds'
+    name = 'bev_encoder.cams_embeds'
     expected_gradients[name] = expected_gradients[name][order]
     assert_same_gradients(reached, expected_gradients)
 
@@ -119,7 +119,7 @@ def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, he
     """From poses to what a query without offsets sees of the previous BEV: a landmark at its place in this frame."""
     model = build_shrunk('bevformer_nano', 1, bev_grid, extent)
     grid, seen = BEVGrid(*bev_grid, extent), []
-    model.pts_bbox_head.transformer.encoder.layers[0].register_forward_pre_hook(
+    model.bev_encoder.encoder.layers[0].register_forward_pre_hook(
         lambda _, args: seen.append((args[2][0, 0], args[3][0, 0]))
     )
 
@@ -199,7 +199,7 @@ def mirror_cameras(lidar2img: Tensor, symmetry: str) -> Tensor:
 
 def mirror_offsets(model: nn.Module, symmetry: str) -> None:
     """Let the offsets of temporal self-attention, which are on the ground, point in mirrored directions."""
-    for layer in model.pts_bbox_head.transformer.encoder.layers:
+    for layer in model.bev_encoder.encoder.layers:
         offsets = layer.temporal_self_attention.attention.sampling_offsets
         weight, bias = offsets.weight.unflatten(0, (-1, 2)), offsets.bias.unflatten(0, (-1, 2))
         offsets.weight.copy_(mirror_pairs(weight.movedim(1, -1), symmetry).movedim(-1, 1).flatten(0, 1))
@@ -276,7 +276,7 @@ def test_padding_moves_no_pixel(make_meta):
 def test_padding_with_zeros_is_the_nothing_around_an_image(make_meta):
     """Spatial cross-attention on padded values: only queries that the padding makes visible change."""
     model = build_shrunk('bevformer_tiny')
-    attention = model.pts_bbox_head.transformer.encoder.layers[0].spatial_cross_attention
+    attention = model.bev_encoder.encoder.layers[0].spatial_cross_attention
     attention.deformable_attention.value_proj.bias.zero_()  # or the padding would not be zeros to the sampling
     points = pillar_points(model.pts_bbox_head.grid, 4)
     lidar2img = torch.as_tensor(make_meta(0)['lidar2img'])[None]
@@ -322,7 +322,7 @@ def test_perspective_targets_stay_in_their_cells_when_images_are_padded(make_sam
 @torch.no_grad()
 def test_a_query_that_no_camera_sees_keeps_only_its_residual(make_sample):
     model = build_shrunk('bevformer_tiny', 1)
-    layer = model.pts_bbox_head.transformer.encoder.layers[0].spatial_cross_attention
+    layer = model.bev_encoder.encoder.layers[0].spatial_cross_attention
     calls = []
     layer.register_forward_hook(lambda _, args, output: calls.append((args[0][0], args[3], output[0])))
     model(*batch(make_sample(range(1), num_cameras=1)), mode='tensor')

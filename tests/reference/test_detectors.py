@@ -13,10 +13,11 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
 from reference_files import files, real_files, reference_module
+from scipy.spatial.transform import Rotation
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.datasets.transforms import ResizeMultiView
-from bevformer_plugin.geometry import boxes_to_old_convention
+from bevformer_plugin.geometry import PlanarMotion, boxes_to_old_convention
 from bevformer_plugin.weights.layout import our_name, swap_box_convention
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
@@ -71,6 +72,16 @@ def images_of(path: Path, frame: int) -> torch.Tensor:
     return preprocessor({'inputs': {'img': [torch.from_numpy(resized)[None]]}})['inputs']['imgs'][0, 0]
 
 
+def meta_of(lidar2img: np.ndarray, can_bus: np.ndarray, scene: str, timestamp: float) -> dict:
+    """Meta of a frame whose published CAN-bus vector has an absolute translation and heading."""
+    ego2global = np.eye(4)
+    ego2global[:3, :3] = Rotation.from_euler('z', can_bus[16]).as_matrix()
+    ego2global[:3, 3] = can_bus[:3]
+    return dict(
+        lidar2img=lidar2img, ego2global=ego2global, can_bus=can_bus[3:16], scene_token=scene, timestamp=timestamp
+    )
+
+
 def starts_scene(frames: list[dict], index: int) -> bool:
     """Whether the network saw no motion although the vehicle's pose changed: the history was dropped."""
     motion = frames[index]['can_bus_delta'][[0, 1, 2, 17]]
@@ -107,7 +118,7 @@ def assert_same_detections(result: InstanceData, expected: dict, agreement: Agre
 def test_stream(path, build_published):
     name = path.name.split('.')[0]
     model = build_published(name).eval()
-    head = model.pts_bbox_head
+    head = model.heads['detection']
     content = np.load(path)
     frames = [
         {key.partition('.')[2]: content[key] for key in content if key.startswith(f'f{frame}.')}
@@ -118,19 +129,14 @@ def test_stream(path, build_published):
         imgs = images_of(path, number)
         np.testing.assert_allclose(imgs[:, :, ::37, ::41], expected['img_sample'], atol=1e-5)
         scene += starts_scene(frames, number)
-        meta = dict(
-            lidar2img=expected['lidar2img'],
-            can_bus=expected['can_bus'],
-            scene_token=str(scene),
-            timestamp=0.5 * number,
-        )
-        outputs, histories = model.stream_step(imgs[None], [meta], histories)
-        bev_embed = outputs['bev_embed']
+        meta = meta_of(expected['lidar2img'], expected['can_bus'], str(scene), 0.5 * number)
+        encoded = model.encode(imgs[None], model.frames_of([meta]), histories)
+        outputs, histories, bev_embed = head(encoded.bev_embed), encoded.histories(), encoded.bev_embed
         if number + 1 < len(frames) and not starts_scene(frames, number + 1):
             # The published code turns the previous BEV in place: the file holds it as the next frame left it.
-            bev_embed, _ = head.transformer.ego_alignment.align(
-                bev_embed, torch.from_numpy(frames[number + 1]['can_bus_delta'])[None], head.grid
-            )
+            delta = torch.from_numpy(frames[number + 1]['can_bus_delta']).double()[None]
+            motion = PlanarMotion(translation=delta[:, :3], heading=delta[:, 16], turn=delta[:, 17])
+            bev_embed, _ = model.bev_encoder.ego_alignment.align(bev_embed, motion, model.bev_encoder.grid)
         stride = max(1, bev_embed.shape[1] // 250)
         torch.testing.assert_close(
             bev_embed[0, ::stride], torch.from_numpy(expected['bev_embed_sample']), atol=1e-4, rtol=1e-5
@@ -138,14 +144,14 @@ def test_stream(path, build_published):
         for layer, key, agreement in ((0, '0', FIRST_LAYER), (-1, '', LAST_LAYER[name])):
             assert_close(
                 f'f{number}.cls{key}',
-                outputs['all_cls_scores'][layer, 0],
+                outputs.cls_scores[layer, 0],
                 torch.from_numpy(expected[f'cls{key}']),
                 LOGIT,
                 agreement,
             )
             rows = swap_box_convention(torch.from_numpy(expected[f'bbox{key}']).T).T
-            assert_close(f'f{number}.bbox{key}', outputs['all_bbox_preds'][layer, 0], rows, METRES, agreement)
-        assert_same_detections(head.predict(outputs)[0], expected, LAST_LAYER[name])
+            assert_close(f'f{number}.bbox{key}', outputs.bbox_preds[layer, 0], rows, METRES, agreement)
+        assert_same_detections(head.detections(outputs)[0], expected, LAST_LAYER[name])
 
 
 def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
@@ -173,11 +179,7 @@ def test_training_step(path, build_published):
     # The file holds what the network saw; a pose whose differences are these stands for the vehicle's own.
     can_bus = reference['can_bus'].copy()
     can_bus[:, :3] = can_bus[:, :3].cumsum(0)
-    can_bus[:, 17] = can_bus[:, 17].cumsum(0)
-    metas = [
-        dict(lidar2img=lidar2img_of(path), can_bus=pose, scene_token='rig', timestamp=0.5 * frame)
-        for frame, pose in enumerate(can_bus)
-    ]
+    metas = [meta_of(lidar2img_of(path), vector, 'rig', 0.5 * frame) for frame, vector in enumerate(can_bus)]
     sample = Det3DDataSample(metainfo={**metas[-1], 'history': metas[:-1]})
     sample.gt_instances_3d = InstanceData(
         bboxes_3d=LiDARInstance3DBoxes(reference['gt_boxes_lwh'], box_dim=9),

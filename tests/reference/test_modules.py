@@ -3,6 +3,7 @@
 import pytest
 import torch
 from reference_files import manifest, published_weights
+from scipy.spatial.transform import Rotation
 
 from bevformer_plugin.geometry import (
     BEVGrid,
@@ -12,8 +13,22 @@ from bevformer_plugin.geometry import (
     pillar_points,
     project_to_cameras,
 )
-from bevformer_plugin.layers import BEVFormerEncoder, PillarHits, TemporalSelfAttention
-from bevformer_plugin.models import BEVFormerTransformer, HungarianAssigner3D, NMSFreeCoder
+from bevformer_plugin.layers import (
+    AlignedHistory,
+    BEVFormerEncoder,
+    DetectionTransformerDecoder,
+    PillarHits,
+    TemporalSelfAttention,
+)
+from bevformer_plugin.models import (
+    BEVEncoder,
+    BEVHistory,
+    CameraFeatures,
+    Frame,
+    HungarianAssigner3D,
+    LearnedQueries,
+    NMSFreeCoder,
+)
 from bevformer_plugin.ops import multi_scale_deformable_attention
 from bevformer_plugin.weights import to_ours
 from bevformer_plugin.weights.layout import swap_box_convention
@@ -104,49 +119,86 @@ def test_encoder(modules, grid, with_history):
         modules['encoder/bev_pos'].transpose(0, 1),
         [level.unflatten(-1, hw) for level, hw in zip(levels, shapes, strict=True)],
         PillarHits.from_projection(reference_points_cam, visible),
-        modules['encoder/prev_bev'].transpose(0, 1) if with_history else None,
-        torch.tensor([with_history]),
-        modules['encoder/shift_xy'],
+        AlignedHistory(
+            modules['encoder/prev_bev'].transpose(0, 1), torch.tensor([with_history]), modules['encoder/shift_xy']
+        ),
         grid,
     )
     expected = modules['encoder/output_with_prev' if with_history else 'encoder/output_first_frame']
     torch.testing.assert_close(output, expected, atol=1e-4, rtol=0)
 
 
+class Positions(torch.nn.Module):
+    """The positions of the file, whose sums of rows and columns no learned encoding would give."""
+
+    def __init__(self, positions: torch.Tensor) -> None:
+        super().__init__()
+        self.positions = positions
+
+    def forward(self, mask: torch.Tensor) -> torch.Tensor:
+        return self.positions
+
+
 @torch.no_grad()
 def test_transformer(modules, grid):
+    """The encoder and the decoder that published weights know as one transformer."""
     center = tuple(modules['transformer/rotate_center'].tolist())
-    transformer = load(
-        BEVFormerTransformer(
-            encoder=dict(
-                type='BEVFormerEncoder', num_layers=2, spatial_cross_attention=dict(type='SpatialCrossAttention')
-            ),
-            decoder=dict(type='DetectionTransformerDecoder', num_layers=2),
-            num_cameras=6,
-            num_levels=2,
-            embed_dims=64,
-            feedforward_channels=128,
-            ego_motion=dict(preset='official_v1', rotate_center=center),
+    encoder = BEVEncoder(
+        encoder=dict(
+            type='BEVFormerEncoder', num_layers=2, spatial_cross_attention=dict(type='SpatialCrossAttention')
         ),
-        'transformer',
+        grid=grid,
+        embed_dims=64,
+        num_cameras=6,
+        num_levels=2,
+        feedforward_channels=128,
+        ego_motion=dict(preset='official_v1', rotate_center=center),
     )
-    bev_embed = transformer.encode(
-        [modules['transformer/feature_level0'], modules['transformer/feature_level1']],
-        modules['transformer/bev_queries'],
-        modules['transformer/bev_pos'][0].flatten(1).T,
-        modules['encoder/lidar2img'][None],
-        tuple(modules['encoder/img_shape'].tolist()),
-        modules['transformer/can_bus'][None],
-        modules['transformer/prev_bev'].transpose(0, 1),
-        torch.tensor([True]),
-        grid,
-    )
+    decoder = DetectionTransformerDecoder(2, 64, num_heads=8, feedforward_channels=128)
+    queries = LearnedQueries(64, num_classes=10, grid=grid, num_query=len(modules['transformer/object_query_embed']))
+    state = published_weights(manifest('modules')['transformer'])
+    ours = to_ours({f'pts_bbox_head.transformer.{name}': value for name, value in state.items()})
+    for module, place, own in (
+        (encoder, 'bev_encoder.', ('bev_embedding', 'positional_encoding')),
+        (decoder, 'heads.detection.decoder.', ()),
+        (queries, 'heads.detection.queries.', ('query_embedding',)),
+    ):
+        part = {name.removeprefix(place): value for name, value in ours.items() if name.startswith(place)}
+        kept = {name: value for name, value in module.state_dict().items() if name.startswith(own)} if own else {}
+        module.load_state_dict({**part, **kept})
+        module.eval()
+    encoder.bev_embedding.weight.copy_(modules['transformer/bev_queries'])
+    encoder.positional_encoding = Positions(modules['transformer/bev_pos'])
+    queries.query_embedding.weight.copy_(modules['transformer/object_query_embed'])
+
+    # The file has the motion as the network sees it: here are two poses that it is between.
+    motion = modules['transformer/can_bus'].double()
+    current, previous = torch.eye(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    for pose, heading in ((current, motion[16]), (previous, motion[16] - torch.deg2rad(motion[17]))):
+        pose[:3, :3] = torch.from_numpy(Rotation.from_euler('z', heading.item()).as_matrix())
+    current[:3, 3] = motion[:3]
+    frames = [
+        Frame('', 'scene', timestamp, modules['encoder/lidar2img'].double(), pose, motion[3:16])
+        for timestamp, pose in ((0.0, previous), (0.5, current))
+    ]
+    levels = [modules['transformer/feature_level0'], modules['transformer/feature_level1']]
+    features = CameraFeatures([0], levels, tuple(modules['encoder/img_shape'].tolist()))
+    history = BEVHistory(modules['transformer/prev_bev'][:, 0], frames[0])
+    bev_embed = encoder(features, frames[1:], [history])
     torch.testing.assert_close(bev_embed, modules['transformer/bev_embed'], atol=1e-4, rtol=0)
-    query_pos, query = modules['transformer/object_query_embed'][None].chunk(2, dim=-1)
-    states, references = transformer.decode(bev_embed, query, query_pos, None, grid, None)
-    torch.testing.assert_close(states, modules['transformer/decoder_states'].transpose(1, 2), atol=1e-4, rtol=0)
-    torch.testing.assert_close(references[0], modules['transformer/init_reference'])
-    torch.testing.assert_close(references[1:], modules['transformer/inter_references'])
+
+    start = queries(bev_embed)
+    # Branches whose boxes are 0 leave the reference points where they are, as the file's decoder without branches.
+    still = torch.nn.ModuleList(torch.nn.Linear(64, 10) for _ in range(2))
+    for branch in still:
+        branch.weight.zero_(), branch.bias.zero_()
+    decoded = decoder(
+        start.content, start.position, bev_embed, start.reference_points, (grid.bev_h, grid.bev_w), still
+    )
+    expected = modules['transformer/decoder_states'].transpose(1, 2)
+    torch.testing.assert_close(decoded.states, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(decoded.references[0], modules['transformer/init_reference'])
+    torch.testing.assert_close(decoded.references[1:], modules['transformer/inter_references'])
 
 
 def test_box_coder(modules):

@@ -19,7 +19,7 @@ def small_options(synthetic_root, info_files):
         'train_cfg.max_epochs=1',
         'param_scheduler.1.end=1',
         'model.bev_grid=(12,12)',
-        'model.pts_bbox_head.num_query=20',
+        'model.heads.detection.queries.num_query=20',
         'default_hooks.logger.interval=1',
         'val_evaluator.version=v1.0-mini',
         'test_evaluator.version=v1.0-mini',

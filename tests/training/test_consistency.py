@@ -77,11 +77,11 @@ def test_the_released_config_is_consistent(configured):
     [
         (
             {**each_part(metainfo={'classes': ['car', 'bus']})},
-            'train_dataloader.dataset has 2 classes (car, bus), model.pts_bbox_head.num_classes is 10',
+            'train_dataloader.dataset has 2 classes (car, bus), model.heads.detection.num_classes is 10',
         ),
-        ({'model.pts_bbox_head.num_classes': 4}, 'has 10 classes'),
+        ({'model.heads.detection.num_classes': 4}, 'has 10 classes'),
         (
-            {**each_part(metainfo={'classes': ['car', 'bus', 'car']}), 'model.pts_bbox_head.num_classes': 3},
+            {**each_part(metainfo={'classes': ['car', 'bus', 'car']}), 'model.heads.detection.num_classes': 3},
             'train_dataloader.dataset names car twice among its classes',
         ),
         ({**each_part(cameras=CAMERAS[:5])}, 'train_dataloader.dataset has 5 cameras (CAM_FRONT, '),
@@ -327,12 +327,12 @@ def test_both_engines_refuse_before_they_begin(small_options, tmp_path, engine, 
 
 @pytest.mark.parametrize('engine', ['lightning', 'mmengine'])
 def test_fine_tuning_reports_what_it_used(small_options, tmp_path, engine):
-    options = [*small_options, f'load_from={WEIGHTS}', 'model.pts_bbox_head.num_classes=2', 'train_cfg.val_interval=9']
+    options = [*small_options, f'load_from={WEIGHTS}', 'model.heads.detection.num_classes=2', 'train_cfg.val_interval=9']
     options += [f"{part}_dataloader.dataset.metainfo.classes=['pedestrian','car']" for part in ('train', 'val')]
     done = run_tool('train', NANO, '--engine', engine, '--work-dir', tmp_path / 'run', '--cfg-options', *options)
     assert done.returncode == 0, done.output
     assert '227 tensors of 230 used, 9 of them row by row' in done.output
-    assert '3 left at their initialisation: pts_bbox_head.positional_encoding.row_embed.weight' in done.output
+    assert '3 left at their initialisation: bev_encoder.positional_encoding.row_embed.weight' in done.output
     assert 'classes from the file: pedestrian, car; classes that it does not know: none' in done.output
 
 
@@ -389,7 +389,7 @@ def test_both_engines_train_from_the_loaded_weights(small_options, tmp_path, eng
     options = [
         *small_options,
         'model.bev_grid=(64,64)',
-        'model.pts_bbox_head.num_query=150',
+        'model.heads.detection.queries.num_query=150',
         f'load_from={WEIGHTS}',
         'optim_wrapper.optimizer.lr=1e-12',
         'optim_wrapper.optimizer.weight_decay=0',

@@ -8,7 +8,7 @@ from processes import NANO, run_tool
 from bevformer_plugin.weights import read_checkpoint
 
 NECK = 'img_neck.lateral_convs.1.conv.weight'
-FFN = 'pts_bbox_head.transformer.decoder.layers.0.ffn'
+FFN = 'heads.detection.decoder.layers.0.ffn'
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from bevformer_plugin.training import RunStart, check_work_dir
 from bevformer_plugin.training.work_dir import occupied
 from bevformer_plugin.weights import read_checkpoint
 
-FFN = 'pts_bbox_head.transformer.decoder.layers.0.ffn'
+FFN = 'heads.detection.decoder.layers.0.ffn'
 EARLIER = ('last.ckpt', 'best_NDS.ckpt', 'not_finite.ckpt', 'train.log', 'config.py', 'epoch_3.pth')
 
 

@@ -86,7 +86,7 @@ def test_there_and_back(published, converted):
         ('none.pth', False, 'does not exist'),
         ('text.pth', False, 'is damaged or no checkpoint'),
         ('nan.pth', False, 'NaN or infinite in 1 of 643 tensors (first: pts_bbox_head.bev_embedding.weight)'),
-        ('named.pth', False, 'records 1 classes (car), but pts_bbox_head.cls_branches.0.6.weight in it has 10 rows'),
+        ('named.pth', False, 'records 1 classes (car), but heads.detection.cls_branches.0.6.weight in it has 10 rows'),
     ],
 )
 def test_refused_files(published, converted, source, published_layout, message):

@@ -44,7 +44,7 @@ def model_of(**changes: object) -> torch.nn.Module:
 
 @pytest.mark.parametrize('name', ['nano', 'tiny', 'small', 'base'])
 @pytest.mark.parametrize(
-    ('changes', 'rows'), [({'pts_bbox_head.num_classes': 7}, CLASS_ROWS), ({'num_cameras': 5}, CAMERA_ROWS)]
+    ('changes', 'rows'), [({'heads.detection.num_classes': 7}, CLASS_ROWS), ({'num_cameras': 5}, CAMERA_ROWS)]
 )
 def test_the_tables_name_every_tensor_that_counts_classes_or_cameras(name, changes, rows):
     path = f'configs/bevformer/bevformer_{name}.py'
@@ -99,7 +99,7 @@ def test_detections_keep_their_names_when_the_classes_are_in_another_order(synth
     ],
 )
 def test_other_classes_are_refused_in_testing(classes, message):
-    detector = model_of(**{'pts_bbox_head.num_classes': len(classes)})
+    detector = model_of(**{'heads.detection.num_classes': len(classes)})
     with pytest.raises(ValueError, match=re.escape(message)) as caught:
         load_weights(detector, WEIGHTS, classes)
     assert ', '.join(CLASSES) in str(caught.value) and f'set load_from={WEIGHTS}' in str(caught.value)
@@ -110,7 +110,7 @@ def test_weights_without_a_record_are_taken_as_they_are_and_said_so(released, tm
     detector = model_of()
     load_weights(detector, str(tmp_path / 'bare.pth'), sorted(CLASSES))
     assert 'bare.pth does not record its classes, so their order cannot be checked' in log.text
-    name = 'pts_bbox_head.cls_branches.1.6.bias'
+    name = 'heads.detection.cls_branches.1.6.bias'
     assert torch.equal(detector.state_dict()[name], released[name])
 
 
@@ -123,7 +123,7 @@ def test_a_record_that_is_not_of_the_weights_is_refused(released, tmp_path):
 
 def test_fine_tuning_for_other_classes_maps_those_that_are_known(released, log):
     classes = ['pedestrian', 'animal', 'car']
-    detector = model_of(**{'pts_bbox_head.num_classes': 3})
+    detector = model_of(**{'heads.detection.num_classes': 3})
     start = {name: value.clone() for name, value in detector.state_dict().items()}
     initialize(detector, WEIGHTS, classes, CAMERAS)
     rows = 0
@@ -143,7 +143,7 @@ def test_fine_tuning_for_other_classes_maps_those_that_are_known(released, log):
 def test_fine_tuning_with_other_cameras_maps_their_embeddings(released, log):
     cameras = ['CAM_BACK', 'CAM_ROOF', 'CAM_FRONT']
     detector = model_of(num_cameras=3)
-    name = 'pts_bbox_head.transformer.cams_embeds'
+    name = 'bev_encoder.cams_embeds'
     start = detector.state_dict()[name].clone()
     initialize(detector, WEIGHTS, CLASSES, cameras)
     expected = torch.stack([released[name][3], start[1], released[name][0]])
@@ -158,7 +158,7 @@ def test_fine_tuning_with_another_grid_and_neck_uses_what_fits(released, log):
     left = {name for name, value in start.items() if name not in released or released[name].shape != value.shape}
     assert {name.split('.')[-1] for name in left} >= {'level_embeds', 'weight', 'bias'}
     assert (
-        'pts_bbox_head.bev_embedding.weight' in left and 'pts_bbox_head.positional_encoding.row_embed.weight' in left
+        'pts_bbox_head.bev_embedding.weight' in left and 'bev_encoder.positional_encoding.row_embed.weight' in left
     )
     for name, value in detector.state_dict().items():
         if not name.endswith('.code_weights'):

@@ -73,7 +73,7 @@ def test_settings_that_change_no_shape_are_compared(nano):
             'model.img_backbone.frozen_stages': 1,
             'model.ego_motion.preset': 'official_v1',
             'model.pts_bbox_head.transformer.dropout': 0.3,
-            'model.pts_bbox_head.criterion.code_weights': [1.0] * 10,
+            'model.heads.detection.criterion.code_weights': [1.0] * 10,
             'model.max_time_gap': 1.0,
         },
     ).model

@@ -18,6 +18,7 @@ from bevformer_plugin.errors import InputError
 from .numeric_checks import finite_rows
 
 RECORDED = slice(7, 16)
+WITHOUT_POSE = slice(3, 16)  # what ego2global does not say: the quaternion with its sign, and what was recorded
 RECORDED_CHANNELS = ('accel', 'rotation_rate', 'vel')  # keys of a message, three numbers each
 CAN_BUS_RULES = ('nearest', 'official_v1')
 FARTHEST_MESSAGE = 500_000  # microseconds between a keyframe and its message; one farther off says nothing of it

@@ -1,8 +1,21 @@
-"""From camera features and what earlier frames left behind to a bird's-eye view."""
+"""From camera features, frames and what earlier frames left behind to a bird's-eye view.
 
-from .bev_encoder import BEVFormerTransformer
-from .camera_features import CameraFeatures
+Read :mod:`.frames` (what the model knows of a frame), :mod:`.bev_encoder` (the BEV), :mod:`.ego_alignment` (how the
+previous BEV comes in) and :mod:`.encoded_frames` (what heads see).
+"""
+
+from .bev_encoder import BEVEncoder
+from .camera_features import CameraFeatures, samples_by_image_size
 from .ego_alignment import EgoAlignment
-from .frames import BEVHistory
+from .encoded_frames import EncodedFrames
+from .frames import BEVHistory, Frame
 
-__all__ = ['BEVFormerTransformer', 'BEVHistory', 'CameraFeatures', 'EgoAlignment']
+__all__ = [
+    'BEVEncoder',
+    'BEVHistory',
+    'CameraFeatures',
+    'EgoAlignment',
+    'EncodedFrames',
+    'Frame',
+    'samples_by_image_size',
+]

@@ -1,10 +1,13 @@
 """Samples of a batch by the size of their images, each size with features of its own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from bevformer_plugin.errors import InputError
+
+from .frames import Frame
 
 
 @dataclass(frozen=True)
@@ -22,23 +25,23 @@ class CameraFeatures:
     image_hw: tuple[int, int]
 
 
-def samples_by_image_size(metas: list[dict], batch_hw: tuple[int, int]) -> dict[tuple[int, int], list[int]]:
+def samples_by_image_size(frames: Sequence[Frame], batch_hw: tuple[int, int]) -> dict[tuple[int, int], list[int]]:
     """Places in the batch by padded image size.
 
     Args:
-        metas: per sample the frame's meta; ``pad_shape`` is (H, W), a sample without it fills the batch's images.
+        frames: per sample; a frame without ``image_hw`` fills the batch's images.
         batch_hw: size of the batch's images, which all samples share at the top left.
 
     Raises:
-        InputError: if a sample says to be larger than the batch's images.
+        InputError: if a frame says to be larger than the batch's images.
     """
     sizes: dict[tuple[int, int], list[int]] = {}
-    for index, meta in enumerate(metas):
-        size = tuple(meta.get('pad_shape', batch_hw))[:2]
+    for index, frame in enumerate(frames):
+        size = frame.image_hw or batch_hw
         if size[0] > batch_hw[0] or size[1] > batch_hw[1]:
             raise InputError(
-                f'pad_shape {size} of sample {meta.get("sample_idx")} is larger than the images given, {batch_hw}: '
-                'give images and metas as BEVFormerDataPreprocessor returns them'
+                f'pad_shape {size} of sample {frame.name} is larger than the images given, {batch_hw}: give images '
+                'and metas as BEVFormerDataPreprocessor returns them'
             )
         sizes.setdefault(size, []).append(index)
     return sizes

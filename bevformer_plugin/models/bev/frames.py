@@ -1,74 +1,141 @@
-"""What one frame leaves behind for the next: the BEV and where the vehicle was."""
+"""A frame, and what it leaves behind for the next one: all that the model knows of time, pose and calibration."""
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from mmengine.logging import print_log
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from bevformer_plugin.errors import InputError
 
+CAN_BUS_VALUES = 13  # quaternion (4), acceleration (3), rotation rate (3), velocity (3)
+REQUIRED = ('lidar2img', 'ego2global', 'timestamp', 'scene_token')
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Calibration, pose and time of one sample's images. Everything is kept on the CPU.
+
+    Attributes:
+        name: token of the sample, for messages.
+        scene: token of the scene; frames of one scene follow each other.
+        timestamp: seconds.
+        lidar2img: (N, 4, 4) float64, LiDAR metres to homogeneous pixels, by camera.
+        ego2global: (4, 4) float64, the vehicle's frame to the global one, metres.
+        lidar2ego: (4, 4) float64, the LiDAR's frame to the vehicle's, metres; None where nothing needs boxes in the
+            vehicle's frame.
+        can_bus: (13,) float64, what was recorded of the motion: the pose's quaternion (w, x, y, z), acceleration
+            (m/s^2), rotation rate (rad/s) and velocity (m/s) of the vehicle. The quaternion is here beside
+            ``ego2global`` because its sign, which a pose does not have, is an input of the published models.
+        image_hw: padded size of the frame's own images in pixels; None if they fill the batch's.
+    """
+
+    name: str
+    scene: str
+    timestamp: float
+    lidar2img: Tensor
+    ego2global: Tensor
+    can_bus: Tensor
+    lidar2ego: Tensor | None = None
+    image_hw: tuple[int, int] | None = None
+
+    @classmethod
+    def from_meta(cls, meta: dict, num_cameras: int) -> 'Frame':
+        """Read a frame from the metainfo of a data sample.
+
+        Args:
+            meta: with ``lidar2img`` (N, 4, 4), ``ego2global`` (4, 4), ``timestamp`` and ``scene_token``; where they
+                are given also ``lidar2ego`` (4, 4), ``can_bus`` (13,), ``pad_shape`` (H, W), ``sample_idx`` and names
+                of the ``cameras``. Without ``can_bus`` the quaternion is that of the pose with w >= 0, and nothing
+                else was recorded: zeros.
+            num_cameras: that the model was built for.
+
+        Raises:
+            InputError: naming the sample and what is missing, of another shape or not finite, by camera or value.
+        """
+        name = str(meta.get('sample_idx', 'without sample_idx'))
+        missing = [key for key in REQUIRED if key not in meta]
+        if missing:
+            raise InputError(f'the meta of sample {name} lacks {", ".join(missing)}')
+        lidar2img = _numbers(meta, 'lidar2img', name)
+        if len(lidar2img) != num_cameras:
+            raise InputError(
+                f'the model was built for num_cameras={num_cameras}, got lidar2img of {len(lidar2img)} cameras in '
+                f'sample {name}'
+            )
+        if not np.isfinite(float(meta['timestamp'])):
+            raise _not_finite('timestamp', name)
+        ego2global = _matrix(meta, 'ego2global', name, (4, 4))
+        return cls(
+            name=name,
+            scene=meta['scene_token'],
+            timestamp=float(meta['timestamp']),
+            lidar2img=_matrix(meta, 'lidar2img', name, (num_cameras, 4, 4)),
+            ego2global=ego2global,
+            lidar2ego=_matrix(meta, 'lidar2ego', name, (4, 4)) if 'lidar2ego' in meta else None,
+            can_bus=_matrix(meta, 'can_bus', name, (CAN_BUS_VALUES,))
+            if 'can_bus' in meta
+            else _unrecorded(ego2global),
+            image_hw=tuple(meta['pad_shape'][:2]) if 'pad_shape' in meta else None,
+        )
+
 
 @dataclass(frozen=True)
 class BEVHistory:
-    """The state that streams from frame to frame; it goes in and comes out explicitly.
+    """What one frame leaves behind for the next; it goes in and comes out explicitly.
 
     Attributes:
         bev_embed: (Q, C) BEV features of the frame, detached.
-        can_bus: (18,) float64 on the CPU, the frame's absolute CAN-bus vector.
-        scene_token: the scene the frame belongs to.
-        timestamp: seconds.
+        frame: where and when that was.
     """
 
     bev_embed: Tensor
-    can_bus: Tensor
-    scene_token: str
-    timestamp: float
+    frame: Frame
 
-    @classmethod
-    def of_frame(cls, bev_embed: Tensor, meta: dict) -> 'BEVHistory':
-        """Remember a frame: its (Q, C) BEV features and what its meta says about pose, scene and time."""
-        return cls(bev_embed.detach(), absolute_can_bus(meta), meta['scene_token'], float(meta['timestamp']))
-
-    def seconds_to(self, meta: dict) -> float | None:
-        """How much later the frame of ``meta`` is, in seconds; None if it is of another scene."""
-        return float(meta['timestamp']) - self.timestamp if meta['scene_token'] == self.scene_token else None
+    def seconds_to(self, frame: Frame) -> float | None:
+        """How much later another frame is, in seconds; None if it is of another scene."""
+        return frame.timestamp - self.frame.timestamp if frame.scene == self.frame.scene else None
 
 
-def histories_after(bev_embed: Tensor, metas: list[dict]) -> list[BEVHistory | None]:
-    """What frames leave behind; None, with a warning that names the sample, where the BEV is not finite.
-
-    Such a BEV would spread to all later frames of its scene. Finite values whose sum is beyond float32 count as well.
-
-    Args:
-        bev_embed: (B, Q, C).
-        metas: per sample the frame's meta.
-    """
-    finite = bev_embed.flatten(1).sum(1, dtype=torch.float32).isfinite().tolist()
-    for is_finite, meta in zip(finite, metas, strict=True):
-        if not is_finite:
-            print_log(
-                f'the BEV of sample {meta.get("sample_idx")} is not finite: what is detected in it is worthless, and '
-                'the next frame of its scene starts without history. Look for weights that are not finite, or for '
-                'overflow in half precision',
-                logger='current',
-                level=logging.WARNING,
-            )
-    return [
-        BEVHistory.of_frame(bev, meta) if is_finite else None
-        for is_finite, bev, meta in zip(finite, bev_embed, metas, strict=True)
-    ]
+def camera_name(meta: dict, index: int) -> str:
+    """A camera by its name if the meta knows it, else by its place."""
+    names = meta.get('cameras', ())
+    return names[index] if index < len(names) else f'camera {index}'
 
 
-def absolute_can_bus(meta: dict) -> Tensor:
-    """The (18,) float64 CAN-bus vector of a frame, a copy: infos are never changed in place.
+def _numbers(meta: dict, key: str, name: str) -> np.ndarray:
+    values = meta[key]
+    try:
+        array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        return np.atleast_1d(array.astype(np.float64, copy=False))
+    except (TypeError, ValueError):
+        raise InputError(f'{key} of sample {name} holds no numbers: {values}') from None
 
-    Raises:
-        InputError: if the vector has another length.
-    """
-    can_bus = torch.tensor(np.asarray(meta['can_bus']), dtype=torch.float64)
-    if can_bus.shape != (18,):
-        raise InputError(f'frame {meta.get("sample_idx")}: a CAN-bus vector has 18 values, got {tuple(can_bus.shape)}')
-    return can_bus
+
+def _matrix(meta: dict, key: str, name: str, shape: tuple[int, ...]) -> Tensor:
+    """A finite float64 array of the shape: a copy, so that a meta is never changed in place."""
+    array = _numbers(meta, key, name)
+    if array.shape != shape:
+        raise InputError(f'{key} of sample {name} has shape {array.shape}, not {shape}')
+    if not np.isfinite(array).all():
+        if key == 'lidar2img':
+            broken = np.flatnonzero(~np.isfinite(array).all(axis=(1, 2)))
+            raise _not_finite(f'lidar2img of {", ".join(camera_name(meta, index) for index in broken)}', name)
+        if key == 'can_bus':
+            raise _not_finite(f'can_bus in values {np.flatnonzero(~np.isfinite(array)).tolist()}', name)
+        raise _not_finite(key, name)
+    return torch.tensor(array)
+
+
+def _unrecorded(ego2global: Tensor) -> Tensor:
+    """The CAN-bus values of a frame of which nothing but the pose is known."""
+    x, y, z, w = Rotation.from_matrix(ego2global[:3, :3].numpy()).as_quat(canonical=True)
+    return torch.tensor([w, x, y, z, *[0.0] * (CAN_BUS_VALUES - 4)], dtype=torch.float64)
+
+
+def _not_finite(what: str, name: str) -> InputError:
+    return InputError(
+        f'{what} of sample {name} is not finite: mend its tables or CAN-bus messages. One such frame would make all '
+        'later ones of its scene worthless'
+    )

@@ -1,7 +1,7 @@
-"""The detector: camera images in, 3-D boxes out, one frame after another."""
+"""The detector: camera images in, what every head predicts out, one frame after another."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +9,8 @@ from mmdet3d.models.detectors import Base3DDetector
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
 from mmengine.logging import print_log
+from mmengine.model import ModuleDict
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -16,25 +18,26 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.models.activation_checkpointing import checkpoint_activations
-from bevformer_plugin.models.bev.camera_features import CameraFeatures, samples_by_image_size
-from bevformer_plugin.models.bev.frame_metas import require_usable_frames
-from bevformer_plugin.models.bev.frames import BEVHistory, histories_after
+from bevformer_plugin.models.bev import BEVHistory, CameraFeatures, EncodedFrames, Frame, samples_by_image_size
 from bevformer_plugin.models.grid_mask import GridMask
-from bevformer_plugin.ops import configure_attention_backend
+from bevformer_plugin.models.heads import BEVHead
 
 
 @MODELS.register_module()
 class BEVFormer(Base3DDetector):
     """BEVFormer (Li et al., arXiv 2203.17270).
 
-    Grid, range and number of cameras are set here, once, and handed down. The state between frames is one
-    :class:`BEVHistory` per sample that goes in and comes out of :meth:`stream_step`; :meth:`predict` keeps those of
-    the last batch's scenes.
+    Grid, range and number of cameras are set here, once, and handed down; so is the width, which the neck sets. The
+    state between frames is one :class:`BEVHistory` per sample that goes into :meth:`encode` and comes out of what it
+    returns; :meth:`predict` keeps those of the last batch's scenes.
 
     Args:
         img_backbone: config of the image backbone.
-        img_neck: config of the neck; its ``num_outs`` is the number of levels, its ``out_channels`` the head's width.
-        pts_bbox_head: config of the head, without what the detector hands down.
+        img_neck: config of the neck; its ``num_outs`` is the number of levels, its ``out_channels`` the width C of
+            BEV and heads.
+        bev_encoder: config of :class:`BEVEncoder`, without what the detector hands down.
+        heads: configs of the tasks by name, each a :class:`BEVHead` without what the detector hands down; at least
+            one. None in the place of a config leaves that head out.
         bev_grid: (bev_h, bev_w) cells.
         point_cloud_range: (x, y, z) minima, then maxima, LiDAR frame, metres.
         num_cameras: camera views of a frame.
@@ -42,25 +45,23 @@ class BEVFormer(Base3DDetector):
         grid_mask: arguments of :class:`GridMask`; None trains without.
         ego_motion: see :meth:`EgoAlignment.from_config`.
         use_history: False treats every frame alone (BEVFormer-S).
-        perspective_supervision: config of :class:`PerspectiveSupervision`, a training aid; None trains without, as v1.
         max_time_gap: seconds after which a previous frame is too old to count; the published code has no such limit.
-        attention_backend: of :data:`bevformer_plugin.ops.BACKENDS`, for all deformable attentions of this process;
-            None chooses by device and type.
-        activation_checkpointing: of 'img_backbone' and 'encoder' those whose stages or layers are computed again in
-            the backward pass instead of being kept in memory.
+        activation_checkpointing: any of 'img_backbone', 'encoder': recompute their stages in the backward pass to
+            save memory.
         train_cfg: None, as ``mmdet3d.apis.init_model`` hands to every detector; nothing is configured by it here.
 
     Raises:
-        InputError: if neck and head have different widths, the head sets what the detector hands down, grid, range
-            or max_time_gap are not usable, there is no such attention_backend, or activation_checkpointing names
-            another part, or train_cfg is not None.
+        InputError: if there are no heads, two fill the same field of a data sample, a part sets what the detector
+            hands down, grid, range or max_time_gap are not usable, activation_checkpointing names another part, or
+            train_cfg is not None.
     """
 
     def __init__(
         self,
         img_backbone: dict,
         img_neck: dict,
-        pts_bbox_head: dict,
+        bev_encoder: dict,
+        heads: dict[str, dict],
         bev_grid: tuple[int, int],
         point_cloud_range: tuple[float, ...],
         num_cameras: int,
@@ -69,23 +70,14 @@ class BEVFormer(Base3DDetector):
         ego_motion: dict | None = None,
         use_history: bool = True,
         max_time_gap: float = 2.0,
-        perspective_supervision: dict | None = None,
-        attention_backend: str | None = None,
         activation_checkpointing: tuple[str, ...] = (),
         train_cfg: None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         if train_cfg is not None:
             raise InputError(
-                f'model.train_cfg={train_cfg!r} has no effect: pts_bbox_head.criterion configures how BEVFormer trains'
+                f'model.train_cfg={train_cfg!r} has no effect: each of model.heads configures how it is trained'
             )
-        configure_attention_backend(attention_backend)
-        handed_down = {
-            'grid': BEVGrid(*bev_grid, tuple(point_cloud_range)),
-            'num_cameras': num_cameras,
-            'num_levels': img_neck['num_outs'],
-            'ego_motion': ego_motion,
-        }
         if not max_time_gap > 0:
             raise InputError(
                 f'max_time_gap is seconds above 0, got {max_time_gap}: to go without history set use_history=False'
@@ -93,30 +85,36 @@ class BEVFormer(Base3DDetector):
         self.num_cameras = num_cameras
         self.use_history = use_history
         self.max_time_gap = max_time_gap
+        self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
         self.img_backbone = MODELS.build(img_backbone)
         self.img_neck = MODELS.build(img_neck)
-        self.pts_bbox_head = MODELS.build(
-            with_handed_down(pts_bbox_head, handed_down, 'pts_bbox_head', 'the detector')
-        )
-        if img_neck['out_channels'] != self.pts_bbox_head.embed_dims:
-            raise InputError(
-                f'img_neck.out_channels={img_neck["out_channels"]} differs from '
-                f'pts_bbox_head.embed_dims={self.pts_bbox_head.embed_dims}'
-            )
-        self.perspective_supervision = None
-        if perspective_supervision is not None:
-            of_supervision = {
-                'embed_dims': self.pts_bbox_head.embed_dims,
-                'num_classes': self.pts_bbox_head.num_classes,
+        of_heads = {
+            'embed_dims': img_neck['out_channels'],
+            'grid': BEVGrid(*bev_grid, tuple(point_cloud_range)),
+        }
+        of_encoder = {
+            **of_heads,
+            'num_cameras': num_cameras,
+            'num_levels': img_neck['num_outs'],
+            'ego_motion': ego_motion,
+        }
+        self.bev_encoder = MODELS.build(with_handed_down(bev_encoder, of_encoder, 'bev_encoder', 'the detector'))
+        self.heads = ModuleDict(
+            {
+                name: MODELS.build(with_handed_down(head, of_heads, f'heads.{name}', 'the detector'))
+                for name, head in heads.items()
+                if head is not None
             }
-            self.perspective_supervision = MODELS.build(
-                with_handed_down(perspective_supervision, of_supervision, 'perspective_supervision', 'pts_bbox_head')
-            )
-        self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
+        )
+        _require_distinct_predictions(self.heads)
         self.streams: dict[str, BEVHistory] = {}
-        self.said: set[str] = set()  # why history was not used
+        self.warned_of: set[str] = set()  # reasons why history was not used
+        self._checkpoint_activations(activation_checkpointing)
+
+    def _checkpoint_activations(self, parts: Sequence[str]) -> None:
+        """Recompute the stages of the parts in the backward pass."""
         stages = self.stages()
-        for part in activation_checkpointing:
+        for part in parts:
             if part not in stages:
                 raise InputError(f'activation_checkpointing takes of {sorted(stages)}, got {part!r}')
             if not stages[part]:
@@ -128,10 +126,10 @@ class BEVFormer(Base3DDetector):
                 checkpoint_activations(stage)
 
     def stages(self) -> dict[str, list[nn.Module]]:
-        """What runs one after the other: the backbone's stages, the encoder's layers."""
+        """The modules that run one after the other in each part: the backbone's stages, the encoder's layers."""
         return {
             'img_backbone': [stage for stage in self.img_backbone.children() if isinstance(stage, nn.Sequential)],
-            'encoder': list(self.pts_bbox_head.transformer.encoder.layers),
+            'encoder': list(self.bev_encoder.encoder.layers),
         }
 
     def train(self, mode: bool = True) -> 'BEVFormer':
@@ -144,44 +142,59 @@ class BEVFormer(Base3DDetector):
         self.streams = {}
 
     def extract_feat(self, imgs: Tensor) -> list[Tensor]:
-        """Camera features: (B, N, 3, H, W) to a list over levels of (B, N, C, h, w)."""
-        if self.grid_mask is not None:
-            imgs = self.grid_mask(imgs)
-        return [level.unflatten(0, imgs.shape[:2]) for level in self.image_features(imgs.flatten(0, 1))]
-
-    def image_features(self, imgs: Tensor) -> list[Tensor]:
-        """Backbone and neck: (I, 3, H, W) images to a list over levels of (I, C, h, w).
+        """Camera features: (B, N, 3, H, W) to a list over levels of (B, N, C, h, w).
 
         Raises:
             InputError: if the backbone's outputs are not what the neck was built for.
         """
-        stages = self.img_backbone(imgs)
+        if self.grid_mask is not None:
+            imgs = self.grid_mask(imgs)
+        stages = self.img_backbone(imgs.flatten(0, 1))
         given, expected = [stage.shape[1] for stage in stages], list(self.img_neck.in_channels)
         if given != expected:
             raise InputError(f'img_backbone gives stages with {given} channels, img_neck.in_channels is {expected}')
-        return self.img_neck(stages)
+        return [level.unflatten(0, imgs.shape[:2]) for level in self.img_neck(stages)]
 
-    def encode_frame(
-        self, features: list[Tensor], image_hw: tuple[int, int], metas: list[dict], histories: list[BEVHistory | None]
-    ) -> Tensor:
-        """Build the BEV of one frame per sample from features of images of one size.
+    def frames_of(self, metas: Sequence[dict]) -> list[Frame]:
+        """Read the frames of a batch from the metainfo of its data samples; see :meth:`Frame.from_meta`."""
+        return [Frame.from_meta(meta, self.num_cameras) for meta in metas]
+
+    def encode(self, imgs: Tensor, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]) -> EncodedFrames:
+        """Camera features and BEV of one frame of every sample, each at its own size of images.
 
         Args:
-            features: per level (B, N, C, h, w), see :meth:`extract_feat`.
-            image_hw: padded image size in pixels.
-            metas: per sample the frame's meta, see :func:`require_usable_frames`.
+            imgs: (B, N, 3, H, W) normalised and padded to the largest of the batch.
+            frames: per sample.
             histories: per sample the state after its previous frame, or None. A state of another scene is ignored; one
                 of a later time or older than ``max_time_gap`` as well, which is said once.
 
-        Returns:
-            (B, Q, C).
+        Raises:
+            InputError: if images are not those of ``num_cameras`` cameras, or sizes differ where processes must run
+                the same number of forward passes.
         """
-        counting = [self._counting(history, meta) for history, meta in zip(histories, metas, strict=True)]
-        return self.pts_bbox_head.encode(features, image_hw, metas, counting)
+        if imgs.shape[1] != self.num_cameras:
+            raise InputError(
+                f'the model was built for num_cameras={self.num_cameras}, got images of {imgs.shape[1]} cameras'
+            )
+        used = [self._used(history, frame) for history, frame in zip(histories, frames, strict=True)]
+        sizes = samples_by_image_size(frames, (imgs.shape[-2], imgs.shape[-1]))
+        if len(sizes) > 1 and self.training:
+            self._require_independent_passes(sizes)
+        bevs, features = [], []
+        for (height, width), samples in sizes.items():
+            own = imgs if len(sizes) == 1 else imgs[samples]
+            part = CameraFeatures(samples, self.extract_feat(own[..., :height, :width]), (height, width))
+            own_frames, own_histories = [frames[index] for index in samples], [used[index] for index in samples]
+            bevs.append(self.bev_encoder(part, own_frames, own_histories))
+            features.append(part)
+        if len(bevs) == 1:
+            return EncodedFrames(bevs[0], features, list(frames))
+        order = torch.tensor([index for part in features for index in part.samples]).argsort()
+        return EncodedFrames(torch.cat(bevs)[order.to(imgs.device)], features, list(frames))
 
-    def _counting(self, history: BEVHistory | None, meta: dict) -> BEVHistory | None:
-        """The history if it is used for the frame of ``meta``."""
-        gap = None if history is None or not self.use_history else history.seconds_to(meta)
+    def _used(self, history: BEVHistory | None, frame: Frame) -> BEVHistory | None:
+        """The history if it is one for this frame, else None; says once for each reason why not."""
+        gap = None if history is None or not self.use_history else history.seconds_to(frame)
         if gap is None:
             return None
         if 0 < gap <= self.max_time_gap:
@@ -192,53 +205,16 @@ class BEVFormer(Base3DDetector):
         else:
             problem = 'not in the order of their timestamps'
             remedy = 'give them in that order, and call reset_streams() before a scene begins again'
-        if problem not in self.said:
-            self.said.add(problem)
+        if problem not in self.warned_of:
+            self.warned_of.add(problem)
             print_log(
-                f'frames of scene {meta["scene_token"]} are {problem}: sample {meta.get("sample_idx")} is {gap:g} s '
-                'after the one before, whose BEV is therefore not used as history, here and wherever it is so; '
+                f'frames of scene {frame.scene} are {problem}: sample {frame.name} is {gap:g} s after the one before, '
+                'whose BEV is therefore not used as history; the same holds wherever frames are so. To mend it, '
                 + remedy,
                 logger='current',
                 level=logging.WARNING,
             )
         return None
-
-    def encode_batch(
-        self, imgs: Tensor, metas: list[dict], histories: list[BEVHistory | None]
-    ) -> tuple[Tensor, list[CameraFeatures]]:
-        """Camera features and BEV of one frame per sample, each at its own size of images.
-
-        Args:
-            imgs: (B, N, 3, H, W) normalised and padded to the largest of the batch.
-            metas: as in :meth:`encode_frame`, and ``pad_shape`` where a sample's own images are smaller.
-            histories: as in :meth:`encode_frame`.
-
-        Returns:
-            (B, Q, C), and the features by size of images.
-
-        Raises:
-            InputError: if images or calibrations are not those of ``num_cameras`` cameras, a meta is not usable, or
-                sizes differ where processes must run the same number of forward passes.
-        """
-        if imgs.shape[1] != self.num_cameras:
-            raise InputError(
-                f'the model was built for num_cameras={self.num_cameras}, got images of {imgs.shape[1]} cameras'
-            )
-        require_usable_frames(metas, self.num_cameras)
-        sizes = samples_by_image_size(metas, tuple(imgs.shape[-2:]))
-        if len(sizes) > 1 and self.training:
-            self._require_independent_passes(sizes)
-        bevs, features = [], []
-        for (height, width), samples in sizes.items():
-            own = imgs if len(sizes) == 1 else imgs[samples]
-            levels = self.extract_feat(own[..., :height, :width])
-            own_metas, own_histories = ([values[index] for index in samples] for values in (metas, histories))
-            bevs.append(self.encode_frame(levels, (height, width), own_metas, own_histories))
-            features.append(CameraFeatures(samples, levels, (height, width)))
-        if len(bevs) == 1:
-            return bevs[0], features
-        order = [index for part in features for index in part.samples]
-        return torch.cat(bevs)[torch.tensor(order).argsort().to(imgs.device)], features
 
     def _require_independent_passes(self, sizes: dict[tuple[int, int], list[int]]) -> None:
         """Raise an InputError where the processes exchange something in every forward pass of the backbone."""
@@ -248,90 +224,78 @@ class BEVFormer(Base3DDetector):
                 'train on: set image_size of the dataset, or batch_size=1'
             )
 
-    def stream_step(
-        self, imgs: Tensor, metas: list[dict], histories: list[BEVHistory | None]
-    ) -> tuple[dict[str, Tensor | list[CameraFeatures]], list[BEVHistory | None]]:
-        """One frame per sample.
-
-        Args:
-            imgs: as in :meth:`encode_batch`.
-            metas: as in :meth:`encode_batch`.
-            histories: as in :meth:`encode_frame`.
-
-        Returns:
-            The head's raw outputs, with the camera ``features``, and the state after this frame, per sample; None
-            where the BEV is not finite, see :func:`histories_after`.
-
-        Raises:
-            InputError: as :meth:`encode_batch`.
-        """
-        bev_embed, features = self.encode_batch(imgs, metas, histories)
-        outputs = {**self.pts_bbox_head.decode(bev_embed), 'features': features}
-        return outputs, histories_after(bev_embed, metas)
-
     def loss(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
-        """Losses on the current frames.
+        """Losses of all heads on the current frames.
 
         Args:
             batch_inputs_dict: ``imgs`` (B, T, N, 3, H, W), frames aligned at the end.
             batch_data_samples: with ``gt_instances_3d`` and the metas of the queue.
+
+        Raises:
+            InputError: if two heads give a loss the same name.
         """
-        outputs = self._forward(batch_inputs_dict, batch_data_samples)
-        instances = [sample.gt_instances_3d for sample in batch_data_samples]
-        losses = self.pts_bbox_head.loss(outputs, instances)
-        if self.perspective_supervision is not None:
-            lidar2img = torch.stack([torch.as_tensor(sample.metainfo['lidar2img']) for sample in batch_data_samples])
-            losses.update(
-                self.perspective_supervision.loss(
-                    outputs['features'],
-                    lidar2img.to(batch_inputs_dict['imgs'].device, torch.float32),
-                    [boxes.bboxes_3d for boxes in instances],
-                    [boxes.labels_3d for boxes in instances],
-                )
-            )
+        encoded = self._encode_queues(batch_inputs_dict, batch_data_samples)
+        losses: dict[str, Tensor] = {}
+        for name, head in self.heads.items():
+            of_head = head.loss(encoded, batch_data_samples)
+            repeated = sorted(losses.keys() & of_head.keys())
+            if repeated:
+                raise InputError(f'heads.{name} and a head before it both have a loss named {", ".join(repeated)}')
+            losses.update(of_head)
         return losses
 
     @torch.no_grad()
     def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
-        """Detect in one frame per sample, continuing each sample's scene where the last batch left it.
+        """Run all heads on one frame per sample, continuing each sample's scene where the last batch left it.
 
         Returns:
-            The data samples with ``pred_instances_3d``.
+            The data samples with every head's predictions, such as ``pred_instances_3d``.
 
         Raises:
             InputError: for queues of several frames, or two frames of one scene in a batch.
         """
         imgs = batch_inputs_dict['imgs']
-        metas = [sample.metainfo for sample in batch_data_samples]
-        scenes = [meta.get('scene_token') for meta in metas]  # a meta without one is refused below
         if imgs.shape[1] != 1:
             raise InputError(
                 f'predict streams frame by frame but got queues of {imgs.shape[1]} frames; build the '
                 'dataset with test_mode=True'
             )
+        frames = self.frames_of([sample.metainfo for sample in batch_data_samples])
+        scenes = [frame.scene for frame in frames]
         if len(set(scenes)) != len(scenes):
             raise InputError(
                 f'a batch holds two frames of one scene ({scenes}); the later one needs the BEV of the '
                 'earlier: use batch_size=1 or a sampler that steps through different scenes'
             )
-        outputs, states = self.stream_step(imgs[:, 0], metas, [self.streams.get(scene) for scene in scenes])
-        self.streams = {scene: state for scene, state in zip(scenes, states, strict=True) if state is not None}
-        return self.add_pred_to_datasample(batch_data_samples, self.pts_bbox_head.predict(outputs))
+        encoded = self.encode(imgs[:, 0], frames, [self.streams.get(scene) for scene in scenes])
+        histories = zip(scenes, encoded.histories(), strict=True)
+        self.streams = {scene: history for scene, history in histories if history is not None}
+        for head in self.heads.values():
+            for field, predictions in head.predict(encoded).items():
+                for sample, prediction in zip(batch_data_samples, predictions, strict=True):
+                    setattr(sample, field, prediction)
+        for sample in batch_data_samples:
+            sample.pred_instances = InstanceData()  # boxes in images, which MMDetection3D's evaluators look for
+        return batch_data_samples
 
-    def _forward(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
-        """The head's raw outputs for the current frames, after running through their queues; arguments as in loss."""
+    def _forward(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> EncodedFrames:
+        """MMEngine's mode 'tensor': what all heads see of the current frames; arguments as in :meth:`loss`."""
+        return self._encode_queues(batch_inputs_dict, batch_data_samples)
+
+    def _encode_queues(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> EncodedFrames:
+        """Stream through the queues and encode their current frames; arguments as in :meth:`loss`."""
         imgs = batch_inputs_dict['imgs']
-        queues = [[*sample.metainfo.get('history', []), sample.metainfo] for sample in batch_data_samples]
-        histories = self._run_history(imgs, queues)
-        bev_embed, features = self.encode_batch(imgs[:, -1], [queue[-1] for queue in queues], histories)
-        return {**self.pts_bbox_head.decode(bev_embed), 'features': features}
+        queues = [
+            self.frames_of([*meta.get('history', []), meta]) for meta in (s.metainfo for s in batch_data_samples)
+        ]
+        return self.encode(imgs[:, -1], [queue[-1] for queue in queues], self._run_history(imgs, queues))
 
-    def _run_history(self, imgs: Tensor, queues: list[list[dict]]) -> list[BEVHistory | None]:
+    def _run_history(self, imgs: Tensor, queues: list[list[Frame]]) -> list[BEVHistory | None]:
         """Stream through all frames but the last, without gradient and in eval mode (paper section 3.5).
 
         Args:
             imgs: (B, T, N, 3, H, W), frames aligned at the end.
-            queues: per sample the metas of its frames, oldest first.
+            queues: per sample its frames, oldest first.
 
         Returns:
             Per sample the state before its current frame.
@@ -342,18 +306,34 @@ class BEVFormer(Base3DDetector):
         length = imgs.shape[1]
         with torch.no_grad(), _eval_mode(self):
             for step in range(length - 1):
-                present = [b for b, queue in enumerate(queues) if len(queue) >= length - step]
+                present = [index for index, queue in enumerate(queues) if len(queue) >= length - step]
                 if not present:
                     continue
-                metas = [queues[b][step - length] for b in present]
-                bev_embed, _ = self.encode_batch(imgs[present, step], metas, [histories[b] for b in present])
-                for b, history in zip(present, histories_after(bev_embed, metas), strict=True):
-                    histories[b] = history
+                frames = [queues[index][step - length] for index in present]
+                encoded = self.encode(imgs[present, step], frames, [histories[index] for index in present])
+                for index, history in zip(present, encoded.histories(), strict=True):
+                    histories[index] = history
         return histories
 
 
+def _require_distinct_predictions(heads: ModuleDict) -> None:
+    """Raise an InputError if there are no heads, or two of them fill the same field of a data sample."""
+    if not heads:
+        raise InputError(
+            "model.heads is empty: give at least one, such as heads=dict(detection=dict(type='DetectionHead'))"
+        )
+    head_of: dict[str, str] = {}
+    for name, head in heads.items():
+        if not isinstance(head, BEVHead):
+            raise InputError(f'model.heads.{name} is a {type(head).__name__}, which is no BEVHead')
+        for field in head.predicts:
+            if field in head_of:
+                raise InputError(f'model.heads.{head_of[field]} and {name} both predict {field}: keep one of them')
+            head_of[field] = name
+
+
 @contextmanager
-def _eval_mode(module: torch.nn.Module) -> Iterator[None]:
+def _eval_mode(module: nn.Module) -> Iterator[None]:
     """Put a module and all its parts into eval mode; restore each part's own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     for part, _ in modes:

@@ -1,39 +1,33 @@
 """Object queries that start where the BEV itself shows objects, instead of at learned places."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from mmdet.utils import reduce_mean
 from mmdet3d.registry import MODELS
-from mmengine.model import BaseModule, bias_init_with_prob
+from mmengine.model import bias_init_with_prob
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.geometry import BEVGrid, bev_reference_points, normalize_boxes
+from bevformer_plugin.geometry import BOX_VALUES, CENTER, BEVGrid, bev_reference_points, normalize_boxes
 
 from .center_heatmap import draw_centers
-
-BOX_CODE_SIZE = 10
+from .object_queries import ObjectQueries, QuerySource
 
 
 @dataclass(frozen=True)
-class ObjectQueries:
-    """Where the decoder starts from; what the proposals say is detached.
+class ProposedQueries(ObjectQueries):
+    """Queries at the peaks of the heatmap; what they believe of their objects is detached.
 
     Attributes:
-        content: (B, M, C).
-        position: (B, M, C).
-        reference_points: (B, M, 3) fractions of the range.
-        logits: (B, M, num_classes) the cell's scores, which the decoder corrects.
-        boxes: (B, M, 10) the cell's network boxes without their centre, which the decoder corrects.
+        heatmap: (B, num_classes, bev_h, bev_w) logits of every cell.
+        cell_boxes: (B, Q, 10) network box of every cell, metres.
     """
 
-    content: Tensor
-    position: Tensor
-    reference_points: Tensor
-    logits: Tensor
-    boxes: Tensor
+    heatmap: Tensor
+    cell_boxes: Tensor
 
 
 def _gather(cells: Tensor, index: Tensor) -> Tensor:
@@ -42,24 +36,20 @@ def _gather(cells: Tensor, index: Tensor) -> Tensor:
 
 
 @MODELS.register_module()
-class BEVProposals(BaseModule):
+class BEVProposals(QuerySource):
     """Scores every BEV cell; those with the best peaks become the object queries, whose boxes the decoder refines.
 
     The two-stage scheme of Deformable DETR (arXiv 2010.04159, section 4.2) with CenterPoint's centre heatmap
     (arXiv 2006.11275) as first stage: BEV features, backbone and neck are supervised densely, which lets small models
     train from scratch in few steps.
 
-    Args:
-        embed_dims: channels C.
-        num_classes: object classes.
-        grid: the BEV grid.
-        num_query: queries M to select.
+    Args: as :class:`QuerySource`, and
         loss_heatmap: config of mmdet's Gaussian focal loss.
         loss_bbox: config of mmdet's L1 loss.
         code_weights: weight of each of the ten values of a network box.
 
     Raises:
-        InputError: if the grid has fewer cells than queries.
+        InputError: if there are no queries, or more than the grid has cells.
     """
 
     def __init__(
@@ -72,15 +62,14 @@ class BEVProposals(BaseModule):
         loss_bbox: dict,
         code_weights: list[float],
     ) -> None:
-        super().__init__()
-        if num_query > grid.num_queries:
-            raise InputError(f'num_query={num_query} is more than the cells of a {grid.bev_h} x {grid.bev_w} BEV grid')
-        self.grid = grid
-        self.num_classes = num_classes
-        self.num_query = num_query
+        super().__init__(embed_dims, num_classes, grid, num_query)
+        if not 1 <= num_query <= grid.num_queries:
+            raise InputError(
+                f'num_query is from 1 to the cells of the {grid.bev_h} x {grid.bev_w} BEV grid, got {num_query}'
+            )
         self.shared = nn.Sequential(nn.Conv2d(embed_dims, embed_dims, 3, padding=1), nn.ReLU())
         self.heatmap = nn.Conv2d(embed_dims, num_classes, 1)
-        self.boxes = nn.Conv2d(embed_dims, BOX_CODE_SIZE, 1)
+        self.boxes = nn.Conv2d(embed_dims, BOX_VALUES, 1)
         self.class_embedding = nn.Embedding(num_classes, embed_dims)
         self.content = nn.Linear(embed_dims, embed_dims)
         self.position = nn.Sequential(nn.Linear(3, embed_dims), nn.ReLU(), nn.Linear(embed_dims, embed_dims))
@@ -89,15 +78,31 @@ class BEVProposals(BaseModule):
         self.register_buffer('code_weights', torch.tensor(code_weights, dtype=torch.float32))
         nn.init.constant_(self.heatmap.bias, bias_init_with_prob(0.01))
 
-    def forward(self, bev_embed: Tensor) -> dict[str, Tensor]:
-        """Score every cell.
+    def forward(self, bev_embed: Tensor) -> ProposedQueries:
+        """Score every cell of a (B, Q, C) BEV and turn the strongest peaks into object queries."""
+        heatmap, cell_boxes = self._score_cells(bev_embed)
+        logits = heatmap.detach()
+        peaks = logits.sigmoid() * (logits == F.max_pool2d(logits, 3, stride=1, padding=1))
+        # One query a cell: two would start from the same scores and box, and round-off would choose which is matched.
+        peak, label = peaks.flatten(2).max(dim=1)  # BxQ
+        cell = peak.topk(self.num_query).indices  # BxM
+        label = label.gather(1, cell)
+        boxes = _gather(cell_boxes.detach(), cell)
+        low, high = boxes.new_tensor(self.grid.point_cloud_range).split(3)
+        reference_points = ((boxes[..., CENTER] - low) / (high - low)).clamp(0, 1)  # BxMx3
+        boxes[..., CENTER] = 0  # the reference points hold the centre
+        return ProposedQueries(
+            content=self.content(_gather(bev_embed, cell)) + self.class_embedding(label),
+            position=self.position(reference_points.to(bev_embed.dtype)),
+            reference_points=reference_points,
+            logits=_gather(logits.flatten(2).transpose(1, 2), cell),
+            boxes=boxes,
+            heatmap=heatmap,
+            cell_boxes=cell_boxes,
+        )
 
-        Args:
-            bev_embed: (B, Q, C).
-
-        Returns:
-            ``heatmap`` (B, num_classes, bev_h, bev_w) logits and ``boxes`` (B, Q, 10) network boxes in metres.
-        """
+    def _score_cells(self, bev_embed: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, num_classes, bev_h, bev_w) logits and (B, Q, 10) network boxes in metres."""
         grid = self.grid
         features = self.shared(bev_embed.transpose(1, 2).unflatten(2, (grid.bev_h, grid.bev_w)))
         raw = self.boxes(features).flatten(2).transpose(1, 2).float()  # BxQx10
@@ -105,45 +110,28 @@ class BEVProposals(BaseModule):
         center = bev_reference_points(grid, raw.device) * (high - low)[:2] + low[:2]
         cell = raw.new_tensor([grid.cell_x, grid.cell_y])
         boxes = torch.cat([center + raw[..., :2] * cell, raw[..., 2:]], dim=-1)
-        return {'heatmap': self.heatmap(features).float(), 'boxes': boxes}
+        return self.heatmap(features).float(), boxes
 
-    def queries(self, bev_embed: Tensor, proposals: dict[str, Tensor]) -> ObjectQueries:
-        """Turn the strongest peaks into object queries.
+    def init_branches(self, cls_branches: nn.ModuleList, reg_branches: nn.ModuleList) -> None:
+        """Let the decoder start from the proposals as they are."""
+        for branch in (*cls_branches, *reg_branches):
+            nn.init.zeros_(branch[-1].weight)
+            nn.init.zeros_(branch[-1].bias)
 
-        Args:
-            bev_embed: (B, Q, C).
-            proposals: of :meth:`forward`.
-        """
-        logits = proposals['heatmap'].detach()
-        peaks = logits.sigmoid() * (logits == F.max_pool2d(logits, 3, stride=1, padding=1))
-        # One query a cell: two would start from the same scores and box, and round-off would choose which is matched.
-        peak, label = peaks.flatten(2).max(dim=1)  # BxQ
-        cell = peak.topk(self.num_query).indices  # BxM
-        label = label.gather(1, cell)
-        boxes = _gather(proposals['boxes'].detach(), cell)
-        low, high = boxes.new_tensor(self.grid.point_cloud_range).split(3)
-        reference_points = ((boxes[..., [0, 1, 4]] - low) / (high - low)).clamp(0, 1)  # BxMx3
-        boxes[..., [0, 1, 4]] = 0  # the reference points hold the centre
-        return ObjectQueries(
-            content=self.content(_gather(bev_embed, cell)) + self.class_embedding(label),
-            position=self.position(reference_points.to(bev_embed.dtype)),
-            reference_points=reference_points,
-            logits=_gather(logits.flatten(2).transpose(1, 2), cell),
-            boxes=boxes,
-        )
-
-    def loss(self, proposals: dict[str, Tensor], gt_labels: list[Tensor], gt_boxes: list[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        self, queries: ProposedQueries, gt_labels: Sequence[Tensor], gt_boxes: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
         """Penalty-reduced focal loss on the heatmap, L1 on the boxes of the cells that hold a centre.
 
         Args:
-            proposals: of :meth:`forward`.
+            queries: of :meth:`forward`.
             gt_labels: per sample (n,).
             gt_boxes: per sample (n, 9) metric boxes with centre z, LiDAR frame.
 
         Returns:
             ``proposal.loss_heatmap`` and ``proposal.loss_bbox``.
         """
-        heatmap, boxes = proposals['heatmap'], proposals['boxes']
+        heatmap, boxes = queries.heatmap, queries.cell_boxes
         target, box_target = torch.zeros_like(heatmap), torch.zeros_like(boxes)
         weight = torch.zeros_like(boxes)
         for sample, (labels, truth) in enumerate(zip(gt_labels, gt_boxes, strict=True)):

@@ -1,16 +1,20 @@
 """Supervision of the camera features in each camera's own view."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from mmdet.utils import reduce_mean
 from mmdet3d.registry import MODELS
-from mmdet3d.structures import LiDARInstance3DBoxes
-from mmengine.model import BaseModule, bias_init_with_prob
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
+from mmengine.model import bias_init_with_prob
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from bevformer_plugin.models.bev.camera_features import CameraFeatures
+from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.models.bev import CameraFeatures, EncodedFrames
 
+from .bev_head import BEVHead
 from .center_heatmap import draw_centers
 
 MIN_DEPTH = 1.0  # metres; nearer centres are not supervised
@@ -37,7 +41,7 @@ class _Views:
 
 
 @MODELS.register_module()
-class PerspectiveSupervision(BaseModule):
+class PerspectiveSupervision(BEVHead):
     """An auxiliary head on the camera features, used in training alone (BEVFormer v2, arXiv 2211.10439, section 3.2).
 
     The BEV losses reach backbone and neck through attention only; this one reaches them directly, so that they learn
@@ -45,14 +49,18 @@ class PerspectiveSupervision(BaseModule):
     (CenterNet, arXiv 1904.07850), with offset, depth and size regressed in its cell.
 
     Args:
-        embed_dims: channels C of the features.
         num_classes: object classes.
         loss_heatmap: config of mmdet's Gaussian focal loss.
         loss_values: config of mmdet's L1 loss.
+        embed_dims: channels C of the features; the detector sets it.
+        grid: the BEV grid, which every head is given; the detector sets it.
     """
 
-    def __init__(self, embed_dims: int, num_classes: int, loss_heatmap: dict, loss_values: dict) -> None:
-        super().__init__()
+    def __init__(
+        self, num_classes: int, loss_heatmap: dict, loss_values: dict, embed_dims: int, grid: BEVGrid
+    ) -> None:
+        super().__init__(embed_dims, grid)
+        self.num_classes = num_classes
         self.shared = nn.Sequential(nn.Conv2d(embed_dims, embed_dims, 3, padding=1), nn.ReLU())
         self.heatmap = nn.Conv2d(embed_dims, num_classes, 1)
         self.values = nn.Conv2d(embed_dims, VALUES, 1)
@@ -60,25 +68,20 @@ class PerspectiveSupervision(BaseModule):
         self.loss_values = MODELS.build(loss_values)
         nn.init.constant_(self.heatmap.bias, bias_init_with_prob(0.01))
 
-    def loss(
-        self,
-        features: list[CameraFeatures],
-        lidar2img: Tensor,
-        gt_boxes: list[LiDARInstance3DBoxes],
-        gt_labels: list[Tensor],
-    ) -> dict[str, Tensor]:
-        """Losses on the finest feature level.
-
-        Args:
-            features: of the batch, one for each size of images.
-            lidar2img: (B, N, 4, 4).
-            gt_boxes: per sample, LiDAR frame.
-            gt_labels: per sample (n,).
+    def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
+        """Losses on the finest feature level against ``gt_instances_3d`` of every sample.
 
         Returns:
             ``perspective.loss_heatmap`` and ``perspective.loss_values``.
         """
-        parts = [self._predictions_and_targets(part, lidar2img, gt_boxes, gt_labels) for part in features]
+        device = encoded.bev_embed.device
+        lidar2img = torch.stack([frame.lidar2img for frame in encoded.frames]).to(device, torch.float32)
+        gt_boxes = [sample.gt_instances_3d.bboxes_3d for sample in samples]
+        gt_labels = [sample.gt_instances_3d.labels_3d for sample in samples]
+        parts = [
+            self._predictions_and_targets(features, lidar2img, gt_boxes, gt_labels)
+            for features in encoded.camera_features
+        ]
         num_centers = reduce_mean(sum(part.holds_center.sum() for part in parts)).clamp(min=1).item()
         return {
             'perspective.loss_heatmap': sum(
@@ -95,14 +98,18 @@ class PerspectiveSupervision(BaseModule):
             ),
         }
 
+    def predict(self, encoded: EncodedFrames) -> dict[str, list[BaseDataElement]]:
+        """Nothing: the head is used in training alone."""
+        return {}
+
     def _predictions_and_targets(
         self,
         features: CameraFeatures,
         lidar2img: Tensor,
         gt_boxes: list[LiDARInstance3DBoxes],
         gt_labels: list[Tensor],
-    ) -> '_Views':
-        """The samples whose images have one size; arguments as in :meth:`loss`, of the whole batch."""
+    ) -> _Views:
+        """Predictions and targets of the samples whose images have one size; the true boxes are the whole batch's."""
         finest = features.levels[0]
         shared = self.shared(finest.flatten(0, 1))
         heatmap = self.heatmap(shared).float().sigmoid().clamp(1e-4, 1 - 1e-4).unflatten(0, finest.shape[:2])

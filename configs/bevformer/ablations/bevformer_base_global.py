@@ -6,8 +6,6 @@ model = dict(
     bev_grid=(100, 100),
     img_backbone=dict(out_indices=(3,)),
     img_neck=dict(in_channels=[2048], num_outs=1),
-    pts_bbox_head=dict(
-        transformer=dict(encoder=dict(spatial_cross_attention=dict(_delete_=True, type='GlobalSpatialCrossAttention')))
-    ),
+    bev_encoder=dict(encoder=dict(spatial_cross_attention=dict(_delete_=True, type='GlobalSpatialCrossAttention'))),
 )
 optim_wrapper = dict(type='AmpOptimWrapper')

@@ -2,7 +2,5 @@
 _base_ = './bevformer_base_static.py'
 
 model = dict(
-    pts_bbox_head=dict(
-        transformer=dict(encoder=dict(spatial_cross_attention=dict(_delete_=True, type='PointSpatialCrossAttention')))
-    )
+    bev_encoder=dict(encoder=dict(spatial_cross_attention=dict(_delete_=True, type='PointSpatialCrossAttention')))
 )

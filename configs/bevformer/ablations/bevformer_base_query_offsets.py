@@ -1,4 +1,4 @@
 # TSA predicts its offsets and weights from the BEV query alone.
 _base_ = '../bevformer_base.py'
 
-model = dict(pts_bbox_head=dict(transformer=dict(encoder=dict(offsets_see_history=False))))
+model = dict(bev_encoder=dict(encoder=dict(offsets_see_history=False)))

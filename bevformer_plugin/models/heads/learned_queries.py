@@ -1,0 +1,58 @@
+"""Object queries that are learned, the same for every frame."""
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.model import bias_init_with_prob
+from torch import Tensor, nn
+
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.layers import Float32Linear, init_transformer_weights
+
+from .object_queries import ObjectQueries, QuerySource
+
+OBJECT_PRIOR = 0.01  # chance that a query is an object of a class, which every class starts from
+
+
+@MODELS.register_module()
+class LearnedQueries(QuerySource):
+    """As published (paper section 3.1): content and position are learned, and reference points follow the position.
+
+    Args: as :class:`QuerySource`.
+
+    Raises:
+        InputError: if there are no queries.
+    """
+
+    def __init__(self, embed_dims: int, num_classes: int, grid: BEVGrid, num_query: int = 900) -> None:
+        super().__init__(embed_dims, num_classes, grid, num_query)
+        if num_query < 1:
+            raise InputError(f'num_query is at least 1, got {num_query}')
+        self.query_embedding = nn.Embedding(num_query, 2 * embed_dims)
+        self.reference_points = Float32Linear(embed_dims, 3)
+
+    def init_weights(self) -> None:
+        """Draw the layer of the reference points as the transformer's matrices; the embeddings keep theirs."""
+        super().init_weights()
+        init_transformer_weights(self)
+
+    def forward(self, bev_embed: Tensor) -> ObjectQueries:
+        """The queries, alike for every sample of a (B, Q, C) BEV."""
+        position, content = self.query_embedding.weight.expand(len(bev_embed), -1, -1).chunk(2, dim=-1)
+        nothing = torch.zeros((), device=bev_embed.device)
+        return ObjectQueries(
+            content=content,
+            position=position,
+            reference_points=self.reference_points(position).sigmoid(),
+            logits=nothing,
+            boxes=nothing,
+        )
+
+    def init_branches(self, cls_branches: nn.ModuleList, reg_branches: nn.ModuleList) -> None:
+        """Let every class start from a small chance (focal loss, arXiv 1708.02002, section 4.1)."""
+        for branch in cls_branches:
+            nn.init.constant_(branch[-1].bias, bias_init_with_prob(OBJECT_PRIOR))
+
+    def loss(self, queries: ObjectQueries, gt_labels: list[Tensor], gt_boxes: list[Tensor]) -> dict[str, Tensor]:
+        """No losses: the queries are trained through the decoder."""
+        return {}

@@ -1,0 +1,67 @@
+"""What a decoder starts from, and what makes it."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from bevformer_plugin.geometry import BEVGrid
+
+
+@dataclass(frozen=True)
+class ObjectQueries:
+    """Queries, where each begins to look, and what is believed of its object before the decoder runs.
+
+    Attributes:
+        content: (B, M, C).
+        position: (B, M, C).
+        reference_points: (B, M, 3) fractions of the range.
+        logits: (B, M, num_classes) scores that the decoder corrects, or a 0 where nothing is believed yet.
+        boxes: (B, M, 10) network boxes without their centre that the decoder corrects, or a 0.
+    """
+
+    content: Tensor
+    position: Tensor
+    reference_points: Tensor
+    logits: Tensor
+    boxes: Tensor
+
+
+class QuerySource(BaseModule):
+    """Makes the object queries of a detection head.
+
+    Args:
+        embed_dims: channels C; the head sets it.
+        num_classes: object classes; the head sets it.
+        grid: the BEV grid; the head sets it.
+        num_query: object queries M.
+    """
+
+    def __init__(self, embed_dims: int, num_classes: int, grid: BEVGrid, num_query: int) -> None:
+        super().__init__()
+        self.embed_dims = embed_dims
+        self.num_classes = num_classes
+        self.grid = grid
+        self.num_query = num_query
+
+    @abstractmethod
+    def forward(self, bev_embed: Tensor) -> ObjectQueries:
+        """The queries for a (B, Q, C) BEV."""
+
+    @abstractmethod
+    def init_branches(self, cls_branches: nn.ModuleList, reg_branches: nn.ModuleList) -> None:
+        """Initialise the last layers of the branches that correct what the queries believe."""
+
+    @abstractmethod
+    def loss(
+        self, queries: ObjectQueries, gt_labels: Sequence[Tensor], gt_boxes: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """What the queries themselves are trained on.
+
+        Args:
+            queries: of :meth:`forward`.
+            gt_labels: per sample (n,).
+            gt_boxes: per sample (n, 9) metric boxes with centre z, LiDAR frame.
+        """
