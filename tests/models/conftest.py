@@ -8,7 +8,7 @@ from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from reference_files import reference_module
-from small_detector import IMAGE_HW, detector_config
+from small_detector import IMAGE_HW, detector_config, planar_pose
 
 
 @pytest.fixture
@@ -39,12 +39,14 @@ def make_meta():
         offset = sum(map(ord, scene)) % 7
         matrices = rig.lidar2img(0.055)[np.arange(num_cameras) % 6]
         matrices[:, :2, 3] += offset
-        can_bus = np.zeros(18)
         heading = np.deg2rad(90 + offset + 6 * frame)
-        can_bus[:2] = 3 * frame * np.cos(heading), 3 * frame * np.sin(heading)
-        can_bus[3], can_bus[16], can_bus[17] = 1, heading, np.rad2deg(heading)
         return dict(
-            sample_idx=f'{scene}{frame}', scene_token=scene, timestamp=0.5 * frame, lidar2img=matrices, can_bus=can_bus
+            sample_idx=f'{scene}{frame}',
+            scene_token=scene,
+            timestamp=0.5 * frame,
+            lidar2img=matrices,
+            ego2global=planar_pose(3 * frame * np.cos(heading), 3 * frame * np.sin(heading), heading),
+            can_bus=np.array([1.0] + [0.0] * 12),
         )
 
     return make

@@ -1,5 +1,6 @@
 """Models of the released configs, shrunk until a step takes milliseconds; everything else stays as released."""
 
+import zlib
 from pathlib import Path
 
 import torch
@@ -16,11 +17,12 @@ DECODER = {
     'model.img_neck.out_channels': 32,
     'model.grid_mask': None,
     'model.ego_motion.rotate_center': None,
-    'model.pts_bbox_head.embed_dims': 32,
     'model.heads.detection.queries.num_query': 20,
-    'model.pts_bbox_head.transformer.num_heads': 4,
-    'model.pts_bbox_head.transformer.feedforward_channels': 48,
-    'model.pts_bbox_head.transformer.dropout': 0.0,
+    **{
+        f'model.{part}.{setting}': value
+        for part in ('bev_encoder', 'heads.detection')
+        for setting, value in (('num_heads', 4), ('feedforward_channels', 48), ('dropout', 0.0))
+    },
     'model.heads.detection.decoder.num_layers': 2,
 }
 SHRUNK = {
@@ -53,9 +55,9 @@ SHRUNK = {
         'model.img_backbone.norm_eval': True,
         'model.img_neck.in_channels': [8, 16],
         'model.img_neck.out_channels': 32,
-        'model.pts_bbox_head.embed_dims': 32,
         'model.heads.detection.queries.num_query': 20,
-        'model.pts_bbox_head.transformer.feedforward_channels': 48,
+        'model.bev_encoder.feedforward_channels': 48,
+        'model.heads.detection.feedforward_channels': 48,
     },
 }
 # Of a config that inherits from one of these and has other levels than it.
@@ -68,6 +70,7 @@ def build_shrunk(
     bev_grid: tuple[int, int] = (10, 12),
     point_cloud_range: tuple[float, ...] = (-51.2, -44.8, -5.0, 51.2, 44.8, 3.0),
     changes: dict | None = None,
+    seed: int = 0,
 ) -> nn.Module:
     """A released config's detector, shrunk, in training mode, with seeded weights of which none is constant.
 
@@ -85,14 +88,16 @@ def build_shrunk(
             'model.point_cloud_range': point_cloud_range,
         }
     )
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     with DefaultScope.overwrite_default_scope('mmdet3d'):
         model = MODELS.build(cfg.model)
-    generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for parameter in model.pts_bbox_head.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_(noise * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1))
+        for name, parameter in model.named_parameters():
+            if name.startswith(('bev_encoder.', 'heads.detection.')):
+                # Seeded by the name, so that the weights do not depend on the order of the modules.
+                generator = torch.Generator().manual_seed(zlib.crc32(f'{seed} {name}'.encode()))
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(noise * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1))
     return model.train()
 
 

@@ -1,25 +1,20 @@
-"""A detector of a few thousand parameters."""
+"""A detector of a few thousand parameters, and what it makes of a batch."""
 
+import math
+
+import numpy as np
 import torch
+from torch import Tensor
 
-import bevformer_plugin  # noqa: F401  fills the registries
+from bevformer_plugin.models import BEVFormer, BEVHistory, EncodedFrames
 
 IMAGE_HW = (64, 96)
 RANGE = (-51.2, -38.4, -5.0, 51.2, 38.4, 3.0)
 
 
-def detector_config(num_cameras: int = 6, box_coder: dict | None = None, **overrides) -> dict:
-    """A small BEVFormer on an 8 x 10 grid; overrides replace arguments of the detector."""
-    transformer = dict(
-        type='BEVFormerTransformer',
-        num_heads=4,
-        feedforward_channels=32,
-        dropout=0.0,
-        encoder=dict(
-            type='BEVFormerEncoder', num_layers=2, spatial_cross_attention=dict(type='SpatialCrossAttention')
-        ),
-        decoder=dict(type='DetectionTransformerDecoder', num_layers=2),
-    )
+def detector_config(num_cameras: int = 6, head: dict | None = None, **overrides) -> dict:
+    """A small BEVFormer on an 8 x 10 grid; ``head`` changes arguments of its head, overrides those of the detector."""
+    transformer = dict(num_heads=4, feedforward_channels=32, dropout=0.0)
     criterion = dict(
         type='SetCriterion3D',
         assigner=dict(
@@ -29,14 +24,14 @@ def detector_config(num_cameras: int = 6, box_coder: dict | None = None, **overr
         loss_bbox=dict(type='mmdet.L1Loss', loss_weight=0.25),
         code_weights=[1.0] * 8 + [0.2] * 2,
     )
-    head = dict(
-        type='BEVFormerHead',
+    detection = dict(
+        type='DetectionHead',
         num_classes=3,
-        embed_dims=16,
-        num_query=12,
-        transformer=transformer,
+        queries=dict(type='LearnedQueries', num_query=12),
+        decoder=dict(type='DetectionTransformerDecoder', num_layers=2),
         criterion=criterion,
-        box_coder=box_coder or dict(type='NMSFreeCoder'),
+        box_coder=dict(type='NMSFreeCoder'),
+        **transformer,
     )
     config = dict(
         type='BEVFormer',
@@ -45,7 +40,14 @@ def detector_config(num_cameras: int = 6, box_coder: dict | None = None, **overr
         num_cameras=num_cameras,
         img_backbone=dict(type='mmdet.ResNet', depth=18, base_channels=4, out_indices=(2, 3), norm_eval=True),
         img_neck=dict(type='mmdet.FPN', in_channels=[16, 32], out_channels=16, num_outs=2),
-        pts_bbox_head=head,
+        bev_encoder=dict(
+            type='BEVEncoder',
+            encoder=dict(
+                type='BEVFormerEncoder', num_layers=2, spatial_cross_attention=dict(type='SpatialCrossAttention')
+            ),
+            **transformer,
+        ),
+        heads=dict(detection={**detection, **(head or {})}),
     )
     return {**config, **overrides}
 
@@ -57,3 +59,28 @@ def batch(*items: tuple) -> tuple[dict, list]:
         [torch.cat([imgs.new_zeros(length - len(imgs), *imgs.shape[1:]), imgs]) for imgs, _ in items]
     )
     return dict(imgs=stacked), [sample for _, sample in items]
+
+
+def planar_pose(x: float, y: float, heading: float) -> np.ndarray:
+    """The (4, 4) ego2global of a vehicle on the ground; heading in radians."""
+    cos, sin = math.cos(heading), math.sin(heading)
+    return np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+def step(
+    model: BEVFormer, imgs: Tensor, metas: list[dict], histories: list[BEVHistory | None]
+) -> tuple[EncodedFrames, list[BEVHistory | None]]:
+    """One frame of each sample, and what it leaves behind."""
+    encoded = model.encode(imgs, model.frames_of(metas), histories)
+    return encoded, encoded.histories()
+
+
+def raw_outputs(model: BEVFormer, encoded: EncodedFrames) -> dict[str, Tensor]:
+    """The BEV, and what the detection head says of it before boxes are decoded."""
+    outputs = model.heads['detection'](encoded.bev_embed)
+    return {'bev_embed': encoded.bev_embed, 'cls_scores': outputs.cls_scores, 'bbox_preds': outputs.bbox_preds}
+
+
+def forward(model: BEVFormer, inputs: dict, samples: list) -> dict[str, Tensor]:
+    """The same for the current frames of queues."""
+    return raw_outputs(model, model(inputs, samples, mode='tensor'))

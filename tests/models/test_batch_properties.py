@@ -5,11 +5,11 @@ import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample
 from shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
-from small_detector import IMAGE_HW, batch
+from small_detector import IMAGE_HW, batch, forward, raw_outputs, step
 from torch import Tensor, nn
 
 CLOSE = dict(atol=1e-4, rtol=1e-4)
-OUTPUTS = (('bev_embed', 0), ('all_cls_scores', 1), ('all_bbox_preds', 1))  # and the dimension of the batch
+OUTPUTS = (('bev_embed', 0), ('cls_scores', 1), ('bbox_preds', 1))  # and the dimension of the batch
 
 
 @pytest.fixture(params=NAMES)
@@ -62,7 +62,7 @@ def normalizers(model: nn.Module, sample: Det3DDataSample) -> dict[str, int]:
     """By what each family of losses of a sample is divided, counted here anew."""
     boxes = sample.gt_instances_3d.bboxes_3d
     center = torch.cat([boxes.gravity_center, torch.ones(len(boxes), 1)], dim=1).double()
-    grid = model.pts_bbox_head.grid
+    grid = model.bev_encoder.grid
     x_min, y_min, _, x_max, y_max, _ = grid.point_cloud_range
     held = {
         (int((x - x_min) // grid.cell_x), int((y - y_min) // grid.cell_y))
@@ -91,8 +91,8 @@ def sums(losses: dict[str, Tensor], counts: list[dict[str, int]]) -> dict[str, T
 @torch.no_grad()
 def test_outputs_of_a_batch_are_those_of_its_samples(model, make_pair, kind):
     items = make_pair(kind)
-    together = model(*batch(*items), mode='tensor')
-    alone = [model(*batch(item), mode='tensor') for item in items]
+    together = forward(model, *batch(*items))
+    alone = [forward(model, *batch(item)) for item in items]
     for key, dim in OUTPUTS:
         torch.testing.assert_close(together[key], torch.cat([outputs[key] for outputs in alone], dim), **CLOSE)
     assert (together['bev_embed'][0] - together['bev_embed'][1]).abs().mean() > 0.03
@@ -100,14 +100,12 @@ def test_outputs_of_a_batch_are_those_of_its_samples(model, make_pair, kind):
 
 @torch.no_grad()
 def test_history_is_used_or_cut_by_each_sample_alone(model, make_pair, make_sample):
-    bev_embed = {
-        kind: model(*batch(*make_pair(kind)), mode='tensor')['bev_embed'] for kind in ('long', 'cut', 'alone')
-    }
+    bev_embed = {kind: model(*batch(*make_pair(kind)), mode='tensor').bev_embed for kind in ('long', 'cut', 'alone')}
     for other in ('cut', 'alone'):
         torch.testing.assert_close(bev_embed['long'][0], bev_embed[other][0], **CLOSE)
     torch.testing.assert_close(bev_embed['cut'][1], bev_embed['alone'][1], **CLOSE)
     assert (bev_embed['long'][1] - bev_embed['alone'][1]).abs().mean() > 0.01
-    without = model(*batch(make_sample(range(6, 7), 'a')), mode='tensor')['bev_embed'][0]
+    without = model(*batch(make_sample(range(6, 7), 'a')), mode='tensor').bev_embed[0]
     assert (bev_embed['long'][0] - without).abs().mean() > 0.01
 
 
@@ -133,17 +131,19 @@ def test_streams_in_a_batch_are_those_of_each_alone(model, make_sample):
     first = [make_sample(range(frame, frame + 1), 'a') for frame in range(5)]
     second = [make_sample(range(frame, frame + 1), 'b' if frame < 2 else 'c') for frame in range(5)]
     together, alone = [None, None], [[None], [None]]
-    for step, pair in enumerate(zip(first, second, strict=True)):
+    for frame, pair in enumerate(zip(first, second, strict=True)):
         inputs, samples = batch(*pair)
-        outputs, together = model.stream_step(inputs['imgs'][:, 0], [s.metainfo for s in samples], together)
+        encoded, together = step(model, inputs['imgs'][:, 0], [s.metainfo for s in samples], together)
+        outputs = raw_outputs(model, encoded)
         for index, (imgs, sample) in enumerate(pair):
-            expected, alone[index] = model.stream_step(imgs, [sample.metainfo], alone[index])
+            encoded, alone[index] = step(model, imgs, [sample.metainfo], alone[index])
+            expected = raw_outputs(model, encoded)
             for key, dim in OUTPUTS:
                 torch.testing.assert_close(outputs[key].select(dim, index), expected[key].select(dim, 0), **CLOSE)
-            start = model.stream_step(imgs, [sample.metainfo], [None])[0]['bev_embed'][0]
-            continues = step > 0 and not (index == 1 and step == 2)
+            start = step(model, imgs, [sample.metainfo], [None])[0].bev_embed[0]
+            continues = frame > 0 and not (index == 1 and frame == 2)
             assert ((outputs['bev_embed'][index] - start).abs().mean() > 0.01) == continues
-    assert [state.scene_token for state in together] == ['a', 'c']
+    assert [history.frame.scene for history in together] == ['a', 'c']
 
 
 @torch.no_grad()
@@ -152,15 +152,15 @@ def test_a_stream_may_begin_beside_one_that_runs(model, make_sample):
     (first, old), (second, now), (other, begins) = (
         make_sample(range(frame, frame + 1), scene) for frame, scene in ((0, 'a'), (1, 'a'), (1, 'b'))
     )
-    _, states = model.stream_step(first, [old.metainfo], [None])
+    _, states = step(model, first, [old.metainfo], [None])
     for order in ([0, 1], [1, 0]):
         imgs, metas, histories = [second, other], [now.metainfo, begins.metainfo], [states[0], None]
-        outputs, _ = model.stream_step(
-            torch.cat([imgs[i] for i in order]), [metas[i] for i in order], [histories[i] for i in order]
+        outputs, _ = step(
+            model, torch.cat([imgs[i] for i in order]), [metas[i] for i in order], [histories[i] for i in order]
         )
         for place, i in enumerate(order):
-            expected, _ = model.stream_step(imgs[i], [metas[i]], [histories[i]])
-            torch.testing.assert_close(outputs['bev_embed'][place], expected['bev_embed'][0], **CLOSE)
+            expected, _ = step(model, imgs[i], [metas[i]], [histories[i]])
+            torch.testing.assert_close(outputs.bev_embed[place], expected.bev_embed[0], **CLOSE)
 
 
 def test_a_frame_without_objects_trains_on_classes_alone(model, make_sample):
@@ -171,7 +171,7 @@ def test_a_frame_without_objects_trains_on_classes_alone(model, make_sample):
     reached = gradients(model, sum(losses.values()))
     assert all(gradient.isfinite().all() for gradient in reached.values())
     assert reached['heads.detection.cls_branches.1.6.weight'].abs().max() > 0
-    assert reached['pts_bbox_head.reg_branches.1.4.weight'].abs().max() == 0
+    assert reached['heads.detection.reg_branches.1.4.weight'].abs().max() == 0
     assert reached['img_neck.lateral_convs.0.conv.weight'].abs().max() > 0
 
 
@@ -183,8 +183,8 @@ def test_a_scene_of_one_frame(model, make_sample):
     with torch.no_grad():
         (result,) = model.eval().predict(*batch((imgs, sample)))
         (again,) = model.predict(*batch(make_sample(range(1), 'b')))
-        outputs, _ = model.stream_step(imgs, [sample.metainfo], [None])
+        outputs, _ = step(model, imgs, [sample.metainfo], [None])
     assert set(model.streams) == {'b'}
-    (expected,) = model.pts_bbox_head.predict(outputs)
+    (expected,) = model.heads['detection'].predict(outputs)['pred_instances_3d']
     torch.testing.assert_close(result.pred_instances_3d.scores_3d, expected.scores_3d, **CLOSE)
     assert again.pred_instances_3d.bboxes_3d.tensor.isfinite().all()

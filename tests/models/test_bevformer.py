@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmdet3d.registry import MODELS
-from small_detector import IMAGE_HW, batch, detector_config
+from small_detector import batch, detector_config, forward, step
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 
@@ -11,9 +11,9 @@ CLOSE = dict(atol=1e-5, rtol=1e-5)
 def test_training_batch_of_two_equals_two_batches_of_one(build_detector, make_sample):
     model = build_detector().train()
     items = [make_sample(range(4, 7), 'a', num_objects=5), make_sample(range(2), 'b', num_objects=2)]
-    together = model(*batch(*items), mode='tensor')
-    alone = [model(*batch(item), mode='tensor') for item in items]
-    for key, dim in (('bev_embed', 0), ('all_cls_scores', 1), ('all_bbox_preds', 1)):
+    together = forward(model, *batch(*items))
+    alone = [forward(model, *batch(item)) for item in items]
+    for key, dim in (('bev_embed', 0), ('cls_scores', 1), ('bbox_preds', 1)):
         torch.testing.assert_close(together[key], torch.cat([outputs[key] for outputs in alone], dim), **CLOSE)
 
     both = model(*batch(*items), mode='loss')
@@ -26,8 +26,8 @@ def test_training_batch_of_two_equals_two_batches_of_one(build_detector, make_sa
 def test_history_changes_the_output_and_gets_no_gradient(build_detector, make_sample):
     model = build_detector().train()
     inputs, samples = batch(make_sample(range(3)))
-    with_history = model(inputs, samples, mode='tensor')['bev_embed']
-    alone = model(*batch(make_sample(range(2, 3))), mode='tensor')['bev_embed']
+    with_history = model(inputs, samples, mode='tensor').bev_embed
+    alone = model(*batch(make_sample(range(2, 3))), mode='tensor').bev_embed
     assert (with_history - alone).abs().max() > 1e-2
 
     inputs['imgs'].requires_grad_()
@@ -39,8 +39,8 @@ def test_history_changes_the_output_and_gets_no_gradient(build_detector, make_sa
 
 def test_without_history_every_frame_is_alone(build_detector, make_sample):
     model = build_detector(use_history=False).train()
-    queue = model(*batch(make_sample(range(3))), mode='tensor')['bev_embed']
-    alone = model(*batch(make_sample(range(2, 3))), mode='tensor')['bev_embed']
+    queue = model(*batch(make_sample(range(3))), mode='tensor').bev_embed
+    alone = model(*batch(make_sample(range(2, 3))), mode='tensor').bev_embed
     torch.testing.assert_close(queue, alone)
 
 
@@ -66,7 +66,7 @@ def test_any_number_of_cameras(build_detector, make_sample, num_cameras):
     losses = model(*batch(make_sample(range(2), num_cameras=num_cameras)), mode='loss')
     assert all(loss.isfinite() for loss in losses.values())
     outputs = model(*batch(make_sample(range(1), num_cameras=num_cameras)), mode='tensor')
-    assert outputs['bev_embed'].shape == (1, 80, 16)
+    assert outputs.bev_embed.shape == (1, 80, 16)
 
 
 def test_training_keeps_each_parts_mode(build_detector, make_sample):
@@ -84,7 +84,7 @@ def test_predict_streams_equal_the_queue(build_detector, make_sample):
         results = model.predict(*batch(*(make_sample(range(frame, frame + 1), scene) for scene in 'ab')))
     for scene, result in zip('ab', results, strict=True):
         outputs = model(*batch(make_sample(range(3), scene)), mode='tensor')
-        expected = model.pts_bbox_head.predict(outputs)[0]
+        expected = model.heads['detection'].predict(outputs)['pred_instances_3d'][0]
         torch.testing.assert_close(result.pred_instances_3d.scores_3d, expected.scores_3d, **CLOSE)
         assert result.pred_instances_3d.bboxes_3d.tensor.shape == (len(expected.scores_3d), 9)
     assert set(model.streams) == {'a', 'b'}
@@ -118,32 +118,29 @@ def test_streams_hold_the_last_batch_and_reset(build_detector, make_sample):
 def test_when_history_counts(build_detector, make_sample, make_meta, change, counts):
     model = build_detector().eval()
     first, second = (make_sample(range(frame, frame + 1))[0] for frame in (0, 1))
-    _, states = model.stream_step(first, [{**make_meta(0), 'timestamp': 0.5}], [None])
+    _, histories = step(model, first, [{**make_meta(0), 'timestamp': 0.5}], [None])
     meta = {**make_meta(1), 'timestamp': 1.0, **change}
-    features = model.extract_feat(second)
-    bev_embed = model.encode_frame(features, IMAGE_HW, [meta], states)
-    alone = model.encode_frame(features, IMAGE_HW, [meta], [None])
-    assert torch.equal(bev_embed, alone) != counts
+    after, alone = (step(model, second, [meta], before)[0].bev_embed for before in (histories, [None]))
+    assert torch.equal(after, alone) != counts
 
 
 def test_ego_motion_is_relative_to_the_previous_frame_of_the_queue(build_detector, make_sample):
     model = build_detector().train()
     imgs, sample = make_sample(range(3))
-    skipped = imgs[[0, 2]], sample.clone()
-    skipped[1].set_metainfo({'history': sample.metainfo['history'][:1]})
-    states = model._run_history(skipped[0][None], [[*skipped[1].metainfo['history'], sample.metainfo]])
-    can_bus = model.pts_bbox_head.transformer.ego_alignment.relative(
-        torch.as_tensor(sample.metainfo['can_bus']), states[0].can_bus
-    )
-    assert can_bus[17].item() == pytest.approx(12)
+    first, last = model.frames_of([sample.history[0], sample.metainfo])
+    histories = model._run_history(imgs[None, [0, 2]], [[first, last]])
+    motion = model.bev_encoder.ego_alignment.motion([last], histories)
+    assert motion.turn.item() == pytest.approx(12)
+    assert motion.translation[0, :2].norm().item() == pytest.approx(6)  # two frames of 3 m, the first at the origin
 
 
 def test_images_of_another_number_of_cameras_are_refused(build_detector, make_sample, make_meta):
     model = build_detector()
+    imgs, _ = make_sample(range(1), num_cameras=5)
     with pytest.raises(ValueError, match='num_cameras=6, got images of 5 cameras'):
-        model(*batch(make_sample(range(1), num_cameras=5)), mode='loss')
+        model.encode(imgs, model.frames_of([make_meta(0)]), [None])
     with pytest.raises(ValueError, match='num_cameras=6, got lidar2img of 5 cameras'):
-        model.stream_step(torch.zeros(1, 6, 3, *IMAGE_HW), [make_meta(0, num_cameras=5)], [None])
+        model.frames_of([make_meta(0, num_cameras=5)])
 
 
 def test_predict_refuses_queues_and_two_frames_of_a_scene(build_detector, make_sample):
@@ -158,12 +155,16 @@ def test_predict_refuses_queues_and_two_frames_of_a_scene(build_detector, make_s
     ('overrides', 'message'),
     [
         (
-            dict(img_neck=dict(type='mmdet.FPN', in_channels=[16, 32], out_channels=24, num_outs=2)),
-            r'img_neck.out_channels=24 differs from pts_bbox_head.embed_dims=16',
+            dict(bev_encoder={**detector_config()['bev_encoder'], 'num_cameras': 4}),
+            'bev_encoder sets num_cameras, which the detector hands down',
         ),
+        (dict(head=dict(embed_dims=8)), 'heads.detection sets embed_dims, which the detector hands down'),
+        (dict(head=dict(decoder=dict(num_heads=8))), 'decoder sets num_heads, which the detection head hands down'),
+        (dict(heads={}), 'model.heads is empty'),
+        (dict(heads=dict(detection=None)), 'model.heads is empty'),
         (
-            dict(pts_bbox_head={**detector_config()['pts_bbox_head'], 'num_cameras': 4}),
-            'pts_bbox_head sets num_cameras, which the detector hands down',
+            dict(heads=dict.fromkeys(('day', 'night'), detector_config()['heads']['detection'])),
+            'heads.day and night both predict pred_instances_3d: keep one of them',
         ),
         (dict(bev_grid=(0, 10)), '0 x 10'),
         (dict(point_cloud_range=(51.2, -51.2, -5, -51.2, 51.2, 3)), 'minima, then maxima'),
@@ -185,10 +186,8 @@ def test_backbone_that_does_not_fit_the_neck_is_refused(build_detector, make_sam
 
 
 def test_fewer_level_embeddings_than_levels_are_refused(build_detector):
-    head = detector_config()['pts_bbox_head']
-    head['transformer']['num_feature_levels'] = 1
     with pytest.raises(ValueError, match="num_feature_levels=1 is less than the neck's 2 levels"):
-        build_detector(pts_bbox_head=head)
+        build_detector(bev_encoder={**detector_config()['bev_encoder'], 'num_feature_levels': 1})
 
 
 def test_detector_is_registered():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample
 from shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
+from small_detector import forward, step
 from torch import nn
 
 CLOSE = dict(atol=1e-4, rtol=1e-4)
@@ -37,13 +38,14 @@ def prepare(make_sample):
 def test_outputs_are_those_of_each_alone(model, prepare):
     inputs, samples = prepare(model, range(3), 'cadb')
     assert inputs['imgs'].shape[-2:] == (64, 96)
-    together = model(inputs, samples, mode='tensor')
-    alone = [model(*prepare(model, range(3), scene), mode='tensor') for scene in 'cadb']
-    for key, dim in (('bev_embed', 0), ('all_cls_scores', 1), ('all_bbox_preds', 1)):
+    together = forward(model, inputs, samples)
+    alone = [forward(model, *prepare(model, range(3), scene)) for scene in 'cadb']
+    for key, dim in (('bev_embed', 0), ('cls_scores', 1), ('bbox_preds', 1)):
         torch.testing.assert_close(together[key], torch.cat([outputs[key] for outputs in alone], dim), **CLOSE)
     small = {**samples[0].metainfo, 'pad_shape': (64, 96), 'history': []}
-    padded, _ = model.encode_batch(inputs['imgs'][:1, -1], [small], [None])
-    unpadded, _ = model.encode_batch(inputs['imgs'][:1, -1], [samples[0].metainfo], [None])
+    padded, unpadded = (
+        step(model, inputs['imgs'][:1, -1], [meta], [None])[0].bev_embed for meta in (small, samples[0].metainfo)
+    )
     assert (padded - unpadded).abs().mean() > 1e-3  # what padding to the largest would do
 
 
@@ -64,11 +66,13 @@ def test_streams_are_those_of_each_alone(model, prepare):
 
 def summed_losses(model: nn.Module, inputs: dict, samples: list[Det3DDataSample]) -> tuple[dict, dict]:
     """Losses before their division by a count over the batch, and that count, by name of the loss."""
-    families = {'': model.heads.detection.criterion, 'proposal.': model.pts_bbox_head.proposals}
-    families['perspective.'] = model.perspective_supervision
+    head = model.heads['detection']
+    families = {'': head.criterion, 'proposal.': head.queries}
+    if 'perspective' in model.heads:
+        families['perspective.'] = model.heads['perspective']
     counts, hooks = {}, []
     for family, part in families.items():
-        for name, module in [] if part is None else part.named_children():
+        for name, module in part.named_children():
             if name.startswith('loss'):
                 key = family + name
                 hooks.append(

@@ -12,7 +12,7 @@ from bevformer_plugin.geometry import normalize_boxes
 @pytest.fixture
 def criterion():
     with DefaultScope.overwrite_default_scope('mmdet3d'):
-        return MODELS.build(detector_config()['pts_bbox_head']['criterion'])
+        return MODELS.build(detector_config()['heads']['detection']['criterion'])
 
 
 @pytest.fixture

@@ -2,15 +2,17 @@
 
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from shrunk_configs import SHRUNK, assert_same_gradients, build_shrunk, gradients
-from small_detector import batch
+from small_detector import RANGE, batch, raw_outputs, step
 
 import bevformer_plugin.layers.deformable_attention as deformable_attention
-import bevformer_plugin.models.bev.bev_encoder as transformer
+import bevformer_plugin.models.bev.bev_encoder as bev_encoder
+from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.layers import DeformableAttentionCore
-from bevformer_plugin.models import CameraFeatures, PerspectiveSupervision
+from bevformer_plugin.models import CameraFeatures, EncodedFrames, Frame, PerspectiveSupervision
 
 BF16 = torch.finfo(torch.bfloat16).eps
 
@@ -22,23 +24,31 @@ def bf16():
 
 
 @pytest.mark.parametrize('name', list(SHRUNK))
-def test_losses_are_near_those_of_float32(make_sample, name):
+def test_losses_and_gradients_are_near_those_of_float32(make_sample, name):
+    """For most weights: with random ones rounding may match another query, and its losses are then others."""
     inputs, samples = batch(make_sample(range(2), 'a'), make_sample(range(2), 'b'))
-    model = build_shrunk(name)
-    exact = model.loss(inputs, samples)
-    with bf16():
-        mixed = model.loss(inputs, samples)
-    assert mixed.keys() == exact.keys()
-    assert any(not torch.equal(mixed[loss], exact[loss]) for loss in exact)
-    for loss, value in exact.items():
-        assert mixed[loss].dtype == torch.float32
-        assert mixed[loss].item() == pytest.approx(value.item(), rel=0.03), loss
-    wanted = gradients(model, sum(exact.values()))
-    found = gradients(model, sum(mixed.values()))
-    flat_found, flat_wanted = (torch.cat([g.flatten() for g in grads.values()]) for grads in (found, wanted))
-    assert torch.cosine_similarity(flat_found, flat_wanted, dim=0) > 0.9
-    with pytest.raises(AssertionError):
-        assert_same_gradients(found, wanted)
+    # Proposals from all cells: which of them are the best is another choice that rounding may change.
+    changes = {'model.heads.detection.queries.num_query': 120} if name == 'bevformer_nano' else None
+    errors, largest_errors, similarities = [], [], []
+    for seed in range(3):
+        model = build_shrunk(name, changes=changes, seed=seed)
+        exact = model.loss(inputs, samples)
+        with bf16():
+            mixed = model.loss(inputs, samples)
+        assert mixed.keys() == exact.keys()
+        assert {loss.dtype for loss in mixed.values()} == {torch.float32}
+        assert any(not torch.equal(mixed[loss], exact[loss]) for loss in exact)
+        errors.append((sum(mixed.values()) / sum(exact.values()) - 1).abs().item())
+        largest_errors.append(max((mixed[loss] / exact[loss] - 1).abs().item() for loss in exact))
+        wanted = gradients(model, sum(exact.values()))
+        found = gradients(model, sum(mixed.values()))
+        flat_found, flat_wanted = (torch.cat([g.flatten() for g in grads.values()]) for grads in (found, wanted))
+        similarities.append(torch.cosine_similarity(flat_found, flat_wanted, dim=0).item())
+        with pytest.raises(AssertionError):
+            assert_same_gradients(found, wanted)
+    assert np.median(errors) < 0.03, errors
+    assert np.median(largest_errors) < (0.1 if name == 'bevformer_nano' else 0.03), largest_errors
+    assert np.median(similarities) > 0.9, similarities
 
 
 def test_offsets_are_float32s_for_the_same_query():
@@ -64,35 +74,37 @@ def test_places_and_boxes_are_never_rounded_to_bf16(make_sample, monkeypatch, na
 
         return keeping
 
-    def keep_projected(*arguments, project=transformer.project_to_cameras):
+    def keep_projected(*arguments, project=bev_encoder.project_to_cameras):
         seen.append(project(*arguments))
         return seen[-1]
 
     for function in ('multi_scale_deformable_attention', 'ragged_deformable_attention'):
         monkeypatch.setattr(deformable_attention, function, keep(getattr(deformable_attention, function)))
-    monkeypatch.setattr(transformer, 'project_to_cameras', keep_projected)
+    monkeypatch.setattr(bev_encoder, 'project_to_cameras', keep_projected)
     imgs, sample = make_sample(range(1))
     for mixed in (False, True):
         model = build_shrunk(name).eval()
         with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16, enabled=mixed):
-            outputs = model.stream_step(imgs, [sample.metainfo], [None])[0]
+            outputs = raw_outputs(model, step(model, imgs, [sample.metainfo], [None])[0])
     assert kinds == {torch.float32}
     for exact, found in zip(*seen, strict=True):
         assert torch.equal(found, exact)
-    boxes = outputs['all_bbox_preds']
+    boxes = outputs['bbox_preds']
     assert boxes.dtype == torch.float32 and not torch.equal(boxes.bfloat16().float(), boxes)
 
 
 def test_targets_in_the_cameras_views_are_those_of_float32(make_sample):
     sample = make_sample(range(1), num_objects=20)[1]
-    truth, found = sample.gt_instances_3d, []
-    supervision = PerspectiveSupervision(8, 3, dict(type='mmdet.GaussianFocalLoss'), dict(type='mmdet.L1Loss'))
+    found, grid = [], BEVGrid(8, 10, RANGE)
+    supervision = PerspectiveSupervision(
+        3, dict(type='mmdet.GaussianFocalLoss'), dict(type='mmdet.L1Loss'), embed_dims=8, grid=grid
+    )
     supervision.loss_values.register_forward_pre_hook(lambda module, arguments: found.append(arguments[1:]))
-    lidar2img = torch.as_tensor(sample.metainfo['lidar2img'], dtype=torch.float32)[None]
+    frame = Frame.from_meta(sample.metainfo, num_cameras=6)
     for mixed in (False, True):
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=mixed):
             features = CameraFeatures([0], [torch.randn(1, 6, 8, 16, 24)], (64, 96))
-            supervision.loss([features], lidar2img, [truth.bboxes_3d], [truth.labels_3d])
+            supervision.loss(EncodedFrames(torch.zeros(1, 80, 8), [features], [frame]), [sample])
     assert found[0][1].sum() > 0
     for exact, mixed in zip(*found, strict=True):
         assert torch.equal(mixed, exact)

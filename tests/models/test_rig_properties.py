@@ -1,28 +1,35 @@
 """Cameras, images and grids of other kinds than the released ones: what has to change, and what must not."""
 
+import inspect
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes, points_cam2img
 from shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
-from small_detector import IMAGE_HW, batch
+from small_detector import IMAGE_HW, batch, forward, planar_pose
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
-from bevformer_plugin.layers import PillarHits
-from bevformer_plugin.models import BEVHistory, PerspectiveSupervision
+from bevformer_plugin.geometry import BEVGrid, heading_of, pillar_points, project_to_cameras
+from bevformer_plugin.layers import PillarHits, SpatialCrossAttention, TemporalSelfAttention
+from bevformer_plugin.models import BEVHistory, CameraFeatures, Frame, PerspectiveSupervision
 from bevformer_plugin.visualization.camera_overlay import cut_segments
 
 CLOSE = dict(atol=1e-4, rtol=1e-4)
-OUTPUTS = ('bev_embed', 'all_cls_scores', 'all_bbox_preds')
+OUTPUTS = ('bev_embed', 'cls_scores', 'bbox_preds')
 GRIDS = {  # (bev_h, bev_w) and range
     'tall, square cells': ((12, 8), (-32.0, -48.0, -5.0, 32.0, 48.0, 3.0)),
     'wide, oblong cells': ((8, 12), (-30.0, -48.0, -5.0, 30.0, 48.0, 3.0)),
     'vehicle off the centre': ((12, 8), (-20.0, -16.0, -5.0, 36.0, 56.0, 3.0)),
 }
+# Where hooks find what a layer hands to its attentions, by the name of the argument.
+TSA, SCA = (
+    {name: place for place, name in enumerate(list(inspect.signature(attention.forward).parameters)[1:])}
+    for attention in (TemporalSelfAttention, SpatialCrossAttention)
+)
 SYMMETRIES = ('left-right', 'front-back', 'right-front')
 
 
@@ -54,7 +61,7 @@ def test_every_one_of_n_cameras_is_trained_on(make_sample, name, num_cameras):
     reached = image_gradients(model, *batch(*items))
     assert reached.shape == (2, num_cameras)
     assert (reached > 0).all()
-    outputs = model(*batch(*items), mode='tensor')
+    outputs = forward(model, *batch(*items))
     assert outputs['bev_embed'].shape == (2, 120, 32)
     assert all(outputs[key].isfinite().all() for key in OUTPUTS)
 
@@ -68,7 +75,7 @@ def test_cameras_have_no_order(make_sample, name, order):
 
     def run(imgs: Tensor, sample: Det3DDataSample) -> tuple[dict, dict, dict]:
         with torch.no_grad():
-            outputs = model(*batch((imgs, sample)), mode='tensor')
+            outputs = forward(model, *batch((imgs, sample)))
         losses = model(*batch((imgs, sample)), mode='loss')
         return outputs, losses, gradients(model, sum(losses.values()))
 
@@ -119,19 +126,19 @@ def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, he
     """From poses to what a query without offsets sees of the previous BEV: a landmark at its place in this frame."""
     model = build_shrunk('bevformer_nano', 1, bev_grid, extent)
     grid, seen = BEVGrid(*bev_grid, extent), []
-    model.bev_encoder.encoder.layers[0].register_forward_pre_hook(
-        lambda _, args: seen.append((args[2][0, 0], args[3][0, 0]))
+    # What temporal self-attention is given: its values and reference points, of the first sample's previous slot.
+    model.bev_encoder.encoder.layers[0].temporal_self_attention.register_forward_pre_hook(
+        lambda _, args: seen.append((args[TSA['values']][0, 0], args[TSA['reference_points']][0, 0]))
     )
 
     def meta(frame: int, x: float, y: float, degrees: float) -> dict:
-        can_bus = np.zeros(18)
-        can_bus[[0, 1, 16, 17]] = x, y, math.radians(degrees % 360), degrees % 360
-        return dict(scene_token='a', timestamp=0.5 * frame, can_bus=can_bus, lidar2img=np.eye(4)[None])
+        ego2global = planar_pose(x, y, math.radians(degrees))
+        return dict(scene_token='a', timestamp=0.5 * frame, ego2global=ego2global, lidar2img=np.eye(4)[None])
 
     def place(point: np.ndarray, at: dict) -> Tensor:
         """(column, row) of a global point in the grid of a frame."""
-        (dx, dy), angle = point - at['can_bus'][:2], at['can_bus'][16]
-        right, ahead = math.sin(angle) * dx - math.cos(angle) * dy, math.cos(angle) * dx + math.sin(angle) * dy
+        ahead, left = at['ego2global'][:2, :2].T @ (point - at['ego2global'][:2, 3])
+        right = -left
         return torch.tensor([(right - extent[0]) / grid.cell_x, (ahead - extent[1]) / grid.cell_y])
 
     way, course = math.radians(heading), math.radians(heading + turn / 2)
@@ -141,9 +148,10 @@ def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, he
     rows, columns = torch.meshgrid(*(torch.arange(side) + 0.5 for side in bev_grid), indexing='ij')
     cells = torch.stack([columns, rows], dim=-1).flatten(0, 1)  # Qx2
     blob = torch.exp(-(cells - place(landmark, before)).square().sum(-1) / 4).float()
-    history = BEVHistory.of_frame(blob[:, None].expand(-1, 32), before)
-    features = [torch.zeros(1, 1, 32, *hw) for hw in ((8, 12), (4, 6))]
-    model.encode_frame(features, IMAGE_HW, [now], [history])
+    last, current = model.frames_of([before, now])
+    history = BEVHistory(blob[:, None].expand(-1, 32), last)
+    features = CameraFeatures([0], [torch.zeros(1, 1, 32, *hw) for hw in ((8, 12), (4, 6))], IMAGE_HW)
+    model.bev_encoder(features, [current], [history])
 
     ((previous, reference),) = seen
     previous = previous.T.unflatten(1, bev_grid)[None, :1]
@@ -182,13 +190,10 @@ def mirror_pairs(values: Tensor, symmetry: str) -> Tensor:
     return values * torch.tensor([-1.0, 1.0] if symmetry == 'left-right' else [1.0, -1.0]).to(values)
 
 
-def mirror_motion(can_bus: Tensor, symmetry: str) -> Tensor:
-    """(B, 18) relative: the drive of the mirrored vehicle in a world with y turned over."""
-    mirrored = can_bus.clone()
-    mirrored[:, 1] *= -1
-    mirrored[:, 17] *= -1
-    mirrored[:, 16] = {'left-right': 0, 'front-back': math.pi, 'right-front': math.pi / 2}[symmetry] - can_bus[:, 16]
-    return mirrored
+def mirror_pose(ego2global: Tensor, symmetry: str) -> Tensor:
+    """(4, 4): the mirrored vehicle in a world with y turned over."""
+    heading = {'left-right': 0, 'front-back': math.pi, 'right-front': math.pi / 2}[symmetry] - heading_of(ego2global)
+    return torch.from_numpy(planar_pose(ego2global[0, 3].item(), -ego2global[1, 3].item(), heading.item()))
 
 
 def mirror_cameras(lidar2img: Tensor, symmetry: str) -> Tensor:
@@ -206,54 +211,67 @@ def mirror_offsets(model: nn.Module, symmetry: str) -> None:
         offsets.bias.copy_(mirror_pairs(bias, symmetry).flatten())
 
 
+class Positions(nn.Module):
+    """Given positions in place of learned ones, whose sums of rows and columns have no mirror image."""
+
+    def __init__(self, positions: Tensor) -> None:
+        super().__init__()
+        self.positions = positions
+
+    def forward(self, mask: Tensor) -> Tensor:
+        """(Q, C) positions as (1, C, H, W)."""
+        return self.positions.T.unflatten(1, mask.shape[-2:])[None]
+
+
 @pytest.mark.parametrize('grid', GRIDS)
 @pytest.mark.parametrize('symmetry', SYMMETRIES)
 @torch.no_grad()
 def test_a_mirrored_world_gives_the_mirrored_bev(make_meta, grid, symmetry):
     """Grid, cameras, drive, history and offsets mirrored alike; the images stay."""
     grid = BEVGrid(*GRIDS[grid][0], GRIDS[grid][1])
-    model = build_shrunk('bevformer_tiny', 6, (grid.bev_h, grid.bev_w), grid.point_cloud_range)
-    transformer = model.pts_bbox_head.transformer
-    for parameter in transformer.can_bus_mlp[-1].parameters():
-        parameter.zero_()  # what the network makes of the vehicle's motion knows no symmetry
     generator = torch.Generator().manual_seed(3)
-    query, pos, *history = torch.randn(4, grid.num_queries, 32, generator=generator)
-    metas = [make_meta(3, scene) for scene in 'ab']
-    lidar2img = torch.stack([torch.as_tensor(meta['lidar2img']) for meta in metas])
-    can_bus = torch.stack([torch.as_tensor(meta['can_bus']) for meta in metas])
-    can_bus[:, :2], can_bus[:, 17] = torch.tensor([[3.0, 5.0], [-6.0, 2.0]]), torch.tensor([7.0, -11.0])
-    features, flags = [torch.randn(2, 6, 32, 4, 6, generator=generator)], torch.ones(2, dtype=torch.bool)
-    expected = transformer.encode(
-        features, query, pos, lidar2img, IMAGE_HW, can_bus, torch.stack(history), flags, grid
-    )
+    query, position, *bevs = torch.randn(4, grid.num_queries, 32, generator=generator)
+    features = CameraFeatures([0, 1], [torch.randn(2, 6, 32, 4, 6, generator=generator)], IMAGE_HW)
+    frames = [
+        [Frame.from_meta({**make_meta(frame, scene), 'ego2global': pose}, 6) for frame, pose in enumerate(poses)]
+        for scene, poses in (
+            ('a', (planar_pose(5, -2, 1.0), planar_pose(8, 3, 1.12))),
+            ('b', (planar_pose(0, 1, 6.2), planar_pose(-6, 3, 6.0))),
+        )
+    ]
 
-    mirror_offsets(model, symmetry)
-    bev_hw = grid.bev_h, grid.bev_w
-    query, pos, history = (mirror_map(x, bev_hw, symmetry) for x in (query, pos, torch.stack(history)))
-    mirrored = transformer.encode(
-        features,
-        query,
-        pos,
-        mirror_cameras(lidar2img, symmetry),
-        IMAGE_HW,
-        mirror_motion(can_bus, symmetry),
-        history,
-        flags,
-        mirror_grid(grid, symmetry),
-    )
+    def encode(grid: BEVGrid, maps: list[Tensor], drives: list[list[Frame]], mirrored: bool) -> Tensor:
+        model = build_shrunk('bevformer_tiny', 6, (grid.bev_h, grid.bev_w), grid.point_cloud_range)
+        encoder = model.bev_encoder
+        for parameter in encoder.can_bus_mlp[-1].parameters():
+            parameter.zero_()  # what the network makes of the vehicle's motion knows no symmetry
+        if mirrored:
+            mirror_offsets(model, symmetry)
+        encoder.bev_embedding.weight.copy_(maps[0])
+        encoder.positional_encoding = Positions(maps[1])
+        histories = [BEVHistory(bev, drive[0]) for bev, drive in zip(maps[2:], drives, strict=True)]
+        return encoder(features, [drive[1] for drive in drives], histories)
+
+    expected = encode(grid, [query, position, *bevs], frames, mirrored=False)
+    bev_hw, mirrored_grid = (grid.bev_h, grid.bev_w), mirror_grid(grid, symmetry)
+    maps = [mirror_map(bev, bev_hw, symmetry) for bev in (query, position, *bevs)]
+    moving = [
+        [
+            replace(
+                frame,
+                ego2global=mirror_pose(frame.ego2global, symmetry),
+                lidar2img=mirror_cameras(frame.lidar2img, symmetry),
+            )
+            for frame in drive
+        ]
+        for drive in frames
+    ]
+    mirrored = encode(mirrored_grid, maps, moving, mirrored=True)
     torch.testing.assert_close(mirrored, mirror_map(expected, bev_hw, symmetry), **CLOSE)
-    still = transformer.encode(
-        features,
-        query,
-        pos,
-        mirror_cameras(lidar2img, symmetry),
-        IMAGE_HW,
-        can_bus,
-        history,
-        flags,
-        mirror_grid(grid, symmetry),
-    )
-    assert (still - mirrored).abs().mean() > 1e-3
+    unmirrored_drive = [
+        [replace(frame, lidar2img=mirror_cameras(frame.lidar2img, symmetry)) for frame in drive] for drive in frames
+    ]
+    assert (encode(mirrored_grid, maps, unmirrored_drive, mirrored=True) - mirrored).abs().mean() > 1e-3
 
 
 # Image sizes
@@ -278,7 +296,7 @@ def test_padding_with_zeros_is_the_nothing_around_an_image(make_meta):
     model = build_shrunk('bevformer_tiny')
     attention = model.bev_encoder.encoder.layers[0].spatial_cross_attention
     attention.deformable_attention.value_proj.bias.zero_()  # or the padding would not be zeros to the sampling
-    points = pillar_points(model.pts_bbox_head.grid, 4)
+    points = pillar_points(model.bev_encoder.grid, 4)
     lidar2img = torch.as_tensor(make_meta(0)['lidar2img'])[None]
     generator = torch.Generator().manual_seed(0)
     query, features = torch.randn(1, 120, 32, generator=generator), torch.randn(1, 6, 32, 4, 6, generator=generator)
@@ -324,7 +342,9 @@ def test_a_query_that_no_camera_sees_keeps_only_its_residual(make_sample):
     model = build_shrunk('bevformer_tiny', 1)
     layer = model.bev_encoder.encoder.layers[0].spatial_cross_attention
     calls = []
-    layer.register_forward_hook(lambda _, args, output: calls.append((args[0][0], args[3], output[0])))
+    layer.register_forward_hook(
+        lambda _, args, output: calls.append((args[SCA['query']][0], args[SCA['hits']], output[0]))
+    )
     model(*batch(make_sample(range(1), num_cameras=1)), mode='tensor')
     ((query, hits, output),) = calls
     unseen = torch.ones(len(query), dtype=torch.bool)
@@ -354,7 +374,7 @@ def test_training_survives_cameras_that_see_little(make_sample, name, height, se
         }
     )
     _, visible = project_to_cameras(
-        pillar_points(model.pts_bbox_head.grid, 4), torch.as_tensor(sample.lidar2img)[None], IMAGE_HW
+        pillar_points(model.bev_encoder.grid, 4), torch.as_tensor(sample.lidar2img)[None], IMAGE_HW
     )
     assert visible.any() == sees
     assert not visible.all(-1).any()  # no pillar as a whole

@@ -5,14 +5,28 @@ import torch
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.registry import DefaultScope
-from small_detector import batch, detector_config
+from small_detector import batch, detector_config, step
 
 from bevformer_plugin.geometry import BEVGrid, normalize_boxes
+from bevformer_plugin.models import BEVProposals
+from bevformer_plugin.models.heads.bev_proposals import ProposedQueries
 from bevformer_plugin.models.heads.center_heatmap import draw_centers
 
 GRID = BEVGrid(8, 10, (-51.2, -38.4, -5.0, 51.2, 38.4, 3.0))
 BOX = torch.tensor([[12.0, -20.0, -1.0, 4.6, 1.9, 1.7, 0.3, 3.0, -1.0]])  # centre z
 CODE_WEIGHTS = [1.0] * 8 + [0.2] * 2
+PROPOSALS = dict(
+    type='BEVProposals',
+    num_query=12,
+    loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
+    loss_bbox=dict(type='mmdet.L1Loss'),
+    code_weights=CODE_WEIGHTS,
+)
+
+
+def scored(proposals: BEVProposals, heatmap: torch.Tensor, boxes: torch.Tensor) -> ProposedQueries:
+    """Queries of cells that are scored so."""
+    return proposals.strongest(torch.zeros(len(heatmap), 80, 16), heatmap, boxes)
 
 
 @pytest.fixture
@@ -42,7 +56,7 @@ def test_a_proposal_at_the_objects_cell_becomes_the_first_query(proposals):
     boxes = torch.zeros(1, 80, 10)
     boxes[0, cell] = normalize_boxes(BOX)[0]
     bev_embed = torch.randn(1, 80, 16)
-    start = proposals.queries(bev_embed, dict(heatmap=heatmap, boxes=boxes))
+    start = proposals.strongest(bev_embed, heatmap, boxes)
     assert start.content.shape == start.position.shape == (1, 5, 16)
     expected = torch.tensor([(12 + 51.2) / 102.4, (-20 + 38.4) / 76.8, (-1 + 5) / 8])
     torch.testing.assert_close(start.reference_points[0, 0], expected)
@@ -59,7 +73,7 @@ def test_a_cell_that_two_classes_peak_in_becomes_one_query(proposals):
     heatmap[0, 1, 4, 5], heatmap[0, 2, 4, 5], heatmap[0, 0, 1, 1] = 3.0, 4.0, 2.0
     boxes = torch.randn(1, 80, 10)
     bev_embed = torch.randn(1, 80, 16)
-    start = proposals.queries(bev_embed, dict(heatmap=heatmap, boxes=boxes))
+    start = proposals.strongest(bev_embed, heatmap, boxes)
     first, second, third = start.logits[0, :3]
     torch.testing.assert_close(first, torch.tensor([-6.0, 3.0, 4.0]))
     torch.testing.assert_close(second, torch.tensor([2.0, -6.0, -6.0]))
@@ -76,19 +90,20 @@ def test_true_proposals_have_no_box_loss_and_nearly_no_heatmap_loss(proposals):
     heatmap, boxes, weight = torch.zeros(1, 3, 8, 10), torch.zeros(1, 80, 10), torch.zeros(1, 80, 10)
     proposals._draw(heatmap[0], boxes[0], weight[0], labels[0], truth[0])
     assert heatmap.max() == 1 and (heatmap[0, 1] == 1).sum() == 1 and heatmap[0, [0, 2]].sum() == 0
-    met = proposals.loss(dict(heatmap=torch.where(heatmap == 1, 9.0, -9.0), boxes=boxes), labels, truth)
+    met = proposals.loss(scored(proposals, torch.where(heatmap == 1, 9.0, -9.0), boxes), labels, truth)
     assert met['proposal.loss_bbox'] == 0 and met['proposal.loss_heatmap'] < 1e-3
     moved = boxes + torch.tensor([1.0] + [0.0] * 9)
-    off = proposals.loss(dict(heatmap=torch.full_like(heatmap, -9.0), boxes=moved), labels, truth)
+    off = proposals.loss(scored(proposals, torch.full_like(heatmap, -9.0), moved), labels, truth)
     torch.testing.assert_close(off['proposal.loss_bbox'], torch.tensor(1.0))  # one metre, one box
     assert off['proposal.loss_heatmap'] > 5
 
 
 def test_objects_outside_the_grid_and_empty_frames_cost_no_boxes(proposals):
-    scored = proposals(torch.randn(2, 80, 16))
     outside = BOX.clone()
     outside[0, 0] = 60.0
-    losses = proposals.loss(scored, [torch.tensor([0]), torch.zeros(0, dtype=torch.long)], [outside, BOX[:0]])
+    losses = proposals.loss(
+        proposals(torch.randn(2, 80, 16)), [torch.tensor([0]), torch.zeros(0, dtype=torch.long)], [outside, BOX[:0]]
+    )
     assert losses['proposal.loss_bbox'] == 0 and losses['proposal.loss_heatmap'] > 0
 
 
@@ -98,6 +113,7 @@ def test_perspective_targets_lie_where_the_object_is_seen():
             dict(
                 type='PerspectiveSupervision',
                 embed_dims=16,
+                grid=GRID,
                 num_classes=3,
                 loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
                 loss_values=dict(type='mmdet.L1Loss'),
@@ -116,23 +132,14 @@ def test_perspective_targets_lie_where_the_object_is_seen():
 
 
 def test_both_aids_train_every_parameter(build_detector, make_sample):
-    head = {
-        **detector_config()['pts_bbox_head'],
-        'proposals': dict(
-            type='BEVProposals',
-            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
-            loss_bbox=dict(type='mmdet.L1Loss'),
-            code_weights=CODE_WEIGHTS,
-        ),
-    }
-    model = build_detector(
-        pts_bbox_head=head,
-        perspective_supervision=dict(
-            type='PerspectiveSupervision',
-            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
-            loss_values=dict(type='mmdet.L1Loss'),
-        ),
-    ).train()
+    perspective = dict(
+        type='PerspectiveSupervision',
+        num_classes=3,
+        loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
+        loss_values=dict(type='mmdet.L1Loss'),
+    )
+    detection = detector_config(head=dict(queries=PROPOSALS))['heads']['detection']
+    model = build_detector(heads=dict(detection=detection, perspective=perspective)).train()
     inputs, samples = batch(make_sample(range(2)), make_sample(range(1), 'b'))
     losses = model(inputs, samples, mode='loss')
     assert {
@@ -146,24 +153,16 @@ def test_both_aids_train_every_parameter(build_detector, make_sample):
 
 
 def test_an_untrained_decoder_leaves_the_proposals_as_they_are(build_detector, make_sample):
-    head = {
-        **detector_config()['pts_bbox_head'],
-        'proposals': dict(
-            type='BEVProposals',
-            loss_heatmap=dict(type='mmdet.GaussianFocalLoss'),
-            loss_bbox=dict(type='mmdet.L1Loss'),
-            code_weights=CODE_WEIGHTS,
-        ),
-    }
-    model = build_detector(pts_bbox_head=head).eval()
+    model = build_detector(head=dict(queries=PROPOSALS)).eval()
     inputs, samples = batch(make_sample(range(1)))
     with torch.no_grad():
-        outputs = model.stream_step(inputs['imgs'][:, 0], [samples[0].metainfo], [None])[0]
-    start = model.pts_bbox_head.proposals.queries(outputs['bev_embed'], outputs['proposals'])
-    for scores, boxes in zip(outputs['all_cls_scores'], outputs['all_bbox_preds'], strict=True):
+        encoded, _ = step(model, inputs['imgs'][:, 0], [samples[0].metainfo], [None])
+        outputs = model.heads['detection'](encoded.bev_embed)
+    start = outputs.queries
+    for scores, boxes in zip(outputs.cls_scores, outputs.bbox_preds, strict=True):
         torch.testing.assert_close(scores, start.logits)
         torch.testing.assert_close(boxes[..., 5:], start.boxes[..., 5:])
-        low, high = torch.tensor(model.pts_bbox_head.grid.point_cloud_range).split(3)
+        low, high = torch.tensor(model.bev_encoder.grid.point_cloud_range).split(3)
         torch.testing.assert_close(
             boxes[..., [0, 1, 4]], start.reference_points * (high - low) + low, atol=2e-3, rtol=0
         )  # a point on the range's edge is pulled in by the logit's eps

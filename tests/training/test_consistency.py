@@ -327,7 +327,12 @@ def test_both_engines_refuse_before_they_begin(small_options, tmp_path, engine, 
 
 @pytest.mark.parametrize('engine', ['lightning', 'mmengine'])
 def test_fine_tuning_reports_what_it_used(small_options, tmp_path, engine):
-    options = [*small_options, f'load_from={WEIGHTS}', 'model.heads.detection.num_classes=2', 'train_cfg.val_interval=9']
+    options = [
+        *small_options,
+        f'load_from={WEIGHTS}',
+        'model.heads.detection.num_classes=2',
+        'train_cfg.val_interval=9',
+    ]
     options += [f"{part}_dataloader.dataset.metainfo.classes=['pedestrian','car']" for part in ('train', 'val')]
     done = run_tool('train', NANO, '--engine', engine, '--work-dir', tmp_path / 'run', '--cfg-options', *options)
     assert done.returncode == 0, done.output

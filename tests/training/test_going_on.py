@@ -77,7 +77,10 @@ def test_other_processes_precision_and_number_of_samples_need_to_be_asked_for(no
             lambda: settings(SGD),
             'optim_wrapper.optimizer.type=AdamW (now SGD)',
         ),
-        (lambda: settings({'model.heads.detection.queries.num_query': 90}), 'model.heads.detection.queries.num_query=150 (now 90)'),
+        (
+            lambda: settings({'model.heads.detection.queries.num_query': 90}),
+            'model.heads.detection.queries.num_query=150 (now 90)',
+        ),
         (
             lambda: settings({'train_dataloader.dataset.metainfo.classes': ['bus', 'car']}),
             'train_dataloader.dataset.metainfo.classes.0=car (now bus)',

@@ -80,7 +80,16 @@ class BEVProposals(QuerySource):
 
     def forward(self, bev_embed: Tensor) -> ProposedQueries:
         """Score every cell of a (B, Q, C) BEV and turn the strongest peaks into object queries."""
-        heatmap, cell_boxes = self._score_cells(bev_embed)
+        return self.strongest(bev_embed, *self._score_cells(bev_embed))
+
+    def strongest(self, bev_embed: Tensor, heatmap: Tensor, cell_boxes: Tensor) -> ProposedQueries:
+        """The queries of the cells with the best peaks.
+
+        Args:
+            bev_embed: (B, Q, C).
+            heatmap: (B, num_classes, bev_h, bev_w) logits of every cell.
+            cell_boxes: (B, Q, 10) network box of every cell, metres.
+        """
         logits = heatmap.detach()
         peaks = logits.sigmoid() * (logits == F.max_pool2d(logits, 3, stride=1, padding=1))
         # One query a cell: two would start from the same scores and box, and round-off would choose which is matched.
