@@ -4,13 +4,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from shrunk_configs import SHRUNK, assert_same_gradients, build_shrunk, gradients
-from small_detector import batch
 
 import bevformer_plugin.layers.deformable_attention as deformable_attention
 import bevformer_plugin.models.bev.bev_encoder as transformer
 from bevformer_plugin.layers import DeformableAttentionCore
 from bevformer_plugin.models import CameraFeatures, PerspectiveSupervision
+from tests.models.shrunk_configs import SHRUNK, assert_same_gradients, build_shrunk, gradients
+from tests.models.small_detector import batch
 
 BF16 = torch.finfo(torch.bfloat16).eps
 

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes, points_cam2img
-from shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
-from small_detector import IMAGE_HW, batch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +13,8 @@ from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
 from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models import BEVHistory, PerspectiveSupervision
 from bevformer_plugin.visualization.camera_overlay import cut_segments
+from tests.models.shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
+from tests.models.small_detector import IMAGE_HW, batch
 
 CLOSE = dict(atol=1e-4, rtol=1e-4)
 OUTPUTS = ('bev_embed', 'all_cls_scores', 'all_bbox_preds')
