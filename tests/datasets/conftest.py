@@ -1,13 +1,13 @@
 """Datasets on the infos of the synthetic world."""
 
 import pickle
-from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from bevformer_plugin.datasets import NuScenesTemporalDataset
+from tests.helpers.repository import REPO
 
 LOAD_AND_PACK = [
     {'type': 'LoadMultiViewImages'},
@@ -20,7 +20,7 @@ LOAD_AND_PACK = [
 @pytest.fixture
 def base_config():
     """``configs/_base_/nuscenes.py``."""
-    return Config.fromfile(Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'nuscenes.py')
+    return Config.fromfile(REPO / 'configs' / '_base_' / 'nuscenes.py')
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +26,8 @@ from bevformer_plugin.datasets.infos import (
     require_matching,
 )
 from bevformer_plugin.geometry import BEVGrid, bev_shift, relative_can_bus
+from tests.helpers.repository import REPO
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 VERSION = 'v1.0-mini'
 
 
@@ -261,7 +260,7 @@ def test_full_disk_leaves_the_old_file(synthetic_root, tmp_path):
     ]
     done = subprocess.run(
         command,
-        cwd=REPOSITORY,
+        cwd=REPO,
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),

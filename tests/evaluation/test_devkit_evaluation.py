@@ -19,8 +19,8 @@ from bevformer_plugin.evaluation import (
     load_results,
     write_results,
 )
+from tests.helpers.repository import REPO
 
-REPO = Path(__file__).resolve().parents[2]
 CLASSES = [
     'car',
     'truck',

@@ -19,10 +19,10 @@ from nuscenes.eval.detection.utils import category_to_detection_name
 from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.infos import create_nuscenes_infos, load_infos
 from bevformer_plugin.evaluation import NuScenesDevkitMetric, evaluate_results, metrics_table, write_results
+from tests.helpers.repository import REPO
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 VERSION = 'v1.0-mini'
-CLASSES = list(Config.fromfile(REPOSITORY / 'configs' / '_base_' / 'nuscenes.py').class_names)
+CLASSES = list(Config.fromfile(REPO / 'configs' / '_base_' / 'nuscenes.py').class_names)
 
 
 def truth_in_tables(root, version, tokens, counts):
@@ -306,7 +306,7 @@ def test_infos_of_other_samples_than_the_results_are_named(synthetic_root, info_
 def test_the_command(synthetic_root, val_tokens, submit, tmp_path):
     path = submit({token: [] for token in val_tokens})
     command = [sys.executable, 'tools/evaluate.py', path, '--root', str(synthetic_root), '--version', VERSION]
-    done = subprocess.run([*command, '--true-boxes', 'all'], cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run([*command, '--true-boxes', 'all'], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'NDS 0.0000   mAP 0.0000' in done.stdout and "true boxes count by 'all'" in done.stdout
     assert json.loads((tmp_path / 'metrics_summary.json').read_text())['true_boxes'] == 'all'

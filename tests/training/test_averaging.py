@@ -10,7 +10,8 @@ from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training import DetectorModule
 from bevformer_plugin.training.averaging import averages_weights
 from bevformer_plugin.weights import read_checkpoint
-from tests.helpers.processes import NANO, REPO, run_tool
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 from tests.training.plants import Sigterm
 
 MOMENTUM = 0.1

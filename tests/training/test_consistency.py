@@ -21,7 +21,8 @@ from bevformer_plugin.weights import (
     check_resumption,
     read_checkpoint,
 )
-from tests.helpers.processes import NANO, REPO, run_tool
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 
 WEIGHTS = 'projects/synthetic_world/bevformer_nano.pth'
 CLASSES = load_config(NANO).class_names

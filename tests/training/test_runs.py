@@ -11,7 +11,8 @@ import torch
 
 from bevformer_plugin.evaluation import load_results
 from bevformer_plugin.training.callbacks import ValidationPlan
-from tests.helpers.processes import NANO, REPO, run_tool
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 from tests.training.finished_runs import lightning_steps, mmengine_steps
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 from mmengine.config import Config
 
-from tests.helpers.processes import NANO, REPO, run_tool
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 from tests.training.finished_runs import lightning_steps, mmengine_steps, rows
 from tests.training.plants import Sigterm
 

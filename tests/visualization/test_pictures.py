@@ -3,7 +3,6 @@
 import pickle
 import runpy
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,8 +16,9 @@ from bevformer_plugin.visualization import (
     draw_scene,
     prepare_folder,
 )
+from tests.helpers.repository import REPO
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools/visualize.py'
+TOOL = REPO / 'tools/visualize.py'
 
 
 @pytest.fixture(scope='module')
