@@ -1,12 +1,11 @@
 """Datasets on the infos of the synthetic world."""
 
-import pickle
-
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from bevformer_plugin.datasets import NuScenesTemporalDataset
+from tests.helpers.info_files import write_infos
 from tests.helpers.repository import REPO
 
 LOAD_AND_PACK = [
@@ -24,20 +23,13 @@ def base_config():
 
 
 @pytest.fixture
-def read_infos(info_files):
-    """A fresh copy of the infos of 'mini_train' or 'mini_val'."""
-    return lambda split: pickle.loads(info_files[split].read_bytes())
-
-
-@pytest.fixture
 def build_dataset(synthetic_root, info_files, tmp_path):
     """Build a dataset on the training infos, or on other ``infos``; arguments as those of the class."""
 
     def build(infos=None, split='mini_train', pipeline=LOAD_AND_PACK, **arguments):
         ann_file = info_files[split]
         if infos is not None:
-            ann_file = tmp_path / 'infos.pkl'
-            ann_file.write_bytes(pickle.dumps(infos))
+            ann_file = write_infos(tmp_path / 'infos.pkl', infos)
         with DefaultScope.overwrite_default_scope('mmdet3d'):
             return NuScenesTemporalDataset(
                 **{'data_root': str(synthetic_root), 'ann_file': str(ann_file), 'pipeline': pipeline, **arguments}

@@ -13,7 +13,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from nuscenes import NuScenes
 from nuscenes.eval.common.utils import quaternion_yaw
 from nuscenes.utils.geometry_utils import view_points
 from pyquaternion import Quaternion
@@ -39,11 +38,6 @@ def files(synthetic_root, tmp_path_factory):
 @pytest.fixture(scope='module')
 def infos(files):
     return load_infos(files['mini_train'])
-
-
-@pytest.fixture(scope='module')
-def tables(synthetic_root):
-    return NuScenes(VERSION, str(synthetic_root), verbose=False)
 
 
 def test_files_and_metainfo(files, infos):

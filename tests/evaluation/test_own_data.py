@@ -2,7 +2,6 @@
 
 import json
 import math
-import pickle
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from nuscenes.eval.detection.utils import category_to_detection_name
 from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.infos import create_nuscenes_infos, load_infos
 from bevformer_plugin.evaluation import NuScenesDevkitMetric, evaluate_results, metrics_table, write_results
+from tests.helpers.info_files import write_infos
 from tests.helpers.repository import REPO
 
 VERSION = 'v1.0-mini'
@@ -91,12 +91,11 @@ def test_numbers_are_the_devkits_to_the_digit(synthetic_root, val_tokens, submit
 
 
 @pytest.mark.parametrize('part', [False, True])
-def test_a_submission_without_boxes_scores_zero(synthetic_root, info_files, val_tokens, submit, tmp_path, part):
-    infos = pickle.loads(info_files['mini_val'].read_bytes())
+def test_a_submission_without_boxes_scores_zero(synthetic_root, read_infos, val_tokens, submit, tmp_path, part):
+    infos = read_infos('mini_val')
     tokens = val_tokens[:4] if part else val_tokens
     infos['data_list'] = [entry for entry in infos['data_list'] if entry['token'] in tokens]
-    path = tmp_path / 'infos.pkl'
-    path.write_bytes(pickle.dumps(infos))
+    path = write_infos(tmp_path / 'infos.pkl', infos)
     submission = submit({token: [] for token in tokens})
     summary = evaluate_results(submission, str(synthetic_root), VERSION, infos=str(path))
     assert (summary['nd_score'], summary['mean_ap'], summary['num_predictions']) == (0, 0, 0)

@@ -31,6 +31,9 @@ CASES = {
 }
 
 
+BATCH = (2, 13, 3, 5, [(4, 5), (1, 1)], 3)  # maps, queries, heads, channels, levels, points
+
+
 def random_case(seed: int) -> tuple[list[int], int, int, list[tuple[int, int]], int]:
     numbers = random.Random(seed)
     levels = [(numbers.randint(1, 9), numbers.randint(1, 9)) for _ in range(numbers.randint(1, 4))]
@@ -122,7 +125,7 @@ class Attention(torch.nn.Module):
 
 
 def test_compiles_into_one_graph_with_gradients():
-    case = batched_inputs(2, 13, 3, 5, [(4, 5), (1, 1)], 3)
+    case = batched_inputs(*BATCH)
     results = []
     for module in (Attention(), torch.compile(Attention(), fullgraph=True, backend='aot_eager')):
         value = case[0].clone().requires_grad_()
@@ -133,7 +136,7 @@ def test_compiles_into_one_graph_with_gradients():
 
 
 def test_exports():
-    case = batched_inputs(2, 13, 3, 5, [(4, 5), (1, 1)], 3)
+    case = batched_inputs(*BATCH)
     program = torch.export.export(Attention(), case)
     targets = [str(node.target) for node in program.graph.nodes]
     assert 'bevformer_plugin.deformable_attention.default' in targets
@@ -159,9 +162,7 @@ def test_the_environment_has_the_last_word_over_a_config(monkeypatch):
 def test_a_backend_that_cannot_is_refused(monkeypatch):
     monkeypatch.setenv('BEVFORMER_ATTENTION_BACKEND', 'native')
     with pytest.raises(ValueError, match=r"'native' cannot compute torch\.float64 on cpu"):
-        multi_scale_deformable_attention(
-            *[t.double() if t.is_floating_point() else t for t in batched_inputs(2, 13, 3, 5, [(4, 5), (1, 1)], 3)]
-        )
+        multi_scale_deformable_attention(*[t.double() if t.is_floating_point() else t for t in batched_inputs(*BATCH)])
 
 
 def test_the_choice_is_said_once():
