@@ -18,6 +18,7 @@ from bevformer_plugin.evaluation import (
     load_results,
     write_results,
 )
+from tests.helpers.annotations import has_points
 from tests.helpers.info_files import write_infos
 from tests.helpers.repository import REPO
 
@@ -40,7 +41,7 @@ def truth_as_detections(infos: dict, change=lambda boxes: boxes) -> dict[str, tu
     names = {index: name for name, index in infos['metainfo']['categories'].items()}
     detections = {}
     for entry in infos['data_list']:
-        seen = [i for i in entry['instances'] if i['num_lidar_pts'] + i['num_radar_pts'] > 0]
+        seen = [i for i in entry['instances'] if has_points(i)]
         boxes = torch.tensor([[*i['bbox_3d'], *i['velocity']] for i in seen]).nan_to_num().view(-1, 9)
         instances = InstanceData(
             bboxes_3d=LiDARInstance3DBoxes(change(boxes), box_dim=9, origin=(0.5, 0.5, 0.5)),
@@ -59,8 +60,7 @@ def truth_as_detections(infos: dict, change=lambda boxes: boxes) -> dict[str, tu
 def submission(infos: dict, path: Path, change=lambda boxes: boxes) -> Path:
     """Write true boxes as a submission, with the true attributes."""
     attributes = {
-        entry['token']: [i['attribute'] for i in entry['instances'] if i['num_lidar_pts'] + i['num_radar_pts'] > 0]
-        for entry in infos['data_list']
+        entry['token']: [i['attribute'] for i in entry['instances'] if has_points(i)] for entry in infos['data_list']
     }
     results = {}
     for token, (instances, meta) in truth_as_detections(infos, change).items():
