@@ -2,14 +2,16 @@
 
 import json
 import pathlib
+import pickle
 import shutil
 
 import pytest
-from installation import install
+from nuscenes import NuScenes
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.ops import set_attention_backend
 from bevformer_plugin.synthetic import create_synthetic_world
+from tests.helpers.installation import install
 
 SYNTHETIC_WORLD = {'scenes_train': 2, 'scenes_val': 2, 'frames': 6, 'seed': 0, 'image_size': (200, 112)}
 
@@ -77,6 +79,18 @@ def take_out_lidar(change_table):
 def info_files(synthetic_root, tmp_path_factory):
     """Info files of the synthetic world by split; paths in them are relative to ``synthetic_root``."""
     return create_nuscenes_infos(synthetic_root, 'v1.0-mini', out_dir=tmp_path_factory.mktemp('infos'), workers=1)
+
+
+@pytest.fixture(scope='session')
+def read_infos(info_files):
+    """A fresh copy of the infos of 'mini_train' or 'mini_val', which a test may change."""
+    return lambda split: pickle.loads(info_files[split].read_bytes())
+
+
+@pytest.fixture(scope='session')
+def tables(synthetic_root):
+    """The devkit's reader of the synthetic world. Read only."""
+    return NuScenes('v1.0-mini', str(synthetic_root), verbose=False)
 
 
 @pytest.fixture(scope='session')

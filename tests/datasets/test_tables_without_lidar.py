@@ -10,6 +10,7 @@ from nuscenes import NuScenes
 from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.infos import create_nuscenes_infos, load_infos, reference_record
 from bevformer_plugin.visualization import FrameSource, draw_sample
+from tests.helpers.annotations import has_points
 
 VERSION = 'v1.0-mini'
 
@@ -80,7 +81,7 @@ def test_dataset_and_pictures(root, infos, tmp_path):
         dataset = NuScenesTemporalDataset(str(root), 'nuscenes_infos_temporal_val.pkl', [], test_mode=True)
     assert infos['metainfo']['frame'] == dataset.metainfo['frame'] == 'vehicle'
     entry = infos['data_list'][0]
-    counted = [i for i in entry['instances'] if i['num_lidar_pts'] + i['num_radar_pts'] > 0]
+    counted = [i for i in entry['instances'] if has_points(i)]
     frame = dataset.get_data_info(0)
     assert len(frame['eval_ann_info']['gt_bboxes_3d']) == len(counted)
     assert frame['lidar2ego'].tolist() == entry['lidar_points']['lidar2ego']

@@ -5,6 +5,7 @@ import pytest
 
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES, counted_boxes
 from bevformer_plugin.visualization import FrameSource
+from tests.helpers.annotations import has_points
 
 POINTS = np.array([0, 3, 0, 1])
 VISIBILITY = np.array([4, 1, 2, 1])
@@ -44,7 +45,7 @@ def test_training_targets_and_pictures(build_dataset, read_infos, info_files, sy
             instance
             for instance in entry['instances']
             if rule == 'all'
-            or (rule == 'points' and instance['num_lidar_pts'] + instance['num_radar_pts'] > 0)
+            or (rule == 'points' and has_points(instance))
             or (rule == 'visibility' and instance['visibility'] >= 2)
         ]
         centres = np.array([instance['bbox_3d'][:3] for instance in counted]).reshape(-1, 3)

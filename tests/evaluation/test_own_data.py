@@ -1,8 +1,8 @@
 """Scores of what is not quite nuScenes: nothing found, other rules of true boxes, own splits, no LiDAR, no truth."""
 
+import itertools
 import json
 import math
-import pickle
 import shutil
 import subprocess
 import sys
@@ -14,43 +14,24 @@ from mmengine.registry import DefaultScope
 from nuscenes import NuScenes
 from nuscenes.eval.detection.config import config_factory
 from nuscenes.eval.detection.evaluate import DetectionEval
-from nuscenes.eval.detection.utils import category_to_detection_name
 
 from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.infos import create_nuscenes_infos, load_infos
 from bevformer_plugin.evaluation import NuScenesDevkitMetric, evaluate_results, metrics_table, write_results
+from tests.helpers.annotations import annotations_as_results, has_points
+from tests.helpers.info_files import write_infos
+from tests.helpers.repository import REPO
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 VERSION = 'v1.0-mini'
-CLASSES = list(Config.fromfile(REPOSITORY / 'configs' / '_base_' / 'nuscenes.py').class_names)
+CLASSES = list(Config.fromfile(REPO / 'configs' / '_base_' / 'nuscenes.py').class_names)
 
 
-def truth_in_tables(root, version, tokens, counts):
-    """A submission of the tables' annotations of which ``counts(annotation)`` holds, with falling scores."""
-    nusc = NuScenes(version, str(root), verbose=False)
-    results = {}
-    for token in tokens:
-        results[token] = []
-        for name in nusc.get('sample', token)['anns']:
-            row = nusc.get('sample_annotation', name)
-            detection_name = category_to_detection_name(row['category_name'])
-            if detection_name is None or not counts(row):
-                continue
-            velocity = nusc.box_velocity(name)[:2].tolist()
-            results[token].append(
-                {
-                    **{key: row[key] for key in ('sample_token', 'translation', 'size', 'rotation')},
-                    'velocity': [0.0, 0.0] if math.isnan(velocity[0]) else velocity,
-                    'detection_name': detection_name,
-                    'detection_score': 1 / (1 + len(results[token])),
-                    'attribute_name': '',
-                }
-            )
+def truth_in_tables(tables, tokens, counts=has_points):
+    """A submission of the tables' annotations, with velocity 0 where it is not known."""
+    results = annotations_as_results(tables, tokens, counts)
+    for entry in itertools.chain(*results.values()):
+        entry['velocity'] = [0.0 if math.isnan(value) else value for value in entry['velocity']]
     return results
-
-
-def with_points(row):
-    return row['num_lidar_pts'] + row['num_radar_pts'] > 0
 
 
 @pytest.fixture
@@ -69,8 +50,8 @@ def submit(tmp_path):
     return write
 
 
-def test_numbers_are_the_devkits_to_the_digit(synthetic_root, val_tokens, submit, tmp_path):
-    results = truth_in_tables(synthetic_root, VERSION, val_tokens, with_points)
+def test_numbers_are_the_devkits_to_the_digit(synthetic_root, tables, val_tokens, submit, tmp_path):
+    results = truth_in_tables(tables, val_tokens)
     for entries in results.values():  # misses, shifts and equal scores of several samples
         del entries[::4]
         for index, entry in enumerate(entries):
@@ -78,9 +59,8 @@ def test_numbers_are_the_devkits_to_the_digit(synthetic_root, val_tokens, submit
             entry['velocity'] = [1.0, 0.5 * (index % 3)]
     path = submit(results)
     ours = evaluate_results(path, str(synthetic_root), VERSION)
-    nusc = NuScenes(VERSION, str(synthetic_root), verbose=False)
     devkit = DetectionEval(
-        nusc, config_factory('detection_cvpr_2019'), path, 'mini_val', str(tmp_path / 'devkit'), verbose=False
+        tables, config_factory('detection_cvpr_2019'), path, 'mini_val', str(tmp_path / 'devkit'), verbose=False
     )
     theirs = devkit.evaluate()[0].serialize()
     assert 0.2 < theirs['nd_score'] < 0.9
@@ -91,12 +71,11 @@ def test_numbers_are_the_devkits_to_the_digit(synthetic_root, val_tokens, submit
 
 
 @pytest.mark.parametrize('part', [False, True])
-def test_a_submission_without_boxes_scores_zero(synthetic_root, info_files, val_tokens, submit, tmp_path, part):
-    infos = pickle.loads(info_files['mini_val'].read_bytes())
+def test_a_submission_without_boxes_scores_zero(synthetic_root, read_infos, val_tokens, submit, tmp_path, part):
+    infos = read_infos('mini_val')
     tokens = val_tokens[:4] if part else val_tokens
     infos['data_list'] = [entry for entry in infos['data_list'] if entry['token'] in tokens]
-    path = tmp_path / 'infos.pkl'
-    path.write_bytes(pickle.dumps(infos))
+    path = write_infos(tmp_path / 'infos.pkl', infos)
     submission = submit({token: [] for token in tokens})
     summary = evaluate_results(submission, str(synthetic_root), VERSION, infos=str(path))
     assert (summary['nd_score'], summary['mean_ap'], summary['num_predictions']) == (0, 0, 0)
@@ -113,10 +92,10 @@ def test_a_validation_that_finds_nothing_scores_zero(synthetic_root, info_files,
 
 @pytest.mark.parametrize(
     ('rule', 'counts'),
-    [('points', with_points), ('visibility', lambda row: row['visibility_token'] in '234'), ('all', lambda row: True)],
+    [('points', has_points), ('visibility', lambda row: row['visibility_token'] in '234'), ('all', lambda row: True)],
 )
-def test_rules_of_true_boxes(synthetic_root, val_tokens, submit, rule, counts):
-    results = truth_in_tables(synthetic_root, VERSION, val_tokens, counts)
+def test_rules_of_true_boxes(synthetic_root, tables, val_tokens, submit, rule, counts):
+    results = truth_in_tables(tables, val_tokens, counts)
     summary = evaluate_results(submit(results), str(synthetic_root), VERSION, true_boxes=rule)
     assert summary['true_boxes'] == rule
     present = [summary['mean_dist_aps'][name] for name in summary['classes_present']]
@@ -128,8 +107,8 @@ def test_rules_of_true_boxes(synthetic_root, val_tokens, submit, rule, counts):
     assert ('official scores' in metrics_table(summary)) == (rule != 'points')
 
 
-def test_classes_that_a_model_does_not_detect_are_said(synthetic_root, info_files, val_tokens, tmp_path):
-    truth = truth_in_tables(synthetic_root, VERSION, val_tokens, with_points)
+def test_classes_that_a_model_does_not_detect_are_said(synthetic_root, tables, info_files, val_tokens, tmp_path):
+    truth = truth_in_tables(tables, val_tokens)
     metric = NuScenesDevkitMetric(
         str(synthetic_root), VERSION, str(info_files['mini_val']), results_path=str(tmp_path / 'results.json')
     )
@@ -208,7 +187,7 @@ def test_own_splits_and_version(copied_root, change_table, submit, tmp_path):
     infos = create_nuscenes_infos(copied_root, 'city', workers=1, splits_file=splits)
     tokens = [entry['token'] for entry in load_infos(infos['val'])['data_list']]
     assert len(tokens) == 12 and len(kept) == 3
-    path = submit(truth_in_tables(copied_root, 'city', tokens, with_points))
+    path = submit(truth_in_tables(NuScenes('city', str(copied_root), verbose=False), tokens))
     with pytest.raises(ValueError, match=r'nuScenes has no version city.*--splits'):
         evaluate_results(path, str(copied_root), 'city')
     summary = evaluate_results(path, str(copied_root), 'city', infos=str(infos['val']))
@@ -229,7 +208,7 @@ def test_without_a_lidar(copied_root, take_out_lidar, submit):
     take_out_lidar()
     infos = create_nuscenes_infos(copied_root, VERSION, workers=1)['mini_val']
     tokens = [entry['token'] for entry in load_infos(infos)['data_list']]
-    path = submit(truth_in_tables(copied_root, VERSION, tokens, with_points))
+    path = submit(truth_in_tables(NuScenes(VERSION, str(copied_root), verbose=False), tokens))
     summary = evaluate_results(path, str(copied_root), VERSION, infos=str(infos))
     assert all(summary['mean_dist_aps'][name] == pytest.approx(1) for name in summary['classes_present'])
     NuScenesDevkitMetric(str(copied_root), VERSION, str(infos)).check_dataset(evaluated(copied_root, infos))
@@ -239,7 +218,7 @@ def test_camera_only_data_has_no_points(copied_root, change_table, submit):
     change_table('sample_annotation', lambda rows: [{**row, 'num_lidar_pts': 0, 'num_radar_pts': 0} for row in rows])
     infos = create_nuscenes_infos(copied_root, VERSION, workers=1)['mini_val']
     tokens = [entry['token'] for entry in load_infos(infos)['data_list']]
-    path = submit(truth_in_tables(copied_root, VERSION, tokens, lambda row: True))
+    path = submit(truth_in_tables(NuScenes(VERSION, str(copied_root), verbose=False), tokens, lambda row: True))
     with pytest.raises(ValueError, match=r"none of 484 boxes counts by true_boxes='points'.*--true-boxes"):
         evaluate_results(path, str(copied_root), VERSION)
     summary = evaluate_results(path, str(copied_root), VERSION, true_boxes='all')
@@ -306,7 +285,7 @@ def test_infos_of_other_samples_than_the_results_are_named(synthetic_root, info_
 def test_the_command(synthetic_root, val_tokens, submit, tmp_path):
     path = submit({token: [] for token in val_tokens})
     command = [sys.executable, 'tools/evaluate.py', path, '--root', str(synthetic_root), '--version', VERSION]
-    done = subprocess.run([*command, '--true-boxes', 'all'], cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run([*command, '--true-boxes', 'all'], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'NDS 0.0000   mAP 0.0000' in done.stdout and "true boxes count by 'all'" in done.stdout
     assert json.loads((tmp_path / 'metrics_summary.json').read_text())['true_boxes'] == 'all'

@@ -7,8 +7,10 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from reference_files import reference_module
-from small_detector import IMAGE_HW, detector_config, planar_pose
+
+from tests.helpers.landmarks import planar_pose
+from tests.helpers.reference_files import reference_module
+from tests.models.small_detector import IMAGE_HW, detector_config
 
 
 @pytest.fixture
@@ -45,7 +47,7 @@ def make_meta():
             scene_token=scene,
             timestamp=0.5 * frame,
             lidar2img=matrices,
-            ego2global=planar_pose(3 * frame * np.cos(heading), 3 * frame * np.sin(heading), heading),
+            ego2global=planar_pose(3 * frame * np.cos(heading), 3 * frame * np.sin(heading), np.rad2deg(heading)),
             can_bus=np.array([1.0] + [0.0] * 12),
         )
 

@@ -1,8 +1,5 @@
 """A detector of a few thousand parameters, and what it makes of a batch."""
 
-import math
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,12 +56,6 @@ def batch(*items: tuple) -> tuple[dict, list]:
         [torch.cat([imgs.new_zeros(length - len(imgs), *imgs.shape[1:]), imgs]) for imgs, _ in items]
     )
     return dict(imgs=stacked), [sample for _, sample in items]
-
-
-def planar_pose(x: float, y: float, heading: float) -> np.ndarray:
-    """The (4, 4) ego2global of a vehicle on the ground; heading in radians."""
-    cos, sin = math.cos(heading), math.sin(heading)
-    return np.array([[cos, -sin, 0, x], [sin, cos, 0, y], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
 def step(

@@ -5,9 +5,10 @@ import re
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample
-from shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
-from small_detector import forward, step
 from torch import nn
+
+from tests.models.shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
+from tests.models.small_detector import forward, step
 
 CLOSE = dict(atol=1e-4, rtol=1e-4)
 SIZES = {'a': (64, 96), 'b': (52, 90), 'c': (32, 64), 'd': (64, 96)}  # a, b and d are padded to 64 x 96

@@ -5,14 +5,15 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from shrunk_configs import SHRUNK, assert_same_gradients, build_shrunk, gradients
-from small_detector import RANGE, batch, raw_outputs, step
 
 import bevformer_plugin.layers.deformable_attention as deformable_attention
 import bevformer_plugin.models.bev.bev_encoder as bev_encoder
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.layers import DeformableAttentionCore
 from bevformer_plugin.models import CameraFeatures, EncodedFrames, Frame, PerspectiveSupervision
+from tests.helpers.module_calls import record_calls
+from tests.models.shrunk_configs import SHRUNK, assert_same_gradients, build_shrunk, gradients
+from tests.models.small_detector import RANGE, batch, raw_outputs, step
 
 BF16 = torch.finfo(torch.bfloat16).eps
 
@@ -95,16 +96,17 @@ def test_places_and_boxes_are_never_rounded_to_bf16(make_sample, monkeypatch, na
 
 def test_targets_in_the_cameras_views_are_those_of_float32(make_sample):
     sample = make_sample(range(1), num_objects=20)[1]
-    found, grid = [], BEVGrid(8, 10, RANGE)
+    grid = BEVGrid(8, 10, RANGE)
     supervision = PerspectiveSupervision(
         3, dict(type='mmdet.GaussianFocalLoss'), dict(type='mmdet.L1Loss'), embed_dims=8, grid=grid
     )
-    supervision.loss_values.register_forward_pre_hook(lambda module, arguments: found.append(arguments[1:]))
+    calls = record_calls(supervision.loss_values)
     frame = Frame.from_meta(sample.metainfo, num_cameras=6)
     for mixed in (False, True):
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=mixed):
             features = CameraFeatures([0], [torch.randn(1, 6, 8, 16, 24)], (64, 96))
             supervision.loss(EncodedFrames(torch.zeros(1, 80, 8), [features], [frame]), [sample])
-    assert found[0][1].sum() > 0
-    for exact, mixed in zip(*found, strict=True):
-        assert torch.equal(mixed, exact)
+    exact, mixed = (call.inputs for call in calls)
+    assert exact['weight'].sum() > 0
+    for name in ('target', 'weight'):
+        assert torch.equal(mixed[name], exact[name])

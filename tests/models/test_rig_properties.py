@@ -1,6 +1,5 @@
 """Cameras, images and grids of other kinds than the released ones: what has to change, and what must not."""
 
-import inspect
 import math
 from dataclasses import replace
 
@@ -8,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes, points_cam2img
-from shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
-from small_detector import IMAGE_HW, batch, forward, planar_pose
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevformer_plugin.geometry import BEVGrid, heading_of, pillar_points, project_to_cameras
-from bevformer_plugin.layers import PillarHits, SpatialCrossAttention, TemporalSelfAttention
+from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models import BEVHistory, CameraFeatures, Frame, PerspectiveSupervision
 from bevformer_plugin.visualization.camera_overlay import cut_segments
+from tests.helpers.landmarks import planar_pose, to_cells
+from tests.helpers.module_calls import record_calls
+from tests.models.shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
+from tests.models.small_detector import IMAGE_HW, batch, forward
 
 CLOSE = dict(atol=1e-4, rtol=1e-4)
 OUTPUTS = ('bev_embed', 'cls_scores', 'bbox_preds')
@@ -25,11 +26,6 @@ GRIDS = {  # (bev_h, bev_w) and range
     'wide, oblong cells': ((8, 12), (-30.0, -48.0, -5.0, 30.0, 48.0, 3.0)),
     'vehicle off the centre': ((12, 8), (-20.0, -16.0, -5.0, 36.0, 56.0, 3.0)),
 }
-# Where hooks find what a layer hands to its attentions, by the name of the argument.
-TSA, SCA = (
-    {name: place for place, name in enumerate(list(inspect.signature(attention.forward).parameters)[1:])}
-    for attention in (TemporalSelfAttention, SpatialCrossAttention)
-)
 SYMMETRIES = ('left-right', 'front-back', 'right-front')
 
 
@@ -125,21 +121,16 @@ def test_grids_that_are_not_square_train_and_predict(make_sample, name, grid):
 def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, heading, turn):
     """From poses to what a query without offsets sees of the previous BEV: a landmark at its place in this frame."""
     model = build_shrunk('bevformer_nano', 1, bev_grid, extent)
-    grid, seen = BEVGrid(*bev_grid, extent), []
-    # What temporal self-attention is given: its values and reference points, of the first sample's previous slot.
-    model.bev_encoder.encoder.layers[0].temporal_self_attention.register_forward_pre_hook(
-        lambda _, args: seen.append((args[TSA['values']][0, 0], args[TSA['reference_points']][0, 0]))
-    )
+    grid = BEVGrid(*bev_grid, extent)
+    calls = record_calls(model.bev_encoder.encoder.layers[0])
 
     def meta(frame: int, x: float, y: float, degrees: float) -> dict:
-        ego2global = planar_pose(x, y, math.radians(degrees))
+        ego2global = planar_pose(x, y, degrees)
         return dict(scene_token='a', timestamp=0.5 * frame, ego2global=ego2global, lidar2img=np.eye(4)[None])
 
     def place(point: np.ndarray, at: dict) -> Tensor:
         """(column, row) of a global point in the grid of a frame."""
-        ahead, left = at['ego2global'][:2, :2].T @ (point - at['ego2global'][:2, 3])
-        right = -left
-        return torch.tensor([(right - extent[0]) / grid.cell_x, (ahead - extent[1]) / grid.cell_y])
+        return to_cells(point, at['ego2global'], grid)
 
     way, course = math.radians(heading), math.radians(heading + turn / 2)
     before = meta(0, 300, 200, heading)
@@ -153,7 +144,8 @@ def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, he
     features = CameraFeatures([0], [torch.zeros(1, 1, 32, *hw) for hw in ((8, 12), (4, 6))], IMAGE_HW)
     model.bev_encoder(features, [current], [history])
 
-    ((previous, reference),) = seen
+    (call,) = calls
+    previous, reference = call.inputs['tsa_values'][0, 0], call.inputs['tsa_reference_points'][0, 0]
     previous = previous.T.unflatten(1, bev_grid)[None, :1]
     read = F.grid_sample(previous, 2 * reference.view(1, 1, -1, 2) - 1, align_corners=False).flatten()
     assert read.sum() > 0.9 * blob.sum()
@@ -193,7 +185,7 @@ def mirror_pairs(values: Tensor, symmetry: str) -> Tensor:
 def mirror_pose(ego2global: Tensor, symmetry: str) -> Tensor:
     """(4, 4): the mirrored vehicle in a world with y turned over."""
     heading = {'left-right': 0, 'front-back': math.pi, 'right-front': math.pi / 2}[symmetry] - heading_of(ego2global)
-    return torch.from_numpy(planar_pose(ego2global[0, 3].item(), -ego2global[1, 3].item(), heading.item()))
+    return planar_pose(ego2global[0, 3], -ego2global[1, 3], torch.rad2deg(heading))
 
 
 def mirror_cameras(lidar2img: Tensor, symmetry: str) -> Tensor:
@@ -235,8 +227,8 @@ def test_a_mirrored_world_gives_the_mirrored_bev(make_meta, grid, symmetry):
     frames = [
         [Frame.from_meta({**make_meta(frame, scene), 'ego2global': pose}, 6) for frame, pose in enumerate(poses)]
         for scene, poses in (
-            ('a', (planar_pose(5, -2, 1.0), planar_pose(8, 3, 1.12))),
-            ('b', (planar_pose(0, 1, 6.2), planar_pose(-6, 3, 6.0))),
+            ('a', (planar_pose(5, -2, 57), planar_pose(8, 3, 64))),
+            ('b', (planar_pose(0, 1, 355), planar_pose(-6, 3, 344))),
         )
     ]
 
@@ -341,12 +333,10 @@ def test_perspective_targets_stay_in_their_cells_when_images_are_padded(make_sam
 def test_a_query_that_no_camera_sees_keeps_only_its_residual(make_sample):
     model = build_shrunk('bevformer_tiny', 1)
     layer = model.bev_encoder.encoder.layers[0].spatial_cross_attention
-    calls = []
-    layer.register_forward_hook(
-        lambda _, args, output: calls.append((args[SCA['query']][0], args[SCA['hits']], output[0]))
-    )
+    calls = record_calls(layer)
     model(*batch(make_sample(range(1), num_cameras=1)), mode='tensor')
-    ((query, hits, output),) = calls
+    (call,) = calls
+    query, hits, output = call.inputs['query'][0], call.inputs['hits'], call.output[0]
     unseen = torch.ones(len(query), dtype=torch.bool)
     unseen[hits.query_index] = False
     assert 0.5 < unseen.float().mean() < 1

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from reference_files import manifest, published_weights
 from scipy.spatial.transform import Rotation
 
 from bevformer_plugin.geometry import (
@@ -32,6 +31,7 @@ from bevformer_plugin.models import (
 from bevformer_plugin.ops import multi_scale_deformable_attention
 from bevformer_plugin.weights import to_ours
 from bevformer_plugin.weights.layout import swap_box_convention
+from tests.helpers.reference_files import manifest, published_weights
 
 
 def load(module: torch.nn.Module, case: str, place: str = '') -> torch.nn.Module:

@@ -7,11 +7,12 @@ import sys
 import time
 
 import pytest
-from plants import CtrlC, CtrlCBefore
-from processes import NANO, REPO, last_of_each_option, run_tool
-from test_resume import assert_same, rows
 
 from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import NANO, last_of_each_option, run_tool
+from tests.helpers.repository import REPO
+from tests.training.plants import CtrlC, CtrlCBefore
+from tests.training.training_runs import assert_same, rows
 
 
 @pytest.fixture(scope='module')
