@@ -19,7 +19,7 @@ CLASSES = [
     *('barrier', 'motorcycle', 'bicycle', 'pedestrian', 'traffic_cone'),
 ]
 RANGE = [-51.2, -51.2, -5.0, 51.2, 51.2, 3.0]
-TRANSFORMER = 'model.pts_bbox_head.transformer'
+BEV, DETECTION = 'model.bev_encoder', 'model.heads.detection'
 CRITERION = 'model.heads.detection.criterion'
 
 COMMON = {
@@ -36,16 +36,18 @@ COMMON = {
     'model.img_neck.relu_before_extra_convs': True,
     'model.heads.detection.num_classes': 10,
     'model.heads.detection.queries.num_query': 900,
-    'model.pts_bbox_head.embed_dims': 256,
     'model.heads.detection.box_coder.max_num': 300,
-    f'{TRANSFORMER}.num_heads': 8,
-    f'{TRANSFORMER}.feedforward_channels': 512,
-    f'{TRANSFORMER}.dropout': 0.1,
-    f'{TRANSFORMER}.encoder.tsa_num_points': 4,
-    f'{TRANSFORMER}.encoder.num_points_in_pillar': 4,
-    f'{TRANSFORMER}.encoder.spatial_cross_attention.num_points': 8,
-    f'{TRANSFORMER}.decoder.num_layers': 6,
-    f'{TRANSFORMER}.decoder.num_points': 4,
+    f'{BEV}.num_heads': 8,
+    f'{DETECTION}.num_heads': 8,
+    f'{BEV}.feedforward_channels': 512,
+    f'{DETECTION}.feedforward_channels': 512,
+    f'{BEV}.dropout': 0.1,
+    f'{DETECTION}.dropout': 0.1,
+    f'{BEV}.encoder.tsa_num_points': 4,
+    f'{BEV}.encoder.num_points_in_pillar': 4,
+    f'{BEV}.encoder.spatial_cross_attention.num_points': 8,
+    f'{DETECTION}.decoder.num_layers': 6,
+    f'{DETECTION}.decoder.num_points': 4,
     f'{CRITERION}.assigner.cls_cost.weight': 2.0,
     f'{CRITERION}.assigner.reg_cost_weight': 0.25,
     f'{CRITERION}.loss_cls.gamma': 2.0,
@@ -93,8 +95,8 @@ TINY = {
     'model.data_preprocessor.mean': [123.675, 116.28, 103.53],
     'model.data_preprocessor.std': [58.395, 57.12, 57.375],
     'model.data_preprocessor.bgr_to_rgb': True,
-    f'{TRANSFORMER}.num_feature_levels': 4,
-    f'{TRANSFORMER}.encoder.num_layers': 3,
+    f'{BEV}.num_feature_levels': 4,
+    f'{BEV}.encoder.num_layers': 3,
     'load_from': None,
 }
 PUBLISHED = {
@@ -106,7 +108,7 @@ PUBLISHED = {
         'model.img_backbone.out_indices': (1, 2, 3),
         'model.img_neck.in_channels': [512, 1024, 2048],
         'model.img_neck.num_outs': 4,
-        f'{TRANSFORMER}.encoder.num_layers': 6,
+        f'{BEV}.encoder.num_layers': 6,
     },
     'bevformer_small': {
         **R101,
@@ -117,8 +119,8 @@ PUBLISHED = {
         'model.img_neck.in_channels': [2048],
         'model.img_neck.num_outs': 1,
         'model.activation_checkpointing': ('img_backbone',),
-        f'{TRANSFORMER}.num_feature_levels': 4,
-        f'{TRANSFORMER}.encoder.num_layers': 3,
+        f'{BEV}.num_feature_levels': 4,
+        f'{BEV}.encoder.num_layers': 3,
     },
     'bevformer_tiny': {**FLOAT32, **TINY},
     'bevformer_tiny_fp16': {
@@ -222,7 +224,8 @@ def test_each_is_set_in_one_line_of_a_config(name, tmp_path):
     cfg.model.img_backbone.pop('dcn', None)
     cfg.model.ego_motion = None
     model = MODELS.build(cfg.model)
-    head = model.pts_bbox_head
+    head = model.heads['detection']
+    assert model.bev_encoder.grid == head.grid
     assert (head.grid.bev_h, head.grid.bev_w) == (20, 30) and head.num_classes == 2 and model.num_cameras == 1
     assert head.grid.point_cloud_range == (-20, -30, -4, 20, 30, 2)
     assert head.box_coder.post_center_range == (-30, -40, -10, 30, 40, 10)

@@ -24,7 +24,9 @@ from bevformer_plugin.datasets.infos import (
     load_infos,
     require_matching,
 )
-from bevformer_plugin.geometry import BEVGrid, bev_shift, relative_can_bus
+from bevformer_plugin.datasets.infos.can_bus import WITHOUT_POSE
+from bevformer_plugin.geometry import BEVGrid, bev_shift, planar_motion
+from bevformer_plugin.models import BEVHistory, EgoAlignment, Frame
 from tests.helpers.repository import REPO
 
 VERSION = 'v1.0-mini'
@@ -296,30 +298,42 @@ def test_real_frames_with_images(real):
     assert {entry['scene_name'] for entry in real} == {'scene-0103'}
 
 
+def frame_of(entry: dict) -> Frame:
+    """The frame of an entry, as the dataset's meta gives it to a detector; it needs no cameras."""
+    meta = {
+        'lidar2img': np.zeros((0, 4, 4)),
+        'ego2global': entry['ego2global'],
+        'timestamp': entry['timestamp'],
+        'scene_token': entry['scene_token'],
+        'can_bus': entry['can_bus'][WITHOUT_POSE],
+    }
+    return Frame.from_meta(meta, num_cameras=0)
+
+
 def test_real_inputs_are_those_of_the_published_model(real, shared_dir):
     """CAN-bus vectors, projections at half size and shifts that the published tiny model received (float16)."""
     expected = json.loads((shared_dir / 'real' / 'expected_scene-0103.json').read_text())
     grid = BEVGrid(50, 50, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0))
-    previous = None
-    for entry, frame in zip(real[:4], expected['frames'], strict=True):
-        current = torch.tensor(entry['can_bus'], dtype=torch.float64)
-        can_bus = relative_can_bus(current, previous, wrap_heading=False)
-        shift = bev_shift(can_bus[None], grid)[0]
-        can_bus[3:7] = can_bus[3]  # the published code writes the quaternion's w four times
-        np.testing.assert_allclose(can_bus, frame['can_bus'], rtol=1e-3, atol=2e-5)
-        if 'shift' in frame:
-            np.testing.assert_allclose(shift, np.ravel(frame['shift']), rtol=1e-3, atol=2e-5)
-        for name, matrix in zip(expected['order of cameras'], frame['lidar2img'], strict=True):
+    alignment, history = EgoAlignment.from_config({'preset': 'official_v1'}), None
+    for entry, seen in zip(real[:4], expected['frames'], strict=True):
+        frame = frame_of(entry)
+        motion = alignment.motion([frame], [history])
+        vector = alignment.motion_vector([frame], motion)[0]
+        np.testing.assert_allclose(vector, seen['can_bus'], rtol=1e-3, atol=2e-5)
+        if 'shift' in seen:
+            shift = bev_shift(motion, grid)[0]
+            np.testing.assert_allclose(shift, np.ravel(seen['shift']), rtol=1e-3, atol=2e-5)
+        for name, matrix in zip(expected['order of cameras'], seen['lidar2img'], strict=True):
             camera = entry['images'][name]
             cam2img = np.diag([0.5, 0.5, 1.0]) @ camera['cam2img']
             np.testing.assert_allclose(cam2img @ np.array(camera['lidar2cam'])[:3], matrix[:3], rtol=1e-3, atol=1e-3)
-        previous = current
+        history = BEVHistory(torch.zeros(1), frame)
 
 
 @pytest.mark.parametrize(
     ('frame', 'delta'), [(1, (3.7057065, -2.1037858, -1.0353196)), (2, (3.6282059, -2.1720683, -1.5740092))]
 )
 def test_real_pose_differences(real, frame, delta):
-    current, previous = (torch.tensor(real[index]['can_bus'], dtype=torch.float64) for index in (frame, frame - 1))
-    relative = relative_can_bus(current, previous, wrap_heading=True)
-    assert [relative[0], relative[1], relative[17]] == pytest.approx(delta, abs=1e-5)
+    poses = torch.tensor([real[index]['ego2global'] for index in (frame - 1, frame)], dtype=torch.float64)
+    motion = planar_motion(poses[:1], poses[1:])
+    assert [*motion.translation[0, :2], motion.turn[0]] == pytest.approx(delta, abs=1e-5)

@@ -5,6 +5,7 @@ without results that look like those of a good input.
 """
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable
 
@@ -80,7 +81,7 @@ CONFIGS = [
     ),
     ('negative image size', lambda p: p.train(*p.options(), 'train_dataloader.dataset.image_size=(-1,90)'), 'image_size'),
     ('queue of no frames', lambda p: p.train(*p.options(), 'train_dataloader.dataset.queue_length=0'), 'queue_length'),
-    ('value handed down set below', lambda p: p.train(*p.options(), 'model.pts_bbox_head.transformer.embed_dims=8'), 'no effect'),
+    ('value handed down set below', lambda p: p.train(*p.options(), 'model.heads.detection.embed_dims=8'), 'no effect'),
     ('setting of the Runner', lambda p: p.train(*p.options(), 'launcher=pytorch'), 'no effect under Lightning'),
 ]  # fmt: skip
 
@@ -92,7 +93,6 @@ COMMAND_LINES = [
     ('unknown accelerator', lambda p: p.train('--accelerator', 'abacus', *p.options()), 'accelerator'),
     ('unknown precision', lambda p: p.train('--precision', '3-bit', *p.options()), 'precision'),
     ('Lightning option for the Runner', lambda p: p.train('--engine', 'mmengine', '--devices', '1', *p.options()), 'engine'),
-    ('unknown attention backend', lambda p: p.train(*p.options(), 'model.attention_backend=abacus'), "'abacus'"),
     ('dataroot that does not exist', lambda p: p.train('--cfg-options', 'train_dataloader.dataset.data_root=/no/such'), '/no/such'),
     ('version that the root lacks', lambda p: ['create_data', 'nuscenes', '--root', p.root, '--version', 'v1.0-test'], 'v1.0-mini'),
     ('no workers', lambda p: p.create_data('--workers', '0'), 'workers must be at least 1'),
@@ -281,3 +281,13 @@ def test_the_same_inputs_unspoilt_are_taken(place):
     assert run_tool(*place.test('--overwrite', *place.options())).returncode == 0
     done = run_tool(*place.train(*place.options(), 'model.bev_grid=(16,16)'))
     assert done.returncode == 0, done.output
+
+
+def _choose_abacus() -> None:
+    os.environ['BEVFORMER_ATTENTION_BACKEND'] = 'abacus'
+
+
+def test_an_unknown_attention_backend_is_refused(place):
+    done = run_tool(*place.train(*place.options()), plant=_choose_abacus)
+    assert done.returncode == 1 and 'Traceback' not in done.output
+    assert done.last_line == "error: no attention backend 'abacus': choose from native, triton, mmcv, reference"

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from nuscenes.eval.common.utils import quaternion_yaw
+from pyquaternion import Quaternion
 
-from bevformer_plugin.geometry import BEVGrid, bev_shift, relative_can_bus, rotate_bev
-from tests.helpers.landmarks import blobs, can_bus_vector, centroids, planar_pose, to_cells, to_global
+from bevformer_plugin.geometry import BEVGrid, bev_shift, heading_of, planar_motion, rotate_bev
+from tests.helpers.landmarks import blobs, centroids, planar_pose, to_cells, to_global
 
 GRID = BEVGrid(48, 40, (-40.0, -48.0, -5.0, 40.0, 48.0, 3.0))  # cells of 2 m
 LANDMARK = torch.tensor([612.0, 1205.0])  # global (x, y)
@@ -18,15 +20,15 @@ def landmark_error(
     landmark: torch.Tensor,
     interpolation: str,
     center: tuple[float, float] | None = None,
-    wrap_heading: bool = True,
+    wrap_turn: bool = True,
 ) -> float:
     """Cells between a static landmark and the place where the aligned previous BEV shows it.
 
     The cell at p of the current BEV reads the rotated previous BEV at p + shift.
     """
-    motion = relative_can_bus(can_bus_vector(now), can_bus_vector(before), wrap_heading)[None]
+    motion = planar_motion(before[None], now[None], wrap_turn)
     map_before = blobs(to_cells(landmark, before, GRID)[None], GRID)
-    rotated = rotate_bev(map_before, motion[:, 17], GRID, center, interpolation)
+    rotated = rotate_bev(map_before, motion.turn, GRID, center, interpolation)
     seen = centroids(rotated, GRID) - bev_shift(motion, GRID).double() * torch.tensor([GRID.bev_w, GRID.bev_h])
     return (seen[0] - to_cells(landmark, now, GRID)).norm().item()
 
@@ -52,34 +54,43 @@ def test_turning_about_a_fixed_cell_loses_the_landmark():
 def test_crossing_north():
     """Wrapped or not, the map turns alike; what the network is told differs."""
     before, now = planar_pose(600, 1200, 1), planar_pose(606, 1200, 359)
-    absolute = can_bus_vector(now), can_bus_vector(before)
-    assert relative_can_bus(*absolute)[17].item() == pytest.approx(-2)
-    assert relative_can_bus(*absolute, wrap_heading=False)[17].item() == pytest.approx(358)
-    for wrap_heading in (True, False):
-        assert landmark_error(before, now, LANDMARK, 'bilinear', wrap_heading=wrap_heading) < 0.02
+    assert planar_motion(before[None], now[None]).turn.item() == pytest.approx(-2)
+    assert planar_motion(before[None], now[None], wrap_turn=False).turn.item() == pytest.approx(358)
+    for wrap_turn in (True, False):
+        assert landmark_error(before, now, LANDMARK, 'bilinear', wrap_turn=wrap_turn) < 0.02
 
 
 def test_shift_by_hand():
     """Driving straight on moves the reference forward (row), sliding right moves it right (column)."""
-    now, before, beside = (can_bus_vector(planar_pose(x, y, 90)) for x, y in ((3, 4), (3, 0), (5, 0)))
-    assert bev_shift(relative_can_bus(now, before)[None], GRID)[0].tolist() == pytest.approx([0, 4 / 96], abs=1e-7)
-    right = relative_can_bus(beside, before)
-    assert bev_shift(right[None], GRID)[0].tolist() == pytest.approx([2 / 80, 0], abs=1e-7)
-    parked = relative_can_bus(now, now)
-    assert bev_shift(torch.stack([right, parked]), GRID)[1].tolist() == [0, 0]
+    now, before, beside = (planar_pose(x, y, 90) for x, y in ((3, 4), (3, 0), (5, 0)))
+    motion = planar_motion(torch.stack([before, before, now]), torch.stack([now, beside, now]))
+    ahead, right, parked = bev_shift(motion, GRID).tolist()
+    assert ahead == pytest.approx([0, 4 / 96], abs=1e-7)
+    assert right == pytest.approx([2 / 80, 0], abs=1e-7)
+    assert parked == [0, 0]
 
 
-def test_relative_pose_leaves_its_arguments_alone():
-    now, before = torch.arange(18.0, dtype=torch.float64), torch.ones(18, dtype=torch.float64)
-    relative = relative_can_bus(now, before)
-    assert relative[:3].tolist() == [-1, 0, 1]
-    assert relative[3:17].tolist() == list(range(3, 17))
-    assert relative[17].item() == 16
-    assert now.tolist() == list(range(18))
-    first = relative_can_bus(now, None)
-    assert first[:3].tolist() == [0, 0, 0]
-    assert first[16].item() == 16
-    assert first[17].item() == 0
+def test_a_motion_is_the_difference_of_two_poses():
+    """Heights count in the translation, and tilts of the vehicle not in the heading."""
+    tilted = planar_pose(7, 9, 350)
+    roll = torch.tensor([[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]], dtype=torch.float64)
+    tilted[:3, :3] = tilted[:3, :3] @ roll
+    tilted[2, 3] = 1.5
+    before = torch.stack([planar_pose(4, 5, 10), tilted])
+    motion = planar_motion(before, torch.stack([tilted, tilted]))
+    torch.testing.assert_close(motion.translation, torch.tensor([[3, 4, 1.5], [0, 0, 0]], dtype=torch.float64))
+    torch.testing.assert_close(motion.heading, torch.tensor([350, 350], dtype=torch.float64).deg2rad())
+    torch.testing.assert_close(motion.turn, torch.tensor([-20, 0], dtype=torch.float64))
+    assert planar_motion(before, before, wrap_turn=False).turn.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize('degrees', [0, 1, 90, 179.5, 180, 270, 359])
+def test_headings_are_the_devkits(degrees):
+    """But in [0, 2 pi)."""
+    pose = planar_pose(1, 2, degrees)
+    expected = quaternion_yaw(Quaternion(matrix=pose[:3, :3].numpy())) % (2 * math.pi)
+    assert heading_of(pose).item() == pytest.approx(expected, abs=1e-12)
+    assert heading_of(pose).item() == pytest.approx(math.radians(degrees), abs=1e-12)
 
 
 def test_quarter_turn_moves_whole_cells():

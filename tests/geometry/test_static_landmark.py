@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.geometry import BEVGrid, planar_motion
 from bevformer_plugin.models import EgoAlignment
-from tests.helpers.landmarks import blobs, can_bus_vector, centroids, planar_pose, to_cells, to_global
+from tests.helpers.landmarks import blobs, centroids, planar_pose, to_cells, to_global
 
 HEADINGS = range(0, 360, 30)
 TURNS = (-25, -6, 0, 3, 15)  # degrees between two frames
@@ -42,8 +42,7 @@ def seen_and_true(
 
     The cell at p of the current BEV reads the rotated previous BEV at p + shift.
     """
-    poses = zip(can_bus_vector(now), can_bus_vector(before), strict=True)
-    motion = torch.stack([alignment.relative(current, previous) for current, previous in poses])
+    motion = planar_motion(before, now, alignment.wrap_heading)
     rotated, shift = alignment.align(blobs(to_cells(landmark, before, grid), grid), motion, grid)
     seen = centroids(rotated, grid) - shift.double() * torch.tensor([grid.bev_w, grid.bev_h])
     return seen, to_cells(landmark, now, grid)

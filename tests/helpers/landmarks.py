@@ -20,15 +20,6 @@ def planar_pose(x: Tensor | float, y: Tensor | float, heading: Tensor | float) -
     return pose
 
 
-def can_bus_vector(ego2global: Tensor) -> Tensor:
-    """(..., 18) absolute CAN-bus vectors of (..., 4, 4) poses, with the translation in the plane and the heading."""
-    heading = torch.atan2(ego2global[..., 1, 0], ego2global[..., 0, 0]).rad2deg() % 360
-    can_bus = torch.zeros(*heading.shape, 18, dtype=torch.float64)
-    can_bus[..., :2] = ego2global[..., :2, 3]
-    can_bus[..., 16], can_bus[..., 17] = heading.deg2rad(), heading
-    return can_bus
-
-
 def to_global(ahead: Tensor | float, left: Tensor | float, ego2global: Tensor) -> Tensor:
     """(..., 2) global (x, y) of what lies so many metres ahead and to the left of the vehicles."""
     ahead, left = torch.as_tensor(ahead)[..., None], torch.as_tensor(left)[..., None]

@@ -1,34 +1,52 @@
 """How ego motion enters the model."""
 
-import numpy as np
+import math
+
 import pytest
 import torch
 
 from bevformer_plugin.geometry import BEVGrid
-from bevformer_plugin.models import BEVHistory, EgoAlignment
+from bevformer_plugin.models import BEVHistory, EgoAlignment, Frame
+from tests.helpers.landmarks import planar_pose
 
 GRID = BEVGrid(10, 10, (-50.0, -50.0, -5.0, 50.0, 50.0, 3.0))
+RECORDED = [0.5, 0.25, 0.125, 0.75, *range(1, 10)]  # a quaternion, and three channels of a CAN-bus message
 
 
-def pose(x: float = 0.0, degrees: float = 90.0) -> torch.Tensor:
-    can_bus = torch.zeros(18, dtype=torch.float64)
-    can_bus[0], can_bus[3:7] = x, torch.tensor([0.5, 0.25, 0.125, 0.75])
-    can_bus[16], can_bus[17] = np.deg2rad(degrees), degrees
-    return can_bus
+def frame_at(x: float = 0.0, degrees: float = 90.0, **meta) -> Frame:
+    """A frame of a vehicle at (x, 0)."""
+    pose = planar_pose(x, 0, degrees)
+    return Frame.from_meta(
+        {
+            'lidar2img': torch.eye(4)[None],
+            'ego2global': pose,
+            'timestamp': 0,
+            'scene_token': 'a',
+            'can_bus': RECORDED,
+            **meta,
+        },
+        num_cameras=1,
+    )
+
+
+def history_at(*arguments: float) -> BEVHistory:
+    return BEVHistory(torch.zeros(100, 4), frame_at(*arguments))
+
+
+def vector(alignment: EgoAlignment, frame: Frame, history: BEVHistory | None) -> list[float]:
+    """What the network is told."""
+    return alignment.motion_vector([frame], alignment.motion([frame], [history]))[0].tolist()
 
 
 def test_default_wraps_and_keeps_the_quaternion():
-    can_bus = EgoAlignment().relative(pose(3, degrees=1), pose(1, degrees=359))
-    assert can_bus[0] == 2
-    assert can_bus[17] == pytest.approx(2)
-    assert can_bus[3:7].tolist() == [0.5, 0.25, 0.125, 0.75]
+    told = vector(EgoAlignment(), frame_at(3, 1), history_at(1, 359))
+    assert told == pytest.approx([2, 0, 0, *RECORDED, math.radians(1), 2])
 
 
 def test_preset_has_the_published_quirks():
     preset = EgoAlignment.from_config(dict(preset='official_v1'))
-    can_bus = preset.relative(pose(degrees=1), pose(degrees=359))
-    assert can_bus[17] == pytest.approx(-358)
-    assert can_bus[3:7].tolist() == [0.5] * 4
+    told = vector(preset, frame_at(0, 1), history_at(0, 359))
+    assert told == pytest.approx([0, 0, 0, *[0.5] * 4, *RECORDED[4:], math.radians(1), -358])
     assert (preset.rotate_center, preset.rotate_interpolation) == ((100.0, 100.0), 'nearest')
 
 
@@ -39,15 +57,35 @@ def test_fields_win_over_the_preset():
 
 
 def test_without_history_nothing_moved():
-    can_bus = EgoAlignment().relative(pose(3), None)
-    assert can_bus[:3].tolist() == [0, 0, 0]
-    assert can_bus[17] == 0
-    assert can_bus[16] == pytest.approx(np.pi / 2)
+    told = vector(EgoAlignment(), frame_at(3), None)
+    assert told == pytest.approx([0, 0, 0, *RECORDED, math.pi / 2, 0])
+
+
+def test_without_can_bus_the_pose_says_all_that_is_known():
+    frame = frame_at(0, 200)
+    unrecorded = Frame.from_meta(
+        {'lidar2img': frame.lidar2img, 'ego2global': frame.ego2global, 'timestamp': 0, 'scene_token': 'a'}, 1
+    )
+    quaternion = [math.cos(math.radians(-80)), 0, 0, math.sin(math.radians(-80))]  # half of 200 - 360: w is positive
+    assert unrecorded.can_bus.tolist() == pytest.approx([*quaternion, *[0] * 9])
+
+
+def test_each_sample_has_its_own_motion():
+    alignment, frames = EgoAlignment(), [frame_at(5, 120), frame_at(2, 10), frame_at(7, 30)]
+    histories = [history_at(0, 90), None, history_at(9, 40)]
+    together = alignment.motion(frames, histories)
+    assert together.turn.tolist() == pytest.approx([30, 0, -10])
+    assert together.translation[:, 0].tolist() == pytest.approx([5, 0, -2])
+    aligned = alignment.aligned(histories, together, GRID, torch.zeros(100, 4))
+    assert aligned.exists.tolist() == [True, False, True]
+    assert (aligned.shift.abs().amax(1) > 0.01).tolist() == [True, False, True]
+    none = alignment.aligned([None, None], alignment.motion(frames[:2], [None, None]), GRID, torch.zeros(100, 4))
+    assert none.bev_embed.shape == (2, 100, 4) and not none.exists.any()
 
 
 def test_alignment_can_be_switched_off():
     bev = torch.randn(1, 100, 4)
-    motion = EgoAlignment().relative(pose(5, 120), pose(0, 90))[None]
+    motion = EgoAlignment().motion([frame_at(5, 120)], [history_at(0, 90)])
     rotated, shift = EgoAlignment().align(bev, motion, GRID)
     assert not torch.equal(rotated, bev)
     assert shift.abs().max() > 0.01
@@ -56,18 +94,15 @@ def test_alignment_can_be_switched_off():
     assert nothing.tolist() == [[0, 0]]
 
 
-def test_unused_can_bus_channels_are_zero():
-    vectors = torch.arange(1.0, 19.0).repeat(2, 1)
-    seen = EgoAlignment(can_bus_channels=(0, 17)).visible_channels(vectors)
-    assert seen[1].tolist() == [1.0] + [0.0] * 16 + [18.0]
+def test_channels_that_the_network_does_not_see_are_zero():
+    alignment = EgoAlignment(can_bus_channels=(0, 17))
+    assert vector(alignment, frame_at(3, 95), history_at(1, 90)) == pytest.approx([2, *[0] * 16, 5])
     with pytest.raises(ValueError, match='numbers from 0 to 17'):
         EgoAlignment(can_bus_channels=(18,))
 
 
-def test_history_copies_the_infos_vector():
-    meta = dict(can_bus=np.arange(18.0), scene_token='a', timestamp=1)
-    history = BEVHistory.of_frame(torch.zeros(100, 4), meta)
-    history.can_bus[0] = 7
-    assert meta['can_bus'][0] == 0
-    with pytest.raises(ValueError, match='18 values'):
-        BEVHistory.of_frame(torch.zeros(100, 4), dict(meta, can_bus=np.zeros(17)))
+def test_a_frame_copies_what_the_meta_holds():
+    can_bus = torch.tensor(RECORDED, dtype=torch.float64)
+    frame = frame_at(can_bus=can_bus)
+    frame.can_bus[0] = 7
+    assert can_bus[0] == 0.5

@@ -3,7 +3,6 @@
 import platform
 import subprocess
 import sys
-from copy import deepcopy
 
 import pytest
 import torch
@@ -11,10 +10,12 @@ from mmcv.ops import ModulatedDeformConv2dPack
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bevformer_plugin.deployment import computes_in_bfloat16, optimize_for_inference
+from bevformer_plugin.benchmark.speed import parts_of
+from bevformer_plugin.deployment import OptimizedDetector, computes_in_bfloat16, optimize_for_inference
 from bevformer_plugin.models import BEVFormer
 from bevformer_plugin.ops import native
 from tests.models.shrunk_configs import SHRUNK, build_shrunk
+from tests.models.small_detector import batch, raw_outputs
 
 
 def build(name: str) -> BEVFormer:
@@ -28,15 +29,18 @@ def build(name: str) -> BEVFormer:
     return model
 
 
-def stream(model: BEVFormer, make_sample) -> list[dict[str, torch.Tensor]]:
+def stream(model: BEVFormer | OptimizedDetector, make_sample) -> list[dict[str, torch.Tensor]]:
     """Raw outputs of three frames, one after the other."""
     outputs, states = [], [None]
     with torch.no_grad():
         for frame in range(3):
             imgs, sample = make_sample(range(frame, frame + 1))
-            raw, states = model.stream_step(imgs, [sample.metainfo], states)
+            encoded = model.encode(imgs, model.frames_of([sample.metainfo]), states)
+            states = encoded.histories()
             assert states[0].bev_embed.dtype == torch.float32
-            outputs.append({**raw, 'bev': states[0].bev_embed})
+            detector, precision = parts_of(model)
+            with precision:
+                outputs.append(raw_outputs(detector, encoded))
     return outputs
 
 
@@ -47,7 +51,7 @@ def test_outputs_stay(make_sample, name, dtype, tolerance):
     expected = stream(model, make_sample)
     found = stream(optimize_for_inference(model, dtype), make_sample)
     for frame, (ours, exact) in enumerate(zip(found, expected, strict=True)):
-        for key in ('bev', 'all_cls_scores', 'all_bbox_preds'):
+        for key in ('bev_embed', 'cls_scores', 'bbox_preds'):
             assert ours[key].dtype == torch.float32
             spread = exact[key].std()
             assert (ours[key] - exact[key]).abs().mean() < tolerance * spread, (frame, key)
@@ -59,20 +63,20 @@ def test_proposed_boxes_stay(make_sample):
     model = build('bevformer_nano')
     expected, found = stream(model, make_sample), stream(optimize_for_inference(model, torch.float32), make_sample)
     for ours, exact in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours['bev'], exact['bev'], atol=1e-4, rtol=0)
-        distances = torch.cdist(exact['all_bbox_preds'][-1, 0], ours['all_bbox_preds'][-1, 0])
+        torch.testing.assert_close(ours['bev_embed'], exact['bev_embed'], atol=1e-4, rtol=0)
+        distances = torch.cdist(exact['bbox_preds'][-1, 0], ours['bbox_preds'][-1, 0])
         assert distances.min(-1).values.max() < 1e-2
 
 
 def test_normalisation_is_folded_and_weights_are_laid_out():
     model = build('bevformer_small')
-    folded = optimize_for_inference(deepcopy(model), torch.bfloat16)
+    folded = optimize_for_inference(model, torch.bfloat16).detector
     deformable = sum(isinstance(module, ModulatedDeformConv2dPack) for module in model.modules())
     norms = [sum(isinstance(module, _BatchNorm) for module in m.img_backbone.modules()) for m in (model, folded)]
     assert norms[0] > norms[1] == deformable > 0  # those of deformable convolutions stay
     assert {parameter.dtype for parameter in folded.img_backbone.parameters()} == {torch.bfloat16}
-    assert {parameter.dtype for parameter in folded.pts_bbox_head.parameters()} == {torch.float32}
-    assert folded.img_backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert {parameter.dtype for parameter in folded.heads.parameters()} == {torch.float32}
+    assert folded.img_backbone.img_backbone.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.skipif(native.load_library() is None, reason='no C++ compiler')
@@ -100,11 +104,11 @@ def test_graphs_kept_on_the_disk_are_for_one_instruction_set(make_sample, monkey
     """On a processor without AVX-512 both are for its own."""
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
     model = build('bevformer_tiny')
-    expected = stream(model, make_sample)[0]['bev']
+    expected = stream(model, make_sample)[0]['bev_embed']
     for capability in ('avx512', 'avx2'):
         monkeypatch.setenv('ATEN_CPU_CAPABILITY', capability)
         torch._dynamo.reset()
-        found = stream(optimize_for_inference(deepcopy(model), torch.float32), make_sample)[0]['bev']
+        found = stream(optimize_for_inference(model, torch.float32), make_sample)[0]['bev_embed']
         assert (found - expected).abs().mean() < 1e-4 * expected.std(), capability
 
 
@@ -135,8 +139,36 @@ def test_memory_is_kept_instead_of_cleared_anew():
 def test_the_type_is_that_of_the_device():
     model = optimize_for_inference(build('bevformer_tiny'))
     expected = torch.bfloat16 if computes_in_bfloat16(torch.device('cpu')) else torch.float32
-    assert model.img_backbone.conv1.weight.dtype == expected
+    assert model.detector.img_backbone.img_backbone.conv1.weight.dtype == expected
     assert not computes_in_bfloat16(torch.device('meta'))
+
+
+def test_the_detector_itself_stays_as_it_was(make_sample):
+    """It still trains, and its own results are the same; the copy refuses to train."""
+    model = build('bevformer_tiny')
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    expected = stream(model, make_sample)
+    optimized = optimize_for_inference(model, torch.float32)
+    stream(optimized, make_sample)
+    assert model.state_dict().keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    for again, once in zip(stream(model, make_sample), expected, strict=True):
+        assert torch.equal(again['bbox_preds'], once['bbox_preds'])
+    sum(model.train().loss(*batch(make_sample(range(1)))).values()).backward()
+    assert not optimized.train().training
+    with pytest.raises(ValueError, match="its mode is 'predict', not 'loss'"):
+        optimized(*batch(make_sample(range(1))), mode='loss')
+
+
+@torch.no_grad()
+def test_predict_gives_the_boxes_of_the_detector(make_sample):
+    model = build('bevformer_tiny')
+    inputs, samples = batch(make_sample(range(1)))
+    expected = model.predict(inputs, [sample.clone() for sample in samples])[0].pred_instances_3d
+    (result,) = optimize_for_inference(model, torch.float32)(inputs, samples)
+    found = result.pred_instances_3d
+    torch.testing.assert_close(found.scores_3d, expected.scores_3d, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.bboxes_3d.tensor, expected.bboxes_3d.tensor, atol=1e-2, rtol=1e-3)
 
 
 def test_other_types_are_refused():

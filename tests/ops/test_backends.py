@@ -12,7 +12,6 @@ from torch.library import opcheck
 from bevformer_plugin.ops import (
     MMCV_EXT,
     backend_name,
-    configure_attention_backend,
     mmcv_operator,
     multi_scale_deformable_attention,
     set_attention_backend,
@@ -143,19 +142,18 @@ def test_exports():
     torch.testing.assert_close(program.module()(*case), Attention()(*case))
 
 
-@pytest.mark.parametrize('choose', [set_attention_backend, configure_attention_backend])
-def test_names_that_do_not_exist_are_refused(choose):
-    with pytest.raises(ValueError, match="no attention backend 'cuda': choose from native, triton, mmcv, reference"):
-        choose('cuda')
+def test_names_that_do_not_exist_are_refused(monkeypatch):
+    message = "no attention backend 'cuda': choose from native, triton, mmcv, reference"
+    with pytest.raises(ValueError, match=message):
+        set_attention_backend('cuda')
+    monkeypatch.setenv('BEVFORMER_ATTENTION_BACKEND', 'cuda')
+    with pytest.raises(ValueError, match=message):
+        backend_name(torch.ones(1))
 
 
-def test_the_environment_has_the_last_word_over_a_config(monkeypatch):
-    monkeypatch.setenv('BEVFORMER_ATTENTION_BACKEND', 'reference')
-    configure_attention_backend('mmcv')
-    assert backend_name(torch.ones(1)) == 'reference'
-    monkeypatch.delenv('BEVFORMER_ATTENTION_BACKEND')
-    configure_attention_backend('reference')
-    configure_attention_backend(None)  # says nothing
+def test_what_the_program_chooses_goes_before_the_environment(monkeypatch):
+    monkeypatch.setenv('BEVFORMER_ATTENTION_BACKEND', 'mmcv')
+    set_attention_backend('reference')
     assert backend_name(torch.ones(1)) == 'reference'
 
 

@@ -196,7 +196,7 @@ def test_a_checkpoint_of_the_same_settings_passes_without_a_word(configured, rec
     assert (
         checked(
             configured(),
-            recorded({}, **{'model.pts_bbox_head.transformer.dropout': 0.5, 'optim_wrapper.optimizer.lr': 1}),
+            recorded({}, **{'model.bev_encoder.dropout': 0.5, 'optim_wrapper.optimizer.lr': 1}),
         )
         == []
     )
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_the_same_settings_passes_without_a_word(configured, rec
             'point_cloud_range was (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0), is (-51.2, -51.2, -3.0, 51.2, 51.2, 1.0)',
         ),
         ({}, {'model.img_backbone.style': 'caffe'}, 'model.img_backbone.style was caffe, is pytorch'),
-        ({}, {'model.pts_bbox_head.transformer.num_heads': 8}, 'transformer.num_heads was 8, is 4'),
+        ({}, {'model.bev_encoder.num_heads': 8}, 'bev_encoder.num_heads was 8, is 4'),
     ],
 )
 def test_a_checkpoint_of_other_data_or_settings_is_refused(configured, recorded, dataset_meta, options, message):

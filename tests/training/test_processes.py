@@ -74,7 +74,7 @@ def test_two_processes_train_like_one_with_twice_the_batch(small_options, tmp_pa
 @pytest.fixture(scope='module')
 def three_processes(small_options, tmp_path_factory):
     """Work dirs of a run of three processes on two scenes, and of one that was stopped and resumed."""
-    options = ['--cfg-options', *small_options, 'model.pts_bbox_head.transformer.dropout=0.1']
+    options = ['--cfg-options', *small_options, 'model.bev_encoder.dropout=0.1', 'model.heads.detection.dropout=0.1']
     unstopped, stopped = (tmp_path_factory.mktemp(name) for name in ('unstopped', 'stopped'))
     for work_dir, resume, plant, expected in (
         (unstopped, [], None, 0),

@@ -39,7 +39,8 @@ def test_ten_random_interruptions_change_nothing(small_options, tmp_path):
         'train_cfg.val_interval=1',
         'default_hooks.checkpoint.by_epoch=False',
         'default_hooks.checkpoint.interval=1',
-        'model.pts_bbox_head.transformer.dropout=0.1',
+        'model.bev_encoder.dropout=0.1',
+        'model.heads.detection.dropout=0.1',
     ]
     undisturbed = tmp_path / 'undisturbed'
     done = run_tool('train', LONG, '--work-dir', undisturbed, '--cfg-options', *options)

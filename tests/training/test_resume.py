@@ -23,7 +23,8 @@ def options(small_options):
         'train_cfg.val_interval=1',
         'model.grid_mask._delete_=True',
         'model.grid_mask.prob=0.5',
-        'model.pts_bbox_head.transformer.dropout=0.1',
+        'model.bev_encoder.dropout=0.1',
+        'model.heads.detection.dropout=0.1',
     ]
 
 

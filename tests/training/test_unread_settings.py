@@ -13,7 +13,7 @@ NANO, TINY = str(CONFIGS / 'bevformer_nano.py'), str(CONFIGS / 'bevformer_tiny.p
 RELEASED = sorted(
     str(path) for pattern in ('configs/bevformer/**/*.py', 'projects/*/*.py') for path in Path().glob(pattern)
 )
-HEAD = 'model.pts_bbox_head'
+HEAD = 'model.heads.detection'
 
 
 def child(folder: Path, text: str, base: str = NANO) -> str:
@@ -81,7 +81,7 @@ def test_a_variable_that_a_grandchild_reads_may_be_set(tmp_path):
         ({'work_dir': 'x'}, 'give --work-dir instead'),
         ({'param_scheduler.7.begin': 1}, 'do not fit config'),
         ({'param_scheduler.0.begn': 1}, r'param_scheduler\[0\].begn: .*did you mean begin'),
-        ({f'{HEAD}.num_querys': 3}, 'did you mean num_query'),
+        ({f'{HEAD}.queries.num_querys': 3}, 'did you mean num_query'),
         ({'val_evaluator.versoin': 'x'}, 'did you mean version'),
     ],
 )
@@ -110,13 +110,13 @@ def test_settings_of_the_runner_under_lightning(options, message):
 @pytest.mark.parametrize(
     ('option', 'value'),
     [
-        (f'{HEAD}.num_cameras', 5),
-        (f'{HEAD}.transformer.embed_dims', 32),
-        (f'{HEAD}.transformer.encoder.num_heads', 4),
-        (f'{HEAD}.transformer.decoder.dropout', 0.5),
-        (f'{HEAD}.transformer.encoder.spatial_cross_attention.num_levels', 1),
-        (f'{HEAD}.proposals.num_classes', 3),
-        ('model.perspective_supervision.num_classes', 3),
+        ('model.bev_encoder.num_cameras', 5),
+        (f'{HEAD}.embed_dims', 32),
+        ('model.bev_encoder.encoder.num_heads', 4),
+        (f'{HEAD}.decoder.dropout', 0.5),
+        ('model.bev_encoder.encoder.spatial_cross_attention.num_levels', 1),
+        (f'{HEAD}.queries.num_classes', 3),
+        ('model.heads.perspective.embed_dims', 3),
     ],
 )
 def test_what_a_module_hands_down_may_not_be_set_below_it(option, value):

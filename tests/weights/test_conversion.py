@@ -10,8 +10,8 @@ import torch
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.geometry import boxes_from_old_convention, boxes_to_old_convention
 from bevformer_plugin.models import NMSFreeCoder
-from bevformer_plugin.weights import TrainingRecord, convert_checkpoint, read_checkpoint
-from bevformer_plugin.weights.layout import swap_box_convention
+from bevformer_plugin.weights import TrainingRecord, convert_checkpoint, load_weights, read_checkpoint
+from bevformer_plugin.weights.layout import PLACES, swap_box_convention
 from tests.helpers.reference_files import manifest, published_weights
 from tests.helpers.repository import REPO
 
@@ -74,14 +74,36 @@ def test_there_and_back(published, converted):
         assert torch.equal(state[key], expected), key
 
 
+def test_weights_of_version_0_1_become_todays(published, converted, tmp_path):
+    """They have the published places, but today's parts and boxes; the record of their training stays."""
+    folder, _ = converted
+    ours = torch.load(folder / 'ours.pth', weights_only=True)['state_dict']
+    places = [(today, earlier) for earlier, today in PLACES if earlier != 'pts_bbox_head.code_weights']
+    earlier = {}
+    for name, value in ours.items():
+        today, place = next(((a, b) for a, b in places if name.startswith(a)), ('', ''))
+        earlier[place + name.removeprefix(today)] = value
+    assert 'pts_bbox_head.criterion.code_weights' in earlier and len(earlier) == len(ours)
+    record = {'classes': [f'kind_{number}' for number in range(10)]}
+    torch.save({'state_dict': earlier, 'meta': {'dataset_meta': record}}, tmp_path / 'earlier.pth')
+    with pytest.raises(ValueError, match='layout of version 0.1: convert it with tools/convert_checkpoint.py first'):
+        load_weights(torch.nn.Linear(1, 1), str(tmp_path / 'earlier.pth'))
+    done = convert(tmp_path / 'earlier.pth', tmp_path / 'today.pth')
+    assert done.returncode == 0, done.stderr
+    content = torch.load(tmp_path / 'today.pth', weights_only=True)
+    assert content['state_dict'].keys() == ours.keys() and content['meta']['dataset_meta'] == record
+    for name, value in ours.items():
+        assert torch.equal(content['state_dict'][name], value), name
+
+
 @pytest.mark.parametrize(
     ('source', 'published_layout', 'message'),
     [
         ('ours.pth', False, 'already'),
         ('fp16.pth', True, 'already'),
-        ('part.pth', False, '1 missing (first: pts_bbox_head.bev_embedding.weight)'),
+        ('part.pth', False, '1 missing (first: bev_encoder.bev_embedding.weight)'),
         ('more.pth', False, '1 unexpected (first: extra.weight)'),
-        ('other.pth', False, 'of another shape (first: pts_bbox_head.bev_embedding.weight ((9, 256) in the file'),
+        ('other.pth', False, 'of another shape (first: bev_encoder.bev_embedding.weight ((9, 256) in the file'),
         ('none.pth', False, 'does not exist'),
         ('text.pth', False, 'is damaged or no checkpoint'),
         ('nan.pth', False, 'NaN or infinite in 1 of 643 tensors (first: pts_bbox_head.bev_embedding.weight)'),

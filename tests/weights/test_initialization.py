@@ -34,11 +34,11 @@ def random_like(module: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
 def test_a_bare_resnet(detector, tmp_path, log):
     resnet = random_like(detector.img_backbone, 1)
     torch.save({**resnet, 'fc.weight': torch.zeros(1000, 8), 'fc.bias': torch.zeros(1000)}, tmp_path / 'resnet.pth')
-    head = {name: value.clone() for name, value in detector.pts_bbox_head.state_dict().items()}
+    head = {name: value.clone() for name, value in detector.bev_encoder.state_dict().items()}
     initialize(detector, str(tmp_path / 'resnet.pth'))
     for name, value in detector.img_backbone.state_dict().items():
         assert torch.equal(value, resnet[name]), name
-    for name, value in detector.pts_bbox_head.state_dict().items():
+    for name, value in detector.bev_encoder.state_dict().items():
         assert torch.equal(value, head[name]), name
     assert f'{len(resnet)} tensors of {len(resnet) + 2} used (0 of them for the neck)' in log.text
     assert '2 in the file not used: fc.bias, fc.weight' in log.text
@@ -77,7 +77,10 @@ def test_refused_files(detector, tmp_path):
     torch.save(published_weights(manifest('bevformer_tiny')), tmp_path / 'published.pth')
     with pytest.raises(ValueError, match='published layout: convert it'):
         initialize(detector, str(tmp_path / 'published.pth'))
-    torch.save({'pts_bbox_head.transformer.level_embeds': torch.zeros(9, 3)}, tmp_path / 'nothing.pth')
+    torch.save({'pts_bbox_head.transformer.level_embeds': torch.zeros(4, 256)}, tmp_path / 'earlier.pth')
+    with pytest.raises(ValueError, match='layout of version 0.1: convert it'):
+        initialize(detector, str(tmp_path / 'earlier.pth'))
+    torch.save({'bev_encoder.level_embeds': torch.zeros(9, 3)}, tmp_path / 'nothing.pth')
     with pytest.raises(ValueError, match=r'nothing of .*nothing\.pth fits this detector: of its 1 tensors 1 have'):
         initialize(detector, str(tmp_path / 'nothing.pth'))
     broken = {'conv1.weight': torch.full((16, 3, 7, 7), torch.nan)}

@@ -145,7 +145,7 @@ def test_fine_tuning_with_another_grid_and_neck_uses_what_fits(released, log):
     initialize(detector, WEIGHTS, CLASSES, CAMERAS)
     left = {name for name, value in start.items() if name not in released or released[name].shape != value.shape}
     assert {name.split('.')[-1] for name in left} >= {'level_embeds', 'weight', 'bias'}
-    assert 'pts_bbox_head.bev_embedding.weight' in left and 'bev_encoder.positional_encoding.row_embed.weight' in left
+    assert 'bev_encoder.bev_embedding.weight' in left and 'bev_encoder.positional_encoding.row_embed.weight' in left
     for name, value in detector.state_dict().items():
         if not name.endswith('.code_weights'):
             assert torch.equal(value, start[name] if name in left else released[name]), name

@@ -67,7 +67,7 @@ def test_settings_that_change_no_shape_are_compared(nano):
             'model.img_backbone.style': 'caffe',
             'model.img_backbone.frozen_stages': 1,
             'model.ego_motion.preset': 'official_v1',
-            'model.pts_bbox_head.transformer.dropout': 0.3,
+            'model.bev_encoder.dropout': 0.3,
             'model.heads.detection.criterion.code_weights': [1.0] * 10,
             'model.max_time_gap': 1.0,
         },
@@ -88,7 +88,6 @@ def test_a_default_that_is_written_out_is_no_difference(nano):
         **nano.model,
         'max_time_gap': 2.0,
         'ego_motion': {'wrap_heading': True},
-        'attention_backend': 'reference',
     }
     assert differences(model_settings(nano.model), model_settings(written)) == {}
     bare, full = ([{'type': 'LoadMultiViewImages', **more}] for more in ({}, {'to_float32': False}))
