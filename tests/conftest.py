@@ -5,11 +5,11 @@ import pathlib
 import shutil
 
 import pytest
-from installation import install
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.ops import set_attention_backend
 from bevformer_plugin.synthetic import create_synthetic_world
+from tests.helpers.installation import install
 
 SYNTHETIC_WORLD = {'scenes_train': 2, 'scenes_val': 2, 'frames': 6, 'seed': 0, 'image_size': (200, 112)}
 

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from guide_links import CODE_LINK, GUIDES, lines_with
+
+from tests.docs.guide_links import CODE_LINK, GUIDES, lines_with
 
 REPO = Path(__file__).resolve().parents[2]
 DOCS = REPO / 'docs'

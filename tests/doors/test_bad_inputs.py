@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from place import NANO, REPO, Place, first_box
-from processes import run_tool
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.synthetic import create_synthetic_world
+from tests.doors.place import NANO, REPO, Place, first_box
+from tests.helpers.processes import run_tool
 
 NAN = float('nan')
 LOAD = "[dict(type='LoadMultiViewImages'), dict(type='LoadAnnotations3D'), dict(type='PackTemporalInputs')]"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bevformer_plugin.layers import BEVFormerEncoder
+from tests.helpers.module_calls import record_calls
 
 
 @pytest.fixture
@@ -53,24 +54,22 @@ def test_without_history_motion_and_previous_bev_do_not_matter(make_scene, encod
 def test_the_sign_of_the_shift(make_scene, encoder):
     """TSA reads the previous BEV ahead of the cell when the vehicle drove on."""
     scene = make_scene(batch=1)
-    seen = []
-    encoder.layers[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[3]))
+    calls = record_calls(encoder.layers[0])
     scene.encode(encoder, shift=torch.tensor([[0.25, 0.125]]))
-    previous, current = seen[0][0]
+    previous, current = calls[0].inputs['tsa_reference_points'][0]
     torch.testing.assert_close(previous - current, torch.tensor([0.25, 0.125]).expand(63, 2))
 
 
 def test_current_slot_holds_what_entered_the_encoder(make_scene, encoder):
     scene = make_scene()
     scene.has_history = torch.tensor([True, False])
-    seen = []
-    for layer in encoder.layers:
-        layer.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0], inputs[2])))
+    calls = [record_calls(layer) for layer in encoder.layers]
     scene.encode(encoder)
-    for query, values in seen:
+    for (call,) in calls:
+        query, values = call.inputs['query'], call.inputs['tsa_values']
         assert torch.equal(values[0], torch.stack([scene.prev_bev[0], scene.bev_query[0]]))
         assert torch.equal(values[1], torch.stack([query[1], query[1]]))
-    assert not torch.equal(seen[1][0], scene.bev_query)
+    assert not torch.equal(calls[1][0].inputs['query'], scene.bev_query)
 
 
 @pytest.mark.parametrize('cameras', [1, 5, 7])

@@ -7,8 +7,9 @@ from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
-from reference_files import reference_module
-from small_detector import IMAGE_HW, detector_config
+
+from tests.helpers.reference_files import reference_module
+from tests.models.small_detector import IMAGE_HW, detector_config
 
 
 @pytest.fixture

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from shrunk_configs import build_shrunk
-from small_detector import batch
+
+from tests.models.shrunk_configs import build_shrunk
+from tests.models.small_detector import batch
 
 PARTS = ('img_backbone', 'encoder')
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample
-from shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
-from small_detector import IMAGE_HW, batch
 from torch import Tensor, nn
+
+from tests.models.shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
+from tests.models.small_detector import IMAGE_HW, batch
 
 CLOSE = dict(atol=1e-4, rtol=1e-4)
 OUTPUTS = (('bev_embed', 0), ('all_cls_scores', 1), ('all_bbox_preds', 1))  # and the dimension of the batch

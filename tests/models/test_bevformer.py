@@ -3,7 +3,8 @@
 import pytest
 import torch
 from mmdet3d.registry import MODELS
-from small_detector import IMAGE_HW, batch, detector_config
+
+from tests.models.small_detector import IMAGE_HW, batch, detector_config
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample
 from mmengine.logging import MMLogger
-from small_detector import batch
 
 from bevformer_plugin.models import BEVFormerDataPreprocessor
 from bevformer_plugin.ops import configure_attention_backend, native
+from tests.models.small_detector import batch
 
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 

@@ -5,8 +5,9 @@ import re
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample
-from shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
 from torch import nn
+
+from tests.models.shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
 
 CLOSE = dict(atol=1e-4, rtol=1e-4)
 SIZES = {'a': (64, 96), 'b': (52, 90), 'c': (32, 64), 'd': (64, 96)}  # a, b and d are padded to 64 x 96

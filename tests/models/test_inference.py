@@ -8,13 +8,13 @@ from copy import deepcopy
 import pytest
 import torch
 from mmcv.ops import ModulatedDeformConv2dPack
-from shrunk_configs import SHRUNK, build_shrunk
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bevformer_plugin.deployment import computes_in_bfloat16, optimize_for_inference
 from bevformer_plugin.models import BEVFormer
 from bevformer_plugin.ops import native
+from tests.models.shrunk_configs import SHRUNK, build_shrunk
 
 
 def build(name: str) -> BEVFormer:

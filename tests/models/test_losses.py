@@ -4,9 +4,9 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.registry import DefaultScope
-from small_detector import detector_config
 
 from bevformer_plugin.geometry import normalize_boxes
+from tests.models.small_detector import detector_config
 
 
 @pytest.fixture

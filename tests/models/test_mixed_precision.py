@@ -4,13 +4,14 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from shrunk_configs import SHRUNK, assert_same_gradients, build_shrunk, gradients
-from small_detector import batch
 
 import bevformer_plugin.layers.deformable_attention as deformable_attention
 import bevformer_plugin.models.bev.bev_encoder as transformer
 from bevformer_plugin.layers import DeformableAttentionCore
 from bevformer_plugin.models import CameraFeatures, PerspectiveSupervision
+from tests.helpers.module_calls import record_calls
+from tests.models.shrunk_configs import SHRUNK, assert_same_gradients, build_shrunk, gradients
+from tests.models.small_detector import batch
 
 BF16 = torch.finfo(torch.bfloat16).eps
 
@@ -85,14 +86,15 @@ def test_places_and_boxes_are_never_rounded_to_bf16(make_sample, monkeypatch, na
 
 def test_targets_in_the_cameras_views_are_those_of_float32(make_sample):
     sample = make_sample(range(1), num_objects=20)[1]
-    truth, found = sample.gt_instances_3d, []
+    truth = sample.gt_instances_3d
     supervision = PerspectiveSupervision(8, 3, dict(type='mmdet.GaussianFocalLoss'), dict(type='mmdet.L1Loss'))
-    supervision.loss_values.register_forward_pre_hook(lambda module, arguments: found.append(arguments[1:]))
+    calls = record_calls(supervision.loss_values)
     lidar2img = torch.as_tensor(sample.metainfo['lidar2img'], dtype=torch.float32)[None]
     for mixed in (False, True):
         with torch.autocast('cpu', dtype=torch.bfloat16, enabled=mixed):
             features = CameraFeatures([0], [torch.randn(1, 6, 8, 16, 24)], (64, 96))
             supervision.loss([features], lidar2img, [truth.bboxes_3d], [truth.labels_3d])
-    assert found[0][1].sum() > 0
-    for exact, mixed in zip(*found, strict=True):
-        assert torch.equal(mixed, exact)
+    exact, mixed = (call.inputs for call in calls)
+    assert exact['weight'].sum() > 0
+    for name in ('target', 'weight'):
+        assert torch.equal(mixed[name], exact[name])

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes, points_cam2img
-from shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
-from small_detector import IMAGE_HW, batch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -15,6 +13,9 @@ from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
 from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models import BEVHistory, PerspectiveSupervision
 from bevformer_plugin.visualization.camera_overlay import cut_segments
+from tests.helpers.module_calls import record_calls
+from tests.models.shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
+from tests.models.small_detector import IMAGE_HW, batch
 
 CLOSE = dict(atol=1e-4, rtol=1e-4)
 OUTPUTS = ('bev_embed', 'all_cls_scores', 'all_bbox_preds')
@@ -118,10 +119,8 @@ def test_grids_that_are_not_square_train_and_predict(make_sample, name, grid):
 def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, heading, turn):
     """From poses to what a query without offsets sees of the previous BEV: a landmark at its place in this frame."""
     model = build_shrunk('bevformer_nano', 1, bev_grid, extent)
-    grid, seen = BEVGrid(*bev_grid, extent), []
-    model.pts_bbox_head.transformer.encoder.layers[0].register_forward_pre_hook(
-        lambda _, args: seen.append((args[2][0, 0], args[3][0, 0]))
-    )
+    grid = BEVGrid(*bev_grid, extent)
+    calls = record_calls(model.pts_bbox_head.transformer.encoder.layers[0])
 
     def meta(frame: int, x: float, y: float, degrees: float) -> dict:
         can_bus = np.zeros(18)
@@ -145,7 +144,8 @@ def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, he
     features = [torch.zeros(1, 1, 32, *hw) for hw in ((8, 12), (4, 6))]
     model.encode_frame(features, IMAGE_HW, [now], [history])
 
-    ((previous, reference),) = seen
+    (call,) = calls
+    previous, reference = call.inputs['tsa_values'][0, 0], call.inputs['tsa_reference_points'][0, 0]
     previous = previous.T.unflatten(1, bev_grid)[None, :1]
     read = F.grid_sample(previous, 2 * reference.view(1, 1, -1, 2) - 1, align_corners=False).flatten()
     assert read.sum() > 0.9 * blob.sum()
@@ -323,10 +323,10 @@ def test_perspective_targets_stay_in_their_cells_when_images_are_padded(make_sam
 def test_a_query_that_no_camera_sees_keeps_only_its_residual(make_sample):
     model = build_shrunk('bevformer_tiny', 1)
     layer = model.pts_bbox_head.transformer.encoder.layers[0].spatial_cross_attention
-    calls = []
-    layer.register_forward_hook(lambda _, args, output: calls.append((args[0][0], args[3], output[0])))
+    calls = record_calls(layer)
     model(*batch(make_sample(range(1), num_cameras=1)), mode='tensor')
-    ((query, hits, output),) = calls
+    (call,) = calls
+    query, hits, output = call.inputs['query'][0], call.inputs['hits'], call.output[0]
     unseen = torch.ones(len(query), dtype=torch.bool)
     unseen[hits.query_index] = False
     assert 0.5 < unseen.float().mean() < 1

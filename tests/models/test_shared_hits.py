@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from small_detector import batch
 
 from bevformer_plugin.layers import PillarHits
+from tests.models.small_detector import batch
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import torch
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.registry import DefaultScope
-from small_detector import batch, detector_config
 
 from bevformer_plugin.geometry import BEVGrid, normalize_boxes
 from bevformer_plugin.models.heads.center_heatmap import draw_centers
+from tests.models.small_detector import batch, detector_config
 
 GRID = BEVGrid(8, 10, (-51.2, -38.4, -5.0, 51.2, 38.4, 3.0))
 BOX = torch.tensor([[12.0, -20.0, -1.0, 4.6, 1.9, 1.7, 0.3, 3.0, -1.0]])  # centre z

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from shrunk_configs import CONFIGS, build_shrunk
-from small_detector import batch
+
+from tests.models.shrunk_configs import CONFIGS, build_shrunk
+from tests.models.small_detector import batch
 
 RELEASED = sorted(str(path.relative_to(CONFIGS).with_suffix('')) for path in CONFIGS.rglob('*.py'))
 

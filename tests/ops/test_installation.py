@@ -1,9 +1,9 @@
 """What pip puts beside the package, so that mmdet3d finds ``mmcv._ext`` whatever a program imports first."""
 
 import pytest
-from installation import install, pip, run_installed, site_packages
 
 from bevformer_plugin.ops import MMCV_EXT
+from tests.helpers.installation import install, pip, run_installed, site_packages
 
 stand_in_only = pytest.mark.skipif(MMCV_EXT == 'compiled', reason='a compiled mmcv is installed')
 IMPORTS = """

@@ -9,9 +9,9 @@ import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from reference_files import REFERENCE, manifest, published_weights
 
 from bevformer_plugin.weights import to_ours
+from tests.helpers.reference_files import REFERENCE, manifest, published_weights
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 logging.getLogger('mmengine').setLevel(logging.WARNING)

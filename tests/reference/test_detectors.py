@@ -12,12 +12,12 @@ import torch
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
-from reference_files import files, real_files, reference_module
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.datasets.transforms import ResizeMultiView
 from bevformer_plugin.geometry import boxes_to_old_convention
 from bevformer_plugin.weights.layout import our_name, swap_box_convention
+from tests.helpers.reference_files import files, real_files, reference_module
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 SIZES = {'bevformer_tiny': (480, 800, 0.5), 'bevformer_small': (736, 1280, 0.8), 'bevformer_base': (928, 1600, 1.0)}

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from reference_files import manifest, published_weights
 
 from bevformer_plugin.geometry import (
     BEVGrid,
@@ -17,6 +16,7 @@ from bevformer_plugin.models import BEVFormerTransformer, HungarianAssigner3D, N
 from bevformer_plugin.ops import multi_scale_deformable_attention
 from bevformer_plugin.weights import to_ours
 from bevformer_plugin.weights.layout import swap_box_convention
+from tests.helpers.reference_files import manifest, published_weights
 
 
 def load(module: torch.nn.Module, case: str, place: str = '') -> torch.nn.Module:

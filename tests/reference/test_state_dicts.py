@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from reference_files import REFERENCE, manifest, published_weights
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.weights import to_ours, to_published
 from bevformer_plugin.weights.conversion import expected_state
 from bevformer_plugin.weights.files import mismatch
+from tests.helpers.reference_files import REFERENCE, manifest, published_weights
 
 NAMES = sorted(path.name.partition('.')[0] for path in REFERENCE.glob('bevformer_*.state_dict.json'))
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.structures import InstanceData
-from reference_files import files
 
 from bevformer_plugin.evaluation import detections_to_results
 from bevformer_plugin.geometry import boxes_from_old_convention
+from tests.helpers.reference_files import files
 
 CLASSES = [
     'car',

@@ -1,7 +1,8 @@
 """Options that make the nano config train for seconds on the tiny synthetic world, and runs that tests share."""
 
 import pytest
-from processes import NANO, run_tool
+
+from tests.helpers.processes import NANO, run_tool
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from plants import Sigterm
-from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training import DetectorModule
 from bevformer_plugin.training.averaging import averages_weights
 from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import NANO, REPO, run_tool
+from tests.training.plants import Sigterm
 
 MOMENTUM = 0.1
 

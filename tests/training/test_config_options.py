@@ -3,9 +3,9 @@
 import math
 
 import pytest
-from processes import NANO, run_tool
 
 from bevformer_plugin.configuration import load_config, parse_config_options
+from tests.helpers.processes import NANO, run_tool
 
 VALUES = {
     '3': 3,

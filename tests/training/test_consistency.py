@@ -10,7 +10,6 @@ from pathlib import Path
 import mmdet3d
 import pytest
 import torch
-from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.evaluation import load_results
@@ -22,6 +21,7 @@ from bevformer_plugin.weights import (
     check_resumption,
     read_checkpoint,
 )
+from tests.helpers.processes import NANO, REPO, run_tool
 
 WEIGHTS = 'projects/synthetic_world/bevformer_nano.pth'
 CLASSES = load_config(NANO).class_names

@@ -3,12 +3,12 @@
 import resource
 
 import pytest
-from plants import FullDisk, Sigterm
-from processes import NANO, run_tool
-from test_interrupts import rows
 
 from bevformer_plugin.training.checkpoints import AtomicCheckpointIO
 from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import NANO, run_tool
+from tests.training.finished_runs import rows
+from tests.training.plants import FullDisk, Sigterm
 
 SMALL = 200_000  # bytes; a checkpoint of this model has 9 million, the logs of twelve steps a few thousand
 

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from plants import NotFinite
-from processes import NANO, run_tool
 
 from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import NANO, run_tool
+from tests.training.plants import NotFinite
 
 NECK = 'img_neck.lateral_convs.1.conv.weight'
 FFN = 'pts_bbox_head.transformer.decoder.layers.0.ffn'

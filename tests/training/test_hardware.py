@@ -1,9 +1,9 @@
 """Which devices a command line asks for."""
 
 import pytest
-from processes import NANO, run_tool
 
 from bevformer_plugin.training import Hardware, parse_devices
+from tests.helpers.processes import NANO, run_tool
 
 
 @pytest.mark.parametrize(

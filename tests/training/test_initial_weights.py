@@ -2,10 +2,10 @@
 
 import pytest
 from mmdet3d.registry import MODELS
-from processes import NANO, run_tool
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.initial_weights import check_initial_weights
+from tests.helpers.processes import NANO, run_tool
 
 FROZEN = ['model.img_backbone.frozen_stages=1', 'model.img_backbone.norm_cfg.requires_grad=False']
 PRETRAINED = dict(type='Pretrained', checkpoint='resnet.pth')

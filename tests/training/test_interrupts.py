@@ -7,11 +7,11 @@ import sys
 import time
 
 import pytest
-from plants import CtrlC, CtrlCBefore
-from processes import NANO, REPO, last_of_each_option, run_tool
-from test_resume import assert_same, rows
 
 from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import NANO, REPO, last_of_each_option, run_tool
+from tests.training.finished_runs import assert_same, rows
+from tests.training.plants import CtrlC, CtrlCBefore
 
 
 @pytest.fixture(scope='module')

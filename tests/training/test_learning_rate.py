@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from processes import NANO, run_tool
-from test_runs import lightning_steps, mmengine_steps
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.learning_rate import scale_under_mmengine, scaling_factor
+from tests.helpers.processes import NANO, run_tool
+from tests.training.finished_runs import lightning_steps, mmengine_steps
 
 
 @pytest.mark.parametrize(

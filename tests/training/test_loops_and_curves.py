@@ -4,11 +4,11 @@ import csv
 import shutil
 
 import pytest
-from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training import check_testing, check_training
 from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import NANO, REPO, run_tool
 
 LOOP = "train_cfg = dict({delete}type='IterBasedTrainLoop', max_iters=2, val_interval=2)\n"
 

@@ -6,13 +6,13 @@ from pathlib import Path
 import mmdet3d
 import numpy as np
 import pytest
-from installation import run_installed
 from mmdet3d.apis import init_model
 from mmdet3d.registry import DATASETS, METRICS, MODELS
 from mmengine.dataset import pseudo_collate
-from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.configuration import load_config, parse_config_options
+from tests.helpers.installation import run_installed
+from tests.helpers.processes import NANO, REPO, run_tool
 
 TOOLS = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
 

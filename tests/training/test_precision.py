@@ -3,7 +3,6 @@
 import lightning as L
 import pytest
 import torch
-from processes import NANO, run_tool
 from torch.utils.data import DataLoader
 
 from bevformer_plugin.configuration import load_config
@@ -15,6 +14,7 @@ from bevformer_plugin.training.hardware import (
     check_strategy,
     loss_scale_plugins,
 )
+from tests.helpers.processes import NANO, run_tool
 
 FP16 = 'configs/bevformer/bevformer_tiny_fp16.py'
 on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason='a GPU is there')

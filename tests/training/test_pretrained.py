@@ -4,10 +4,10 @@ import time
 
 import pytest
 import torch
-from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.pretrained import fetch_pretrained
+from tests.helpers.processes import NANO, REPO, run_tool
 
 TINY = 'configs/bevformer/bevformer_tiny.py'
 KEY = 'model.img_backbone.init_cfg'

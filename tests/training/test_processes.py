@@ -1,32 +1,17 @@
 """Several real processes (gloo on CPU) train and evaluate like one."""
 
 import csv
-import json
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
-from plants import KeepWeights, Sigterm
-from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.weights import read_checkpoint
-
-# Adam would magnify differences of rounding in gradients near 0.
-SGD = [
-    'optim_wrapper.optimizer._delete_=True',
-    'optim_wrapper.optimizer.type=SGD',
-    'optim_wrapper.optimizer.lr=0.01',
-    'optim_wrapper.optimizer.weight_decay=0.01',
-    'param_scheduler.0.start_factor=1.0',
-    'auto_scale_lr.base_batch_size=2',
-]
-
-
-def summary(folder) -> dict:
-    content = json.loads((folder / 'metrics_summary.json').read_text())
-    return {key: value for key, value in content.items() if key != 'eval_time'}
+from tests.helpers.processes import NANO, REPO, run_tool
+from tests.training.finished_runs import SGD, summary
+from tests.training.plants import KeepWeights, Sigterm
 
 
 @pytest.fixture(scope='module')

@@ -4,11 +4,11 @@ import random
 import signal
 
 import pytest
-from plants import AfterSteps, FullDisk, KillInWrite
-from processes import LONG, run_tool
-from test_resume import assert_same
 
 from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import LONG, run_tool
+from tests.training.finished_runs import assert_same
+from tests.training.plants import AfterSteps, FullDisk, KillInWrite
 
 SEED = 0
 KILLED, CTRL_C, TERMINATED, FULL = -signal.SIGKILL, 130, 143, 1

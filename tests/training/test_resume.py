@@ -5,13 +5,11 @@ import shutil
 from itertools import pairwise
 
 import pytest
-import torch
-from plants import KillInWrite, Sigterm
-from processes import LONG, run_tool
 
 from bevformer_plugin.weights import read_checkpoint
-
-TIMES = ('train/data_time', 'train/samples_per_second')
+from tests.helpers.processes import LONG, run_tool
+from tests.training.finished_runs import assert_same, rows
+from tests.training.plants import KillInWrite, Sigterm
 
 
 @pytest.fixture(scope='module')
@@ -55,30 +53,6 @@ def stopped(options, tmp_path_factory):
     left = [file.name for file in work_dir.glob('.*')]
     in_validation = train(work_dir, resume, plant=Sigterm(epoch=1, batch=4, hook='validation_step'), expect=143)
     return work_dir, [at_epochs_end, in_mid_epoch, in_a_write, in_validation, train(work_dir, resume)], left
-
-
-def rows(work_dir) -> dict[int, dict[str, str]]:
-    """Logged values by step, of all parts of a run."""
-    found = {}
-    for file in sorted(work_dir.glob('csv*/metrics.csv')):
-        with open(file) as lines:
-            for row in csv.DictReader(lines):
-                kept = {key: value for key, value in row.items() if value and key not in TIMES}
-                found.setdefault(int(row['step']), {}).update(kept)
-    return found
-
-
-def assert_same(ours: object, theirs: object, where: str = '') -> None:
-    if isinstance(ours, dict):
-        assert ours.keys() == theirs.keys(), where
-        for key in ours:
-            assert_same(ours[key], theirs[key], f'{where}/{key}')
-    elif isinstance(ours, list | tuple):
-        assert_same(dict(enumerate(ours)), dict(enumerate(theirs)), where)
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), where
-    else:
-        assert ours == theirs, where
 
 
 @pytest.mark.parametrize('part', ['state_dict', 'optimizer_states', 'param_schedulers', 'DetectorDataModule'])

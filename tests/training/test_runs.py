@@ -1,6 +1,5 @@
 """Real runs of the tools on the synthetic world, under both engines."""
 
-import csv
 import json
 import os
 import subprocess
@@ -9,28 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import NANO, REPO, run_tool
 
 from bevformer_plugin.evaluation import load_results
 from bevformer_plugin.training.callbacks import ValidationPlan
-
-
-def lightning_steps(work_dir) -> list[dict[str, float]]:
-    with open(work_dir / 'csv' / 'metrics.csv') as file:
-        return [
-            {
-                key.removeprefix('train/'): float(value)
-                for key, value in row.items()
-                if key.startswith('train/') and value
-            }
-            for row in csv.DictReader(file)
-            if row['train/loss']
-        ]
-
-
-def mmengine_steps(work_dir) -> list[dict[str, float]]:
-    log = next(work_dir.glob('*/vis_data/scalars.json'))
-    return [row for row in map(json.loads, log.read_text().splitlines()) if 'loss' in row]
+from tests.helpers.processes import NANO, REPO, run_tool
+from tests.training.finished_runs import lightning_steps, mmengine_steps
 
 
 def test_every_step_is_the_same_under_both_engines(lightning_run, mmengine_run):

@@ -4,10 +4,10 @@ import math
 
 import pytest
 from mmengine.config import Config
-from plants import Sigterm
-from processes import NANO, REPO, run_tool
-from test_resume import rows
-from test_runs import lightning_steps, mmengine_steps
+
+from tests.helpers.processes import NANO, REPO, run_tool
+from tests.training.finished_runs import lightning_steps, mmengine_steps, rows
+from tests.training.plants import Sigterm
 
 STEPS, EPOCHS, WARM_UP, RATE = 12, 3, 8, 0.002
 

@@ -4,12 +4,11 @@ import shutil
 
 import pytest
 import torch
-from plants import KeepWeights
-from processes import NANO, run_tool
-from test_processes import SGD, summary
-from test_runs import lightning_steps
 
 from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import NANO, run_tool
+from tests.training.finished_runs import SGD, lightning_steps, summary
+from tests.training.plants import KeepWeights
 
 
 @pytest.fixture(scope='module')

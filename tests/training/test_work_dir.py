@@ -3,12 +3,12 @@
 import multiprocessing
 
 import pytest
-from plants import CtrlC, CtrlCBefore, Kill, NotFinite
-from processes import NANO, run_tool
 
 from bevformer_plugin.training import RunStart, check_work_dir
 from bevformer_plugin.training.work_dir import occupied
 from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import NANO, run_tool
+from tests.training.plants import CtrlC, CtrlCBefore, Kill, NotFinite
 
 FFN = 'pts_bbox_head.transformer.decoder.layers.0.ffn'
 EARLIER = ('last.ckpt', 'best_NDS.ckpt', 'not_finite.ckpt', 'train.log', 'config.py', 'epoch_3.pth')

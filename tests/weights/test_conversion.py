@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from reference_files import manifest, published_weights
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.geometry import boxes_from_old_convention, boxes_to_old_convention
 from bevformer_plugin.models import NMSFreeCoder
 from bevformer_plugin.weights import TrainingRecord, convert_checkpoint, read_checkpoint
 from bevformer_plugin.weights.layout import swap_box_convention
+from tests.helpers.reference_files import manifest, published_weights
 
 REPO = Path(__file__).resolve().parents[2]
 CLASSES = (

@@ -6,10 +6,10 @@ import pytest
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.logging import MMLogger
-from reference_files import manifest, published_weights
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.weights import initialize
+from tests.helpers.reference_files import manifest, published_weights
 
 
 @pytest.fixture(scope='module')

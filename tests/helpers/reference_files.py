@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 REFERENCE = Path(os.environ.get('BEVFORMER_REFERENCE_DIR', TESTS / 'data' / 'reference'))
 # Photographs may not be copied: they stay in a folder beside the repository.
 REAL = next(
