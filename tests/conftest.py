@@ -2,9 +2,11 @@
 
 import json
 import pathlib
+import pickle
 import shutil
 
 import pytest
+from nuscenes import NuScenes
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.ops import set_attention_backend
@@ -77,6 +79,18 @@ def take_out_lidar(change_table):
 def info_files(synthetic_root, tmp_path_factory):
     """Info files of the synthetic world by split; paths in them are relative to ``synthetic_root``."""
     return create_nuscenes_infos(synthetic_root, 'v1.0-mini', out_dir=tmp_path_factory.mktemp('infos'), workers=1)
+
+
+@pytest.fixture(scope='session')
+def read_infos(info_files):
+    """A fresh copy of the infos of 'mini_train' or 'mini_val', which a test may change."""
+    return lambda split: pickle.loads(info_files[split].read_bytes())
+
+
+@pytest.fixture(scope='session')
+def tables(synthetic_root):
+    """The devkit's reader of the synthetic world. Read only."""
+    return NuScenes('v1.0-mini', str(synthetic_root), verbose=False)
 
 
 @pytest.fixture(scope='session')

@@ -1,26 +1,14 @@
 """The data benchmark on a tiny world: what it compares is the same, and it refuses what is not."""
 
-from pathlib import Path
-
 import pytest
 
 from bevformer_plugin.benchmark.data import benchmark_data, data_table
-from bevformer_plugin.configuration import load_config
-
-TINY = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer' / 'bevformer_tiny.py'
 
 
 @pytest.fixture
-def cfg(info_files):
-    """Tiny on the synthetic world, not resized."""
-    return load_config(
-        str(TINY),
-        {
-            'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
-            'train_dataloader.dataset.image_size': (200, 112),
-            'train_dataloader.dataset.cameras': ['CAM_FRONT', 'CAM_BACK'],
-        },
-    )
+def cfg(load_on_synthetic_world):
+    """Tiny on images that are not resized."""
+    return load_on_synthetic_world('bevformer_tiny', image_size=(200, 112), cameras=['CAM_FRONT', 'CAM_BACK'])
 
 
 def test_versions_agree_and_are_timed(cfg, synthetic_root):

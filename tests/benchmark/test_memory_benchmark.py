@@ -1,16 +1,13 @@
 """Peak memory: of a process that is known, and of a training step."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
 
 from bevformer_plugin.benchmark.memory import OPTIONS, benchmark_memory, memory_table
 from bevformer_plugin.benchmark.peak_memory import peak_memory
-from bevformer_plugin.configuration import load_config
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 MIB = 2**20
 
 
@@ -32,15 +29,8 @@ def test_a_process_that_dies_is_reported():
 
 
 @pytest.fixture
-def cfg(info_files, synthetic_root):
-    return load_config(
-        str(CONFIGS / 'bevformer_nano.py'),
-        {
-            'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
-            'train_dataloader.dataset.data_root': str(synthetic_root),
-            'train_dataloader.dataset.image_size': (640, 360),
-        },
-    )
+def cfg(load_on_synthetic_world):
+    return load_on_synthetic_world('bevformer_nano', image_size=(640, 360))
 
 
 @pytest.mark.slow

@@ -1,34 +1,22 @@
 """The speed benchmark: both formulations give the same boxes, and every scope is timed."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from bevformer_plugin.benchmark.speed import OURS, PLAIN, TRAINING, benchmark_speed, speed_table
-from bevformer_plugin.configuration import load_config
 from bevformer_plugin.deployment import computes_in_bfloat16
 from bevformer_plugin.ops import backend_name
-
-ROOT = Path(__file__).resolve().parents[2]
-NANO, WEIGHTS = ROOT / 'configs/bevformer/bevformer_nano.py', ROOT / 'projects/synthetic_world/bevformer_nano.pth'
+from tests.helpers.repository import NANO_WEIGHTS
 
 
 @pytest.fixture
-def cfg(info_files):
-    """Nano on the tests' world."""
-    return load_config(
-        str(NANO),
-        {
-            'train_dataloader.dataset.ann_file': str(info_files['mini_train']),
-            'train_dataloader.dataset.image_size': (200, 112),
-        },
-    )
+def cfg(load_on_synthetic_world):
+    return load_on_synthetic_world('bevformer_nano', image_size=(200, 112))
 
 
 @pytest.mark.slow
 def test_versions_agree_and_are_timed(cfg, synthetic_root):
-    report = benchmark_speed(cfg, str(WEIGHTS), str(synthetic_root), rounds=2)
+    report = benchmark_speed(cfg, str(NANO_WEIGHTS), str(synthetic_root), rounds=2)
     versions = report['versions']
     assert len(versions) == 3 + computes_in_bfloat16(torch.device('cpu'))
     for name, version in versions.items():

@@ -1,15 +1,14 @@
 """One switch gives the images of the published code, decoded at full size and kept in float32."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 from mmdet3d.registry import DATASETS
 
 from bevformer_plugin.configuration import load_config
+from tests.helpers.repository import CONFIGS
 
-TINY = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer' / 'bevformer_tiny.py'
+TINY = CONFIGS / 'bevformer_tiny.py'
 SWITCH = 'test_dataloader.dataset.pipeline.0.to_float32'  # as --cfg-options of any tool takes it
 
 

@@ -1,7 +1,6 @@
 """The released configs have the published values: of fundamentalvision/BEVFormer at 66b65f3, and of its paper."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +10,8 @@ from mmengine.config import Config
 import bevformer_plugin  # noqa: F401  fills the registries
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.learning_rate import scaling_factor
+from tests.helpers.repository import CONFIGS
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 R101_START = 'ckpts/r101_dcn_fcos3d_pretrain.pth'
 CAMERAS = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
 CLASSES = [

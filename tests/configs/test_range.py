@@ -1,21 +1,20 @@
 """Model and training data have one range."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from mmdet3d.registry import DATASETS
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training import check_training
+from tests.helpers.repository import CONFIGS, REPO
 
-NANO = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer' / 'bevformer_nano.py'
-OVERFIT = NANO.parents[2] / 'projects' / 'real_keyframes' / 'bevformer_nano_overfit.py'
+NANO = CONFIGS / 'bevformer_nano.py'
+OVERFIT = REPO / 'projects' / 'real_keyframes' / 'bevformer_nano_overfit.py'
 
 
 @pytest.mark.parametrize('reach', [102.4, 25.6])
 def test_one_line_changes_grid_and_true_boxes(synthetic_root, info_files, tmp_path, reach):
-    text = NANO.read_text().replace("'../_base_/", f"'{NANO.parents[1] / '_base_'}/")
+    text = NANO.read_text().replace("'../_base_/", f"'{CONFIGS.parent / '_base_'}/")
     line = next(line for line in text.splitlines() if line.startswith('point_cloud_range = '))
     text = text.replace(line, f'point_cloud_range = [-{reach}, -{reach}, -3.0, {reach}, {reach}, 1.0]')
     (tmp_path / 'nano.py').write_text(text)

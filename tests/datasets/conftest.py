@@ -1,13 +1,12 @@
 """Datasets on the infos of the synthetic world."""
 
-import pickle
-from pathlib import Path
-
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from bevformer_plugin.datasets import NuScenesTemporalDataset
+from tests.helpers.info_files import write_infos
+from tests.helpers.repository import REPO
 
 LOAD_AND_PACK = [
     {'type': 'LoadMultiViewImages'},
@@ -20,13 +19,7 @@ LOAD_AND_PACK = [
 @pytest.fixture
 def base_config():
     """``configs/_base_/nuscenes.py``."""
-    return Config.fromfile(Path(__file__).resolve().parents[2] / 'configs' / '_base_' / 'nuscenes.py')
-
-
-@pytest.fixture
-def read_infos(info_files):
-    """A fresh copy of the infos of 'mini_train' or 'mini_val'."""
-    return lambda split: pickle.loads(info_files[split].read_bytes())
+    return Config.fromfile(REPO / 'configs' / '_base_' / 'nuscenes.py')
 
 
 @pytest.fixture
@@ -36,8 +29,7 @@ def build_dataset(synthetic_root, info_files, tmp_path):
     def build(infos=None, split='mini_train', pipeline=LOAD_AND_PACK, **arguments):
         ann_file = info_files[split]
         if infos is not None:
-            ann_file = tmp_path / 'infos.pkl'
-            ann_file.write_bytes(pickle.dumps(infos))
+            ann_file = write_infos(tmp_path / 'infos.pkl', infos)
         with DefaultScope.overwrite_default_scope('mmdet3d'):
             return NuScenesTemporalDataset(
                 **{'data_root': str(synthetic_root), 'ann_file': str(ann_file), 'pipeline': pipeline, **arguments}

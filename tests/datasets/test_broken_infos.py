@@ -1,12 +1,12 @@
 """Info files whose entries were edited or are broken: refused when loaded, by sample and field."""
 
 import math
-import pickle
 
 import numpy as np
 import pytest
 
 from bevformer_plugin.datasets.infos import load_infos
+from tests.helpers.info_files import write_infos
 
 NAN, INFINITY = float('nan'), float('inf')
 
@@ -74,13 +74,7 @@ def test_broken_entries(read_infos, tmp_path, change, message):
     entry = infos['data_list'][4]
     change(entry)
     with pytest.raises(ValueError, match=rf'infos\.pkl: sample {entry["token"]}{message}'):
-        load_infos(write(tmp_path, infos))
-
-
-def write(folder, infos):
-    path = folder / 'infos.pkl'
-    path.write_bytes(pickle.dumps(infos))
-    return path
+        load_infos(write_infos(tmp_path / 'infos.pkl', infos))
 
 
 def test_extrinsics_the_wrong_way_round(read_infos, tmp_path):
@@ -93,9 +87,9 @@ def test_extrinsics_the_wrong_way_round(read_infos, tmp_path):
     angle = f'{np.degrees(np.arccos(cosine)):.1f}'
     message = rf'sample {entry["token"]}, CAM_FRONT_LEFT: lidar2cam turns by other degrees .* the angle is: {angle}$'
     with pytest.raises(ValueError, match=message):
-        load_infos(write(tmp_path, infos))
+        load_infos(write_infos(tmp_path / 'infos.pkl', infos))
     del image['cam2ego']
-    assert load_infos(write(tmp_path, infos))['data_list'][4]['token'] == entry['token']
+    assert load_infos(write_infos(tmp_path / 'infos.pkl', infos))['data_list'][4]['token'] == entry['token']
 
 
 def test_timestamps_of_another_unit(read_infos, tmp_path):
@@ -104,13 +98,13 @@ def test_timestamps_of_another_unit(read_infos, tmp_path):
         entry['timestamp'] /= 1e6
     message = rf'sample {infos["data_list"][1]["token"]} is [45]\S*e-07 s after .* times are in seconds'
     with pytest.raises(ValueError, match=message):
-        load_infos(write(tmp_path, infos))
+        load_infos(write_infos(tmp_path / 'infos.pkl', infos))
 
 
 def test_an_unknown_velocity_passes(read_infos, tmp_path):
     infos = read_infos('mini_val')
     infos['data_list'][4]['instances'][0]['velocity'] = [NAN, NAN]
-    read = load_infos(write(tmp_path, infos))['data_list'][4]['instances'][0]['velocity']
+    read = load_infos(write_infos(tmp_path / 'infos.pkl', infos))['data_list'][4]['instances'][0]['velocity']
     assert math.isnan(read[0]) and math.isnan(read[1])
 
 
@@ -118,7 +112,7 @@ def test_a_sample_twice(read_infos, tmp_path):
     infos = read_infos('mini_val')
     infos['data_list'].append(infos['data_list'][0])
     with pytest.raises(ValueError, match='holds a sample twice'):
-        load_infos(write(tmp_path, infos))
+        load_infos(write_infos(tmp_path / 'infos.pkl', infos))
 
 
 def test_older_and_incomplete_files(read_infos, tmp_path):
@@ -126,12 +120,12 @@ def test_older_and_incomplete_files(read_infos, tmp_path):
         infos = read_infos('mini_val')
         del infos['metainfo'][key]
         with pytest.raises(ValueError, match=rf'metainfo of .* lacks {key}: make infos with.*--overwrite'):
-            load_infos(write(tmp_path, infos))
+            load_infos(write_infos(tmp_path / 'infos.pkl', infos))
     infos = read_infos('mini_val')
     infos['metainfo']['info_version'] = '1.1'
     with pytest.raises(ValueError, match=r'temporal 1\.1, not bevformer_temporal 1\.2: make infos with.*--overwrite'):
-        load_infos(write(tmp_path, infos))
+        load_infos(write_infos(tmp_path / 'infos.pkl', infos))
     infos = read_infos('mini_val')
     infos['data_list'][0] = 'sample'
     with pytest.raises(ValueError, match=r'holds no list of samples'):
-        load_infos(write(tmp_path, infos))
+        load_infos(write_infos(tmp_path / 'infos.pkl', infos))

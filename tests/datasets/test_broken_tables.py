@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from bevformer_plugin.datasets.infos import create_nuscenes_infos, load_infos
+from tests.helpers.repository import REPO
 
 VERSION = 'v1.0-mini'
-REPOSITORY = Path(__file__).resolve().parents[2]
 NAN, INFINITY = float('nan'), float('inf')
 
 
@@ -383,6 +383,6 @@ def test_an_empty_file_is_no_image(copied_root, own_samples, capsys):
 def test_the_command_ends_with_a_line(copied_root, change_table):
     change_table('ego_pose', lambda rows: [{**row, 'rotation': [0, 0, 0, 0]} for row in rows])
     command = [sys.executable, 'tools/create_data.py', 'nuscenes', '--root', str(copied_root), '--version', VERSION]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
     assert done.stderr.splitlines()[-1].startswith('error: sample ')

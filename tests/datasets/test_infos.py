@@ -9,12 +9,10 @@ import resource
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from nuscenes import NuScenes
 from nuscenes.eval.common.utils import quaternion_yaw
 from nuscenes.utils.geometry_utils import view_points
 from pyquaternion import Quaternion
@@ -27,8 +25,8 @@ from bevformer_plugin.datasets.infos import (
     require_matching,
 )
 from bevformer_plugin.geometry import BEVGrid, bev_shift, relative_can_bus
+from tests.helpers.repository import REPO
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 VERSION = 'v1.0-mini'
 
 
@@ -40,11 +38,6 @@ def files(synthetic_root, tmp_path_factory):
 @pytest.fixture(scope='module')
 def infos(files):
     return load_infos(files['mini_train'])
-
-
-@pytest.fixture(scope='module')
-def tables(synthetic_root):
-    return NuScenes(VERSION, str(synthetic_root), verbose=False)
 
 
 def test_files_and_metainfo(files, infos):
@@ -261,7 +254,7 @@ def test_full_disk_leaves_the_old_file(synthetic_root, tmp_path):
     ]
     done = subprocess.run(
         command,
-        cwd=REPOSITORY,
+        cwd=REPO,
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),

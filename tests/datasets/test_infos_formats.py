@@ -6,19 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from nuscenes import NuScenes
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.utils.geometry_utils import transform_matrix
 from pyquaternion import Quaternion
 
 from bevformer_plugin.datasets.infos import CATEGORIES, convert_infos, create_nuscenes_infos, load_infos
+from tests.helpers.info_files import write_infos
 
 VERSION = 'v1.0-mini'
-
-
-@pytest.fixture(scope='module')
-def tables(synthetic_root):
-    return NuScenes(VERSION, str(synthetic_root), verbose=False)
 
 
 @pytest.fixture(scope='module')
@@ -156,11 +151,6 @@ def _matrix(row):
     return transform_matrix(row['translation'], Quaternion(row['rotation']))
 
 
-def write(path, content):
-    path.write_bytes(pickle.dumps(content))
-    return path
-
-
 def assert_equal(actual, expected, ignore=()):
     """Same keys in the same nesting, numbers equal to 1e-7, NaN equal to NaN, everything else equal."""
     if isinstance(expected, dict):
@@ -181,7 +171,7 @@ def assert_equal(actual, expected, ignore=()):
 
 @pytest.mark.parametrize('old_boxes', [True, False])
 def test_published_file_equals_ours(tables, direct, synthetic_root, tmp_path, old_boxes):
-    path = write(tmp_path / 'old.pkl', published_infos(tables, direct, old_boxes))
+    path = write_infos(tmp_path / 'old.pkl', published_infos(tables, direct, old_boxes))
     infos = load_infos(path, synthetic_root, VERSION)
     assert_equal(infos, direct, ignore=('visibility', 'instance_token', 'attribute'))
     assert [list(entry['images']) for entry in infos['data_list']] == [
@@ -192,13 +182,13 @@ def test_published_file_equals_ours(tables, direct, synthetic_root, tmp_path, ol
 
 def test_published_file_without_a_root(tables, direct, tmp_path):
     content = published_infos(tables, direct)
-    path = write(tmp_path / 'old.pkl', content)
+    path = write_infos(tmp_path / 'old.pkl', content)
     with pytest.raises(ValueError, match=r'size of the images of CAM_\w+ is not known.*--root'):
         load_infos(path)  # the principal point is that of a 200 x 112 image
     for info in content['infos']:
         for camera in info['cams'].values():
             camera['cam_intrinsic'] = np.diag([8.0, 8.0, 1.0]) @ camera['cam_intrinsic']
-    infos = load_infos(write(path, content))
+    infos = load_infos(write_infos(path, content))
     assert infos['metainfo']['split'] is None
     entry = infos['data_list'][0]
     assert entry['scene_name'] == entry['scene_token'] == direct['data_list'][0]['scene_token']
@@ -207,7 +197,7 @@ def test_published_file_without_a_root(tables, direct, tmp_path):
 
 def test_stock_file_equals_ours(tables, direct, synthetic_root, tmp_path):
     """Everything but the boxes comes from the tables in float64; the CAN-bus message is then the nearest one."""
-    path = write(tmp_path / 'stock.pkl', stock_infos(tables, direct))
+    path = write_infos(tmp_path / 'stock.pkl', stock_infos(tables, direct))
     infos = load_infos(path, synthetic_root, VERSION)
     assert infos['metainfo'] == {**direct['metainfo'], 'can_bus': 'nearest'}
     assert_equal(infos['data_list'], direct['data_list'], ignore=('can_bus',))
@@ -225,12 +215,12 @@ def test_stock_file_with_another_class_order(tables, direct, synthetic_root, tmp
         for instance in entry['instances']:
             if instance['bbox_label_3d'] >= 0:
                 instance['bbox_label_3d'] = len(names) - 1 - instance['bbox_label_3d']
-    infos = load_infos(write(tmp_path / 'stock.pkl', content), synthetic_root)
+    infos = load_infos(write_infos(tmp_path / 'stock.pkl', content), synthetic_root)
     assert_equal(infos['data_list'], direct['data_list'], ignore=('can_bus',))
 
 
 def test_converted_file_is_ours(tables, direct, synthetic_root, tmp_path):
-    path = write(tmp_path / 'old.pkl', published_infos(tables, direct))
+    path = write_infos(tmp_path / 'old.pkl', published_infos(tables, direct))
     out = convert_infos(path, tmp_path / 'new' / 'infos.pkl', synthetic_root, VERSION)
     assert_equal(load_infos(out), direct, ignore=('visibility', 'instance_token', 'attribute'))
     with pytest.raises(FileExistsError, match='--overwrite'):
@@ -239,21 +229,21 @@ def test_converted_file_is_ours(tables, direct, synthetic_root, tmp_path):
 
 def test_stock_file_needs_matching_tables(tables, direct, synthetic_root, tmp_path):
     content = stock_infos(tables, direct)
-    path = write(tmp_path / 'stock.pkl', content)
+    path = write_infos(tmp_path / 'stock.pkl', content)
     with pytest.raises(ValueError, match='give the nuScenes root'):
         load_infos(path)
     content['data_list'][0]['instances'].pop()
     with pytest.raises(ValueError, match=r'has \d+ instances but the tables have \d+'):
-        load_infos(write(path, content), synthetic_root)
+        load_infos(write_infos(path, content), synthetic_root)
     content['data_list'][0]['token'] = 'unknown'
     with pytest.raises(ValueError, match=r'sample unknown is not in the tables of v1\.0-mini'):
-        load_infos(write(path, content), synthetic_root)
+        load_infos(write_infos(path, content), synthetic_root)
 
 
 def test_version_must_match(tables, direct, tmp_path):
     for content in (direct, published_infos(tables, direct), stock_infos(tables, direct)):
         with pytest.raises(ValueError, match=r'are of nuScenes v1\.0-mini, not v1\.0-trainval'):
-            load_infos(write(tmp_path / 'infos.pkl', content), version='v1.0-trainval')
+            load_infos(write_infos(tmp_path / 'infos.pkl', content), version='v1.0-trainval')
 
 
 @pytest.mark.parametrize(
@@ -282,7 +272,7 @@ def test_version_must_match(tables, direct, tmp_path):
 )
 def test_other_pickles_are_refused_with_the_remedy(content, message, tmp_path):
     with pytest.raises(ValueError, match=f'{message}.*create_data.py'):
-        load_infos(write(tmp_path / 'infos.pkl', content))
+        load_infos(write_infos(tmp_path / 'infos.pkl', content))
 
 
 def test_unreadable_files(tmp_path):
@@ -306,7 +296,7 @@ def only(content, *names):
 @pytest.mark.parametrize('old_boxes', [True, False])
 def test_barriers_tell_the_box_convention_as_vehicles_do(tables, direct, synthetic_root, tmp_path, old_boxes):
     content = only(published_infos(tables, direct, old_boxes), 'barrier', 'pedestrian')
-    infos = load_infos(write(tmp_path / 'old.pkl', content), synthetic_root)
+    infos = load_infos(write_infos(tmp_path / 'old.pkl', content), synthetic_root)
     barriers = [
         [instance for instance in entry['instances'] if instance['bbox_label_3d'] == CATEGORIES['barrier']]
         for entry in direct['data_list']
@@ -323,7 +313,7 @@ def test_barriers_tell_the_box_convention_as_vehicles_do(tables, direct, synthet
 @pytest.mark.parametrize('convention', ['old', 'new'])
 def test_a_file_that_does_not_tell_the_box_convention(tables, direct, synthetic_root, tmp_path, convention):
     content = only(published_infos(tables, direct, convention == 'old'), 'pedestrian', 'traffic_cone')
-    path = write(tmp_path / 'old.pkl', content)
+    path = write_infos(tmp_path / 'old.pkl', content)
     with pytest.raises(ValueError, match=r'not told by their classes.*--box-convention old.*or new'):
         load_infos(path, synthetic_root)
     infos = load_infos(path, synthetic_root, box_convention=convention)
@@ -341,13 +331,13 @@ def test_a_file_that_does_not_tell_the_box_convention(tables, direct, synthetic_
 
 
 def test_a_convention_without_effect_or_against_the_boxes(tables, direct, synthetic_root, tmp_path):
-    path = write(tmp_path / 'old.pkl', published_infos(tables, direct))
+    path = write_infos(tmp_path / 'old.pkl', published_infos(tables, direct))
     with pytest.raises(ValueError, match='are in the old convention, not the new one'):
         load_infos(path, synthetic_root, box_convention='new')
     with pytest.raises(ValueError, match="one of old, new, not 'mmdet3d'"):
         load_infos(path, synthetic_root, box_convention='mmdet3d')
     with pytest.raises(ValueError, match=r'is no published file.*leave it out'):
-        load_infos(write(path, direct), synthetic_root, box_convention='old')
+        load_infos(write_infos(path, direct), synthetic_root, box_convention='old')
 
 
 def test_published_infos_of_resized_images(tables, direct, synthetic_root, tmp_path):
@@ -357,7 +347,7 @@ def test_published_infos_of_resized_images(tables, direct, synthetic_root, tmp_p
         for camera in info['cams'].values():
             camera['cam_intrinsic'] = np.diag([2.0, 2.0, 1.0]) @ camera['cam_intrinsic']
     with pytest.raises(ValueError, match=r'is 200 x 112 pixels, but the calibration of CAM_.* principal point'):
-        load_infos(write(tmp_path / 'old.pkl', content), synthetic_root)
+        load_infos(write_infos(tmp_path / 'old.pkl', content), synthetic_root)
 
 
 def test_broken_published_infos(tables, direct, synthetic_root, tmp_path):
@@ -372,4 +362,4 @@ def test_broken_published_infos(tables, direct, synthetic_root, tmp_path):
         content = published_infos(tables, direct)
         content['infos'][3][key] = value
         with pytest.raises(ValueError, match=f'sample {content["infos"][3]["token"]}.*{message}'):
-            load_infos(write(tmp_path / 'old.pkl', content), synthetic_root)
+            load_infos(write_infos(tmp_path / 'old.pkl', content), synthetic_root)

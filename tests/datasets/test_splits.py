@@ -3,16 +3,15 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from nuscenes.utils.splits import create_splits_scenes
 
 from bevformer_plugin.datasets.infos import create_nuscenes_infos, find_splits, load_infos
 from bevformer_plugin.datasets.infos.splits import default_split, recognise_split
+from tests.helpers.repository import REPO
 
 VERSION = 'v1.0-mini'
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -52,7 +51,7 @@ def test_own_version_and_a_file_elsewhere(own_scenes, tmp_path):
     splits.write_text(json.dumps({'train': ['drive_0'], 'val': ['drive_1']}))
     command = [sys.executable, 'tools/create_data.py', 'nuscenes', '--root', own_scenes, '--version', 'city-2']
     done = subprocess.run(
-        [*map(str, command), '--splits', str(splits), '--workers', '1'], cwd=REPOSITORY, capture_output=True, text=True
+        [*map(str, command), '--splits', str(splits), '--workers', '1'], cwd=REPO, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     path = own_scenes / 'nuscenes_infos_temporal_val.pkl'

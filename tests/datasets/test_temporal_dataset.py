@@ -11,7 +11,6 @@ from mmdet3d.registry import MODELS
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import view_points
 
 from bevformer_plugin.datasets.training_sampler import SeededIndex
@@ -170,8 +169,7 @@ def test_a_test_item(build_dataset):
         assert len(item['data_samples'].eval_ann_info['gt_labels_3d']) > 0
 
 
-def test_box_corners_project_where_the_devkit_projects_them(build_dataset, synthetic_root):
-    tables = NuScenes('v1.0-mini', str(synthetic_root), verbose=False)
+def test_box_corners_project_where_the_devkit_projects_them(build_dataset, tables):
     dataset = build_dataset(queue_length=1, image_size=(100, 80))
     compared = 0
     for index in (0, 4, 9):

@@ -3,13 +3,12 @@
 import contextlib
 import io
 import re
-from pathlib import Path
 
 import pytest
 
 from tests.docs.guide_links import CODE_LINK, GUIDES, lines_with
+from tests.helpers.repository import REPO
 
-REPO = Path(__file__).resolve().parents[2]
 DOCS = REPO / 'docs'
 PAGES = sorted(
     str(path.relative_to(REPO))

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-REPO = Path(__file__).resolve().parents[2]
-NANO = REPO / 'configs' / 'bevformer' / 'bevformer_nano.py'
-WEIGHTS = REPO / 'projects' / 'synthetic_world' / 'bevformer_nano.pth'
+from tests.helpers.repository import CONFIGS, NANO_WEIGHTS
+
+NANO = CONFIGS / 'bevformer_nano.py'
 VERSION = 'v1.0-mini'
 
 
@@ -42,7 +42,7 @@ class Place:
         """Command line that trains."""
         return ['train', config, '--work-dir', self.folder / 'run', *more]
 
-    def test(self, *more: object, config: object = NANO, checkpoint: object = WEIGHTS) -> list[object]:
+    def test(self, *more: object, config: object = NANO, checkpoint: object = NANO_WEIGHTS) -> list[object]:
         """Command line that tests."""
         return ['test', config, checkpoint, '--out', self.folder / 'results_nusc.json', *more]
 
@@ -92,7 +92,7 @@ class Place:
 
     def checkpoint(self, change: Callable[[dict], Any], name: str = 'spoilt.pth') -> Path:
         """The released nano checkpoint, changed."""
-        content = torch.load(WEIGHTS, weights_only=True)
+        content = torch.load(NANO_WEIGHTS, weights_only=True)
         change(content)
         path = self.folder / name
         torch.save(content, path)

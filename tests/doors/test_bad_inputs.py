@@ -15,8 +15,9 @@ from PIL import Image
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.synthetic import create_synthetic_world
-from tests.doors.place import NANO, REPO, Place, first_box
+from tests.doors.place import NANO, Place, first_box
 from tests.helpers.processes import run_tool
+from tests.helpers.repository import REPO
 
 NAN = float('nan')
 LOAD = "[dict(type='LoadMultiViewImages'), dict(type='LoadAnnotations3D'), dict(type='PackTemporalInputs')]"

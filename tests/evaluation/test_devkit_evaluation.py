@@ -1,7 +1,6 @@
 """Scores: real submissions, ground truth as predictions, partial coverage, mismatches, several processes."""
 
 import json
-import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -19,8 +18,9 @@ from bevformer_plugin.evaluation import (
     load_results,
     write_results,
 )
+from tests.helpers.info_files import write_infos
+from tests.helpers.repository import REPO
 
-REPO = Path(__file__).resolve().parents[2]
 CLASSES = [
     'car',
     'truck',
@@ -73,8 +73,8 @@ def submission(infos: dict, path: Path, change=lambda boxes: boxes) -> Path:
 
 
 @pytest.fixture
-def val_infos(info_files):
-    return pickle.loads(info_files['mini_val'].read_bytes())
+def val_infos(read_infos):
+    return read_infos('mini_val')
 
 
 def test_ground_truth_scores_one(synthetic_root, val_infos, tmp_path):
@@ -90,7 +90,7 @@ def test_ground_truth_scores_one(synthetic_root, val_infos, tmp_path):
 
 def test_part_of_a_split_is_scored_through_its_infos(synthetic_root, val_infos, tmp_path):
     some = {**val_infos, 'data_list': val_infos['data_list'][:4]}
-    (tmp_path / 'some.pkl').write_bytes(pickle.dumps(some))
+    write_infos(tmp_path / 'some.pkl', some)
     path = submission(some, tmp_path / 'results.json')
     with pytest.raises(ValueError, match='8 of 12 samples are missing'):
         evaluate_results(str(path), str(synthetic_root), 'v1.0-mini')

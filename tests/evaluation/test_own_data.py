@@ -2,7 +2,6 @@
 
 import json
 import math
-import pickle
 import shutil
 import subprocess
 import sys
@@ -19,10 +18,11 @@ from nuscenes.eval.detection.utils import category_to_detection_name
 from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.infos import create_nuscenes_infos, load_infos
 from bevformer_plugin.evaluation import NuScenesDevkitMetric, evaluate_results, metrics_table, write_results
+from tests.helpers.info_files import write_infos
+from tests.helpers.repository import REPO
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 VERSION = 'v1.0-mini'
-CLASSES = list(Config.fromfile(REPOSITORY / 'configs' / '_base_' / 'nuscenes.py').class_names)
+CLASSES = list(Config.fromfile(REPO / 'configs' / '_base_' / 'nuscenes.py').class_names)
 
 
 def truth_in_tables(root, version, tokens, counts):
@@ -91,12 +91,11 @@ def test_numbers_are_the_devkits_to_the_digit(synthetic_root, val_tokens, submit
 
 
 @pytest.mark.parametrize('part', [False, True])
-def test_a_submission_without_boxes_scores_zero(synthetic_root, info_files, val_tokens, submit, tmp_path, part):
-    infos = pickle.loads(info_files['mini_val'].read_bytes())
+def test_a_submission_without_boxes_scores_zero(synthetic_root, read_infos, val_tokens, submit, tmp_path, part):
+    infos = read_infos('mini_val')
     tokens = val_tokens[:4] if part else val_tokens
     infos['data_list'] = [entry for entry in infos['data_list'] if entry['token'] in tokens]
-    path = tmp_path / 'infos.pkl'
-    path.write_bytes(pickle.dumps(infos))
+    path = write_infos(tmp_path / 'infos.pkl', infos)
     submission = submit({token: [] for token in tokens})
     summary = evaluate_results(submission, str(synthetic_root), VERSION, infos=str(path))
     assert (summary['nd_score'], summary['mean_ap'], summary['num_predictions']) == (0, 0, 0)
@@ -306,7 +305,7 @@ def test_infos_of_other_samples_than_the_results_are_named(synthetic_root, info_
 def test_the_command(synthetic_root, val_tokens, submit, tmp_path):
     path = submit({token: [] for token in val_tokens})
     command = [sys.executable, 'tools/evaluate.py', path, '--root', str(synthetic_root), '--version', VERSION]
-    done = subprocess.run([*command, '--true-boxes', 'all'], cwd=REPOSITORY, capture_output=True, text=True)
+    done = subprocess.run([*command, '--true-boxes', 'all'], cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert 'NDS 0.0000   mAP 0.0000' in done.stdout and "true boxes count by 'all'" in done.stdout
     assert json.loads((tmp_path / 'metrics_summary.json').read_text())['true_boxes'] == 'all'

@@ -6,44 +6,16 @@ import pytest
 import torch
 
 from bevformer_plugin.geometry import BEVGrid, bev_shift, relative_can_bus, rotate_bev
+from tests.helpers.landmarks import blobs, can_bus_vector, centroids, planar_pose, to_cells, to_global
 
 GRID = BEVGrid(48, 40, (-40.0, -48.0, -5.0, 40.0, 48.0, 3.0))  # cells of 2 m
-
-
-def pose(x: float, y: float, heading: float) -> torch.Tensor:
-    """(18,) absolute CAN-bus vector at (x, y) metres with ``heading`` in degrees, 0 along global +x."""
-    can_bus = torch.zeros(18, dtype=torch.float64)
-    can_bus[0], can_bus[1], can_bus[16], can_bus[17] = x, y, math.radians(heading % 360), heading % 360
-    return can_bus
-
-
-def to_lidar(point: tuple[float, float], can_bus: torch.Tensor) -> torch.Tensor:
-    """A global (x, y) in the LiDAR frame (x right, y forward) of a vehicle at that pose."""
-    dx, dy = point[0] - can_bus[0], point[1] - can_bus[1]
-    sin, cos = can_bus[16].sin(), can_bus[16].cos()
-    return torch.stack([sin * dx - cos * dy, cos * dx + sin * dy])
-
-
-def blob(at: torch.Tensor, grid: BEVGrid = GRID) -> torch.Tensor:
-    """(1, Q, 1) map with a smooth peak, two cells wide, at LiDAR position ``at``."""
-    x = (torch.arange(grid.bev_w) + 0.5) * grid.cell_x + grid.point_cloud_range[0]
-    y = (torch.arange(grid.bev_h) + 0.5) * grid.cell_y + grid.point_cloud_range[1]
-    squared = ((x[None] - at[0]) / grid.cell_x) ** 2 + ((y[:, None] - at[1]) / grid.cell_y) ** 2
-    return torch.exp(-squared / 4).float().reshape(1, -1, 1)
-
-
-def centroid(bev: torch.Tensor, grid: BEVGrid = GRID) -> torch.Tensor:
-    """LiDAR (x, y) of the mass of a (1, Q, 1) map."""
-    weight = bev.double().reshape(grid.bev_h, grid.bev_w)
-    x = (torch.arange(grid.bev_w) + 0.5) * grid.cell_x + grid.point_cloud_range[0]
-    y = (torch.arange(grid.bev_h) + 0.5) * grid.cell_y + grid.point_cloud_range[1]
-    return torch.stack([(weight.sum(0) * x).sum(), (weight.sum(1) * y).sum()]) / weight.sum()
+LANDMARK = torch.tensor([612.0, 1205.0])  # global (x, y)
 
 
 def landmark_error(
     before: torch.Tensor,
     now: torch.Tensor,
-    landmark: tuple[float, float],
+    landmark: torch.Tensor,
     interpolation: str,
     center: tuple[float, float] | None = None,
     wrap_heading: bool = True,
@@ -52,47 +24,46 @@ def landmark_error(
 
     The cell at p of the current BEV reads the rotated previous BEV at p + shift.
     """
-    motion = relative_can_bus(now, before, wrap_heading)[None]
-    rotated = rotate_bev(blob(to_lidar(landmark, before)), motion[:, 17], GRID, center, interpolation)
-    extent = torch.tensor([GRID.bev_w * GRID.cell_x, GRID.bev_h * GRID.cell_y], dtype=torch.float64)
-    seen = centroid(rotated) - bev_shift(motion, GRID)[0].double() * extent
-    return ((seen - to_lidar(landmark, now)) / torch.tensor([GRID.cell_x, GRID.cell_y])).norm().item()
+    motion = relative_can_bus(can_bus_vector(now), can_bus_vector(before), wrap_heading)[None]
+    map_before = blobs(to_cells(landmark, before, GRID)[None], GRID)
+    rotated = rotate_bev(map_before, motion[:, 17], GRID, center, interpolation)
+    seen = centroids(rotated, GRID) - bev_shift(motion, GRID).double() * torch.tensor([GRID.bev_w, GRID.bev_h])
+    return (seen[0] - to_cells(landmark, now, GRID)).norm().item()
 
 
 @pytest.mark.parametrize('heading', [0, 37, 90, 151, 225, 300, 359])
 @pytest.mark.parametrize('turn', [-25, -4, 0, 3, 18])
 @pytest.mark.parametrize(('interpolation', 'cells'), [('nearest', 0.5), ('bilinear', 0.02)])
 def test_static_landmark_stays_in_its_cell(heading, turn, interpolation, cells):
-    before = pose(600, 1200, heading)
+    before = planar_pose(600, 1200, heading)
     angle = math.radians(heading + turn / 2)
-    now = pose(600 + 6 * math.cos(angle), 1200 + 6 * math.sin(angle), heading + turn)
+    now = planar_pose(600 + 6 * math.cos(angle), 1200 + 6 * math.sin(angle), heading + turn)
     for ahead, left in [(12, 5), (-9, 11), (3, -14)]:
-        sin, cos = math.sin(math.radians(heading)), math.cos(math.radians(heading))
-        landmark = (600 + ahead * cos - left * sin, 1200 + ahead * sin + left * cos)
-        assert landmark_error(before, now, landmark, interpolation) < cells
+        assert landmark_error(before, now, to_global(ahead, left, before), interpolation) < cells
 
 
 def test_turning_about_a_fixed_cell_loses_the_landmark():
     """What the published code's centre (100, 100) does on a grid that is not 200 x 200."""
-    poses = pose(600, 1200, 20), pose(606, 1201, 26)
-    assert landmark_error(*poses, (612, 1205), 'nearest', center=(100.0, 100.0)) > 5
-    assert landmark_error(*poses, (612, 1205), 'nearest') < 0.5
+    poses = planar_pose(600, 1200, 20), planar_pose(606, 1201, 26)
+    assert landmark_error(*poses, LANDMARK, 'nearest', center=(100.0, 100.0)) > 5
+    assert landmark_error(*poses, LANDMARK, 'nearest') < 0.5
 
 
 def test_crossing_north():
     """Wrapped or not, the map turns alike; what the network is told differs."""
-    before, now = pose(600, 1200, 1), pose(606, 1200, 359)
-    assert relative_can_bus(now, before)[17].item() == pytest.approx(-2)
-    assert relative_can_bus(now, before, wrap_heading=False)[17].item() == pytest.approx(358)
+    before, now = planar_pose(600, 1200, 1), planar_pose(606, 1200, 359)
+    absolute = can_bus_vector(now), can_bus_vector(before)
+    assert relative_can_bus(*absolute)[17].item() == pytest.approx(-2)
+    assert relative_can_bus(*absolute, wrap_heading=False)[17].item() == pytest.approx(358)
     for wrap_heading in (True, False):
-        assert landmark_error(before, now, (612, 1205), 'bilinear', wrap_heading=wrap_heading) < 0.02
+        assert landmark_error(before, now, LANDMARK, 'bilinear', wrap_heading=wrap_heading) < 0.02
 
 
 def test_shift_by_hand():
     """Driving straight on moves the reference forward (row), sliding right moves it right (column)."""
-    now, before = pose(3, 4, 90), pose(3, 0, 90)
+    now, before, beside = (can_bus_vector(planar_pose(x, y, 90)) for x, y in ((3, 4), (3, 0), (5, 0)))
     assert bev_shift(relative_can_bus(now, before)[None], GRID)[0].tolist() == pytest.approx([0, 4 / 96], abs=1e-7)
-    right = relative_can_bus(pose(2, 0, 90), pose(0, 0, 90))
+    right = relative_can_bus(beside, before)
     assert bev_shift(right[None], GRID)[0].tolist() == pytest.approx([2 / 80, 0], abs=1e-7)
     parked = relative_can_bus(now, now)
     assert bev_shift(torch.stack([right, parked]), GRID)[1].tolist() == [0, 0]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.models import EgoAlignment
+from tests.helpers.landmarks import blobs, can_bus_vector, centroids, planar_pose, to_cells, to_global
 
 HEADINGS = range(0, 360, 30)
 TURNS = (-25, -6, 0, 3, 15)  # degrees between two frames
@@ -23,50 +24,15 @@ GRIDS = {
 }
 
 
-def pose(x: Tensor, y: Tensor, heading: Tensor) -> Tensor:
-    """(K, 18) absolute CAN-bus vectors; heading in degrees, 0 along global +x."""
-    can_bus = torch.zeros(len(heading), 18, dtype=torch.float64)
-    can_bus[:, 0], can_bus[:, 1] = x, y
-    can_bus[:, 16], can_bus[:, 17] = (heading % 360).deg2rad(), heading % 360
-    return can_bus
-
-
 def drives(headings=HEADINGS, turns=TURNS, speeds=SPEEDS, landmarks=LANDMARKS) -> tuple[Tensor, Tensor, Tensor]:
-    """Every combination: (K, 18) poses before and now, and (K, 2) global landmarks."""
+    """Every combination: (K, 4, 4) poses before and now, and (K, 2) global landmarks."""
     heading, turn, speed, ahead, left = torch.tensor(
         [(h, t, s, *at) for h, t, s, at in itertools.product(headings, turns, speeds, landmarks)], dtype=torch.float64
     ).unbind(-1)
-    x, y = torch.full_like(heading, 600), torch.full_like(heading, 1200)
-    forward, way = heading.deg2rad(), (heading + turn / 2).deg2rad()
-    before, now = pose(x, y, heading), pose(x + speed * way.cos(), y + speed * way.sin(), heading + turn)
-    landmark = torch.stack(
-        [x + ahead * forward.cos() - left * forward.sin(), y + ahead * forward.sin() + left * forward.cos()], dim=-1
-    )
-    return before, now, landmark
-
-
-def to_cells(landmark: Tensor, can_bus: Tensor, grid: BEVGrid) -> Tensor:
-    """(K, 2) global points as (column, row) of the grid of the vehicle at ``can_bus``."""
-    dx, dy = (landmark - can_bus[:, :2]).unbind(-1)
-    sin, cos = can_bus[:, 16].sin(), can_bus[:, 16].cos()
-    right, ahead = sin * dx - cos * dy, cos * dx + sin * dy
-    x_min, y_min = grid.point_cloud_range[:2]
-    return torch.stack([(right - x_min) / grid.cell_x, (ahead - y_min) / grid.cell_y], dim=-1)
-
-
-def blobs(at: Tensor, grid: BEVGrid) -> Tensor:
-    """(K, Q, 1) maps with a round peak at ``at``, in (column, row)."""
-    columns, rows = torch.arange(grid.bev_w) + 0.5, torch.arange(grid.bev_h) + 0.5
-    squared = (columns - at[:, 0, None])[:, None] ** 2 + ((rows - at[:, 1, None]) ** 2)[:, :, None]
-    return torch.exp(-squared / 4).float().flatten(1)[..., None]
-
-
-def centroids(maps: Tensor, grid: BEVGrid) -> Tensor:
-    """(K, 2) (column, row) of the mass of (K, Q, 1) maps."""
-    maps = maps.double().view(-1, grid.bev_h, grid.bev_w)
-    columns, rows = torch.arange(grid.bev_w) + 0.5, torch.arange(grid.bev_h) + 0.5
-    mass = torch.stack([(maps.sum(1) * columns).sum(1), (maps.sum(2) * rows).sum(1)], dim=-1)
-    return mass / maps.sum((1, 2))[:, None]
+    course = (heading + turn / 2).deg2rad()
+    before = planar_pose(600, 1200, heading)
+    now = planar_pose(600 + speed * course.cos(), 1200 + speed * course.sin(), heading + turn)
+    return before, now, to_global(ahead, left, before)
 
 
 def seen_and_true(
@@ -76,7 +42,8 @@ def seen_and_true(
 
     The cell at p of the current BEV reads the rotated previous BEV at p + shift.
     """
-    motion = torch.stack([alignment.relative(*poses) for poses in zip(now, before, strict=True)])
+    poses = zip(can_bus_vector(now), can_bus_vector(before), strict=True)
+    motion = torch.stack([alignment.relative(current, previous) for current, previous in poses])
     rotated, shift = alignment.align(blobs(to_cells(landmark, before, grid), grid), motion, grid)
     seen = centroids(rotated, grid) - shift.double() * torch.tensor([grid.bev_w, grid.bev_h])
     return seen, to_cells(landmark, now, grid)

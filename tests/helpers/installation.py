@@ -8,7 +8,7 @@ import sysconfig
 import venv
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[2]
+from tests.helpers.repository import REPO
 
 
 def install(folder: Path, editable: bool = False) -> Path:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-REPO = Path(__file__).resolve().parents[2]
+from tests.helpers.repository import REPO
+
 NANO = 'configs/bevformer/bevformer_nano.py'
 LONG = 'projects/synthetic_world/bevformer_nano_long.py'  # the same model; colours of its training images are random
 SECONDS = 180

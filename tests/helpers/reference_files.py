@@ -11,11 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-TESTS = Path(__file__).resolve().parents[1]
-REFERENCE = Path(os.environ.get('BEVFORMER_REFERENCE_DIR', TESTS / 'data' / 'reference'))
+from tests.helpers.repository import REPO
+
+REFERENCE = Path(os.environ.get('BEVFORMER_REFERENCE_DIR', REPO / 'tests' / 'data' / 'reference'))
 # Photographs may not be copied: they stay in a folder beside the repository.
 REAL = next(
-    (folder for folder in (REFERENCE / 'real', TESTS.parents[1] / 'shared' / 'reference' / 'real') if folder.is_dir()),
+    (folder for folder in (REFERENCE / 'real', REPO.parent / 'shared' / 'reference' / 'real') if folder.is_dir()),
     None,
 )
 

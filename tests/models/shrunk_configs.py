@@ -9,8 +9,8 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 import bevformer_plugin  # noqa: F401  fills the registries
+from tests.helpers.repository import CONFIGS
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 NAMES = ('bevformer_tiny', 'bevformer_nano')
 DECODER = {
     'model.img_neck.out_channels': 32,

@@ -6,39 +6,28 @@ import torch
 from bevformer_plugin.ops import (
     multi_scale_deformable_attention,
     ragged_deformable_attention,
-    set_attention_backend,
 )
-from bevformer_plugin.ops.backends import BACKENDS
+from tests.ops.attention_inputs import batched_inputs, ragged_inputs
 
+# What is refused must not depend on the backend.
+pytestmark = [
+    pytest.mark.parametrize('backend', ['native', 'triton', 'reference'], indirect=True),
+    pytest.mark.usefixtures('backend'),
+]
+
+NAMES = ('value', 'spatial_shapes', 'sampling_locations', 'attention_weights', 'lengths')
+SIZES = (4, 16, [(6, 8), (3, 4)], 3)  # heads, channels, levels, points
 SHAPES = torch.tensor([[6, 8], [3, 4]])
 
 
-@pytest.fixture(params=['native', 'triton', 'reference'], autouse=True)
-def backend(request):
-    """What is refused must not depend on it."""
-    if not BACKENDS[request.param].supports('cpu', torch.float32):
-        pytest.skip(f'the {request.param} backend cannot run on this machine')
-    set_attention_backend(request.param)
-    yield request.param
-    set_attention_backend(None)
-
-
 def batch() -> dict[str, torch.Tensor]:
-    """Two maps of two levels, five queries, four heads of 16 channels, three points."""
-    return {
-        'value': torch.randn(2, 60, 4, 16),
-        'spatial_shapes': SHAPES.clone(),
-        'sampling_locations': torch.rand(2, 5, 4, 2, 3, 2),
-        'attention_weights': torch.rand(2, 5, 4, 2, 3),
-    }
+    """Two maps with five queries each."""
+    return dict(zip(NAMES[:4], batched_inputs(2, 5, *SIZES), strict=True))
 
 
 def lists() -> dict[str, torch.Tensor]:
-    """The same ten queries, six of the first map and four of the second."""
-    case = batch()
-    for name in ('sampling_locations', 'attention_weights'):
-        case[name] = case[name].flatten(0, 1)
-    return {**case, 'lengths': torch.tensor([6, 4])}
+    """Ten queries, six of the first map and four of the second."""
+    return dict(zip(NAMES, ragged_inputs([6, 4], *SIZES), strict=True))
 
 
 def test_what_fits_is_computed():

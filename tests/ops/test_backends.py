@@ -19,6 +19,7 @@ from bevformer_plugin.ops import (
 )
 from bevformer_plugin.ops.backends import BACKENDS
 from bevformer_plugin.ops.multi_scale_deformable_attention import ragged_deformable_attention
+from tests.ops.attention_inputs import batched_inputs, ragged_inputs
 
 # rows per map, heads, channels, levels, points
 CASES = {
@@ -30,6 +31,9 @@ CASES = {
 }
 
 
+BATCH = (2, 13, 3, 5, [(4, 5), (1, 1)], 3)  # maps, queries, heads, channels, levels, points
+
+
 def random_case(seed: int) -> tuple[list[int], int, int, list[tuple[int, int]], int]:
     numbers = random.Random(seed)
     levels = [(numbers.randint(1, 9), numbers.randint(1, 9)) for _ in range(numbers.randint(1, 4))]
@@ -38,32 +42,6 @@ def random_case(seed: int) -> tuple[list[int], int, int, list[tuple[int, int]], 
 
 
 CASES.update({f'random {seed}': random_case(seed) for seed in range(5)})
-
-
-def make_case(
-    lengths: list[int],
-    heads: int,
-    channels: int,
-    levels: list[tuple[int, int]],
-    points: int,
-    dtype: torch.dtype = torch.float32,
-) -> tuple[torch.Tensor, ...]:
-    generator = torch.Generator().manual_seed(len(lengths))
-    rows = sum(lengths)
-    value = torch.randn(len(lengths), sum(h * w for h, w in levels), heads, channels, generator=generator)
-    locations = 1.6 * torch.rand(rows, heads, len(levels), points, 2, generator=generator) - 0.3
-    weights = torch.rand(rows, heads, len(levels), points, generator=generator)
-    return value.to(dtype), torch.tensor(levels), locations.to(dtype), weights.to(dtype), torch.tensor(lengths)
-
-
-@pytest.fixture
-def backend(request):
-    """Compute with one backend; skip where it cannot run."""
-    if not BACKENDS[request.param].supports('cpu', torch.float32):
-        pytest.skip(f'the {request.param} backend cannot run on this machine')
-    set_attention_backend(request.param)
-    yield request.param
-    set_attention_backend(None)
 
 
 def gradients(case: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
@@ -79,11 +57,11 @@ def gradients(case: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
 @pytest.mark.parametrize('backend', BACKENDS, indirect=True)
 @pytest.mark.parametrize('name', CASES)
 def test_values_and_gradients_equal_the_definition_in_float64(backend, name):
-    case = make_case(*CASES[name])
+    case = ragged_inputs(*CASES[name])
     assert backend_name(case[0]) == backend
     ours = gradients(case)
     set_attention_backend('reference')
-    for single, double in zip(ours, gradients(make_case(*CASES[name], dtype=torch.float64)), strict=True):
+    for single, double in zip(ours, gradients(ragged_inputs(*CASES[name], dtype=torch.float64)), strict=True):
         torch.testing.assert_close(single, double.float(), atol=2e-4, rtol=1e-4, check_dtype=False)
 
 
@@ -92,7 +70,7 @@ def test_values_and_gradients_equal_the_definition_in_float64(backend, name):
 def test_half_precision_is_summed_in_float32(backend, dtype):
     halved = [
         tensor.to(dtype) if tensor.is_floating_point() else tensor
-        for tensor in make_case(*CASES['lists of other lengths'])
+        for tensor in ragged_inputs(*CASES['lists of other lengths'])
     ]
     # Rounding the inputs is the caller's doing: the definition sees them rounded too.
     rounded = [tensor.double() if tensor.is_floating_point() else tensor for tensor in halved]
@@ -105,20 +83,17 @@ def test_half_precision_is_summed_in_float32(backend, dtype):
 @pytest.mark.parametrize('name', CASES)
 def test_mmcv_is_called_as_its_operator_wants_it(name):
     """The stand-in has the calling convention of the compiled operator."""
-    value, shapes, locations, weights, lengths = make_case(*CASES[name])
+    value, shapes, locations, weights, lengths = ragged_inputs(*CASES[name])
     inputs = value, shapes.tolist(), locations, weights, lengths
     set_attention_backend('reference')
-    try:
-        expected = gradients((value, shapes, locations, weights, lengths))
-        grad = torch.randn(expected[0].shape, generator=torch.Generator().manual_seed(1))
-        ours = [mmcv_operator.forward(*inputs), *mmcv_operator.backward(grad, *inputs)]
-    finally:
-        set_attention_backend(None)
+    expected = gradients((value, shapes, locations, weights, lengths))
+    grad = torch.randn(expected[0].shape, generator=torch.Generator().manual_seed(1))
+    ours = [mmcv_operator.forward(*inputs), *mmcv_operator.backward(grad, *inputs)]
     torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_lists_of_a_batch_are_lists_of_each_map():
-    value, shapes, locations, weights, lengths = make_case(*CASES['odd channels'])
+    value, shapes, locations, weights, lengths = ragged_inputs(*CASES['odd channels'])
     batched = multi_scale_deformable_attention(
         value, shapes, locations.unflatten(0, (2, 13)), weights.unflatten(0, (2, 13))
     )
@@ -128,7 +103,7 @@ def test_lists_of_a_batch_are_lists_of_each_map():
 
 
 def test_locations_are_never_cast_down():
-    value, shapes, locations, weights, lengths = make_case(*CASES['odd channels'])
+    value, shapes, locations, weights, lengths = ragged_inputs(*CASES['odd channels'])
     expected = ragged_deformable_attention(value.bfloat16().float(), shapes, locations, weights, lengths)
     with torch.autocast('cpu', torch.bfloat16):
         output = ragged_deformable_attention(value.bfloat16(), shapes, locations, weights, lengths)
@@ -138,7 +113,7 @@ def test_locations_are_never_cast_down():
 
 @pytest.mark.parametrize('name', CASES)
 def test_torch_accepts_the_operator(name):
-    value, *rest = make_case(*CASES[name])
+    value, *rest = ragged_inputs(*CASES[name])
     rest[1].requires_grad_()
     rest[2].requires_grad_()
     opcheck(torch.ops.bevformer_plugin.deformable_attention.default, (value.requires_grad_(), *rest))
@@ -149,13 +124,8 @@ class Attention(torch.nn.Module):
         return multi_scale_deformable_attention(value.tanh(), shapes, locations, weights).sin()
 
 
-def batch_of_two() -> tuple[torch.Tensor, ...]:
-    value, shapes, locations, weights, _ = make_case(*CASES['odd channels'])
-    return value, shapes, locations.unflatten(0, (2, 13)), weights.unflatten(0, (2, 13))
-
-
 def test_compiles_into_one_graph_with_gradients():
-    case = batch_of_two()
+    case = batched_inputs(*BATCH)
     results = []
     for module in (Attention(), torch.compile(Attention(), fullgraph=True, backend='aot_eager')):
         value = case[0].clone().requires_grad_()
@@ -166,7 +136,7 @@ def test_compiles_into_one_graph_with_gradients():
 
 
 def test_exports():
-    case = batch_of_two()
+    case = batched_inputs(*BATCH)
     program = torch.export.export(Attention(), case)
     targets = [str(node.target) for node in program.graph.nodes]
     assert 'bevformer_plugin.deformable_attention.default' in targets
@@ -185,17 +155,14 @@ def test_the_environment_has_the_last_word_over_a_config(monkeypatch):
     assert backend_name(torch.ones(1)) == 'reference'
     monkeypatch.delenv('BEVFORMER_ATTENTION_BACKEND')
     configure_attention_backend('reference')
-    try:
-        configure_attention_backend(None)  # says nothing
-        assert backend_name(torch.ones(1)) == 'reference'
-    finally:
-        set_attention_backend(None)
+    configure_attention_backend(None)  # says nothing
+    assert backend_name(torch.ones(1)) == 'reference'
 
 
 def test_a_backend_that_cannot_is_refused(monkeypatch):
     monkeypatch.setenv('BEVFORMER_ATTENTION_BACKEND', 'native')
     with pytest.raises(ValueError, match=r"'native' cannot compute torch\.float64 on cpu"):
-        multi_scale_deformable_attention(*[t.double() if t.is_floating_point() else t for t in batch_of_two()])
+        multi_scale_deformable_attention(*[t.double() if t.is_floating_point() else t for t in batched_inputs(*BATCH)])
 
 
 def test_the_choice_is_said_once():

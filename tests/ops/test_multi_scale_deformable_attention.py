@@ -5,15 +5,9 @@ import pytest
 import torch
 
 from bevformer_plugin.ops import MMCV_EXT, multi_scale_deformable_attention
+from tests.ops.attention_inputs import batched_inputs
 
-
-def make_case(dtype=torch.float64):
-    generator = torch.Generator().manual_seed(1)
-    shapes = torch.tensor([(4, 5), (2, 3), (1, 1)])
-    value = torch.randn(2, 27, 3, 2, generator=generator, dtype=dtype)
-    locations = 1.6 * torch.rand(2, 4, 3, 3, 2, 2, generator=generator, dtype=dtype) - 0.3
-    weights = torch.rand(2, 4, 3, 3, 2, generator=generator, dtype=dtype)
-    return value, shapes, locations, weights
+SIZES = (2, 4, 3, 2, [(4, 5), (2, 3), (1, 1)], 2)  # samples, queries, heads, channels, levels, points
 
 
 def loop_attention(value, shapes, locations, weights):
@@ -35,12 +29,12 @@ def loop_attention(value, shapes, locations, weights):
 
 
 def test_equals_a_plain_loop():
-    case = make_case()
+    case = batched_inputs(*SIZES, dtype=torch.float64)
     torch.testing.assert_close(multi_scale_deformable_attention(*case), loop_attention(*case))
 
 
 def test_gradients_are_numerically_right():
-    value, shapes, locations, weights = make_case()
+    value, shapes, locations, weights = batched_inputs(*SIZES, dtype=torch.float64)
     inputs = [x.requires_grad_() for x in (value, locations, weights)]
     assert torch.autograd.gradcheck(lambda v, s, a: multi_scale_deformable_attention(v, shapes, s, a), inputs)
 
@@ -49,7 +43,7 @@ def test_gradients_are_numerically_right():
 def test_mmcv_function_calls_the_operator_forward_and_backward():
     from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 
-    value, shapes, locations, weights = make_case()
+    value, shapes, locations, weights = batched_inputs(*SIZES, dtype=torch.float64)
     inputs = [x.requires_grad_() for x in (value, locations, weights)]
     starts = torch.tensor([0, 20, 26])
     assert torch.autograd.gradcheck(
@@ -58,7 +52,7 @@ def test_mmcv_function_calls_the_operator_forward_and_backward():
 
 
 def test_bfloat16_autocast_stays_close():
-    value, shapes, locations, weights = make_case(torch.float32)
+    value, shapes, locations, weights = batched_inputs(*SIZES)
     with torch.autocast('cpu', torch.bfloat16):
         result = multi_scale_deformable_attention(value.bfloat16(), shapes, locations, weights)
     torch.testing.assert_close(

@@ -9,21 +9,14 @@ import torch
 
 from bevformer_plugin.ops import multi_scale_deformable_attention
 from bevformer_plugin.ops.native import load_library
+from tests.ops.attention_inputs import batched_inputs
 
 needs_compiler = pytest.mark.skipif(load_library() is None, reason='no C++ compiler on this machine')
 
 
-def make_case(batch: int, queries: int, heads: int, channels: int, shape: tuple[int, int], points: int):
-    generator = torch.Generator().manual_seed(0)
-    value = torch.randn(batch, shape[0] * shape[1], heads, channels, generator=generator)
-    locations = 1.6 * torch.rand(batch, queries, heads, 1, points, 2, generator=generator) - 0.3
-    weights = torch.rand(batch, queries, heads, 1, points, generator=generator)
-    return value, torch.tensor([shape]), locations, weights
-
-
 @needs_compiler
 def test_inputs_in_another_memory_order():
-    value, levels, locations, weights = make_case(2, 6, 3, 4, (4, 5), 2)
+    value, levels, locations, weights = batched_inputs(2, 6, 3, 4, [(4, 5)], 2)
     shuffled = [tensor.transpose(0, 1).contiguous().transpose(0, 1) for tensor in (value, locations, weights)]
     torch.testing.assert_close(
         multi_scale_deformable_attention(shuffled[0], levels, *shuffled[1:]),

@@ -8,9 +8,10 @@ import torch
 from bevformer_plugin.ops import MMCV_EXT, mmcv_operator, set_attention_backend
 from bevformer_plugin.ops.backends import BACKENDS
 from bevformer_plugin.ops.multi_scale_deformable_attention import ragged_deformable_attention
+from tests.ops.attention_inputs import ragged_inputs
 
 BAD = {'nan': math.nan, 'inf': math.inf, '-inf': -math.inf}
-SHAPES = [[4, 4], [2, 3]]
+SHAPES = [(4, 4), (2, 3)]
 ROWS, HEADS, CHANNELS, POINTS = 6, 2, 8, 3
 INSIDE, OUTSIDE = (0.31, 0.42), (3.0, 0.42)
 CORNERS = [4, 5, 8, 9]  # around INSIDE, of the first level
@@ -18,28 +19,20 @@ CORNERS = [4, 5, 8, 9]  # around INSIDE, of the first level
 
 def make_case() -> dict[str, torch.Tensor]:
     """Two maps with three queries each; the first sample of the first query lies inside its map."""
-    generator = torch.Generator().manual_seed(0)
-    locations = 1.4 * torch.rand(ROWS, HEADS, len(SHAPES), POINTS, 2, generator=generator) - 0.2
+    value, _, locations, weights, _ = ragged_inputs([3, 3], HEADS, CHANNELS, SHAPES, POINTS)
     locations[0, 0, 0, 0] = torch.tensor(INSIDE)
-    return {
-        'value': torch.randn(2, 22, HEADS, CHANNELS, generator=generator),
-        'locations': locations,
-        'weights': 0.1 + torch.rand(ROWS, HEADS, len(SHAPES), POINTS, generator=generator),
-        'grad': 0.1 + torch.rand(ROWS, HEADS * CHANNELS, generator=generator),
-    }
+    grad = torch.rand(ROWS, HEADS * CHANNELS, generator=torch.Generator().manual_seed(0))
+    return {'value': value, 'locations': locations, 'weights': 0.1 + weights, 'grad': 0.1 + grad}
 
 
 def run(backend: str, case: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Output and gradients, as the backend itself returns them to autograd."""
     set_attention_backend(backend)
-    try:
-        leaves = {name: case[name].clone().requires_grad_() for name in ('value', 'locations', 'weights')}
-        output = ragged_deformable_attention(
-            leaves['value'], torch.tensor(SHAPES), leaves['locations'], leaves['weights'], torch.tensor([3, 3])
-        )
-        output.backward(case['grad'])
-    finally:
-        set_attention_backend(None)
+    leaves = {name: case[name].clone().requires_grad_() for name in ('value', 'locations', 'weights')}
+    output = ragged_deformable_attention(
+        leaves['value'], torch.tensor(SHAPES), leaves['locations'], leaves['weights'], torch.tensor([3, 3])
+    )
+    output.backward(case['grad'])
     return {'output': output.detach(), **{name: leaf.grad for name, leaf in leaves.items()}}
 
 

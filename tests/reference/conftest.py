@@ -1,7 +1,6 @@
 """Models with the published implementation's weights, and its small cases."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +11,8 @@ from mmengine.registry import DefaultScope
 
 from bevformer_plugin.weights import to_ours
 from tests.helpers.reference_files import REFERENCE, manifest, published_weights
+from tests.helpers.repository import CONFIGS
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 logging.getLogger('mmengine').setLevel(logging.WARNING)
 
 

@@ -18,8 +18,8 @@ from bevformer_plugin.datasets.transforms import ResizeMultiView
 from bevformer_plugin.geometry import boxes_to_old_convention
 from bevformer_plugin.weights.layout import our_name, swap_box_convention
 from tests.helpers.reference_files import files, real_files, reference_module
+from tests.helpers.repository import CONFIGS
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'bevformer'
 SIZES = {'bevformer_tiny': (480, 800, 0.5), 'bevformer_small': (736, 1280, 0.8), 'bevformer_base': (928, 1600, 1.0)}
 CAMERAS = ['CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT']
 LOGIT = 1e-4

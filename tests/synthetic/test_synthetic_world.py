@@ -8,7 +8,6 @@ import time
 import cv2
 import numpy as np
 import pytest
-from nuscenes import NuScenes
 from nuscenes.can_bus.can_bus_api import NuScenesCanBus
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.loaders import load_gt
@@ -27,66 +26,61 @@ CAMERAS = ('CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_RIGHT', 'CAM_BACK', 'CAM_BA
 WORLD = {'scenes_train': 1, 'scenes_val': 1, 'frames': 2, 'seed': 3, 'image_size': (96, 54)}
 
 
-@pytest.fixture(scope='module')
-def nusc(synthetic_root):
-    return NuScenes('v1.0-mini', str(synthetic_root), verbose=False)
+def test_scenes_come_from_the_devkits_splits(tables):
+    assert [scene['name'] for scene in tables.scene] == [*mini_train[:2], *mini_val[:2]]
+    assert [scene['nbr_samples'] for scene in tables.scene] == [6] * 4
+    assert len(tables.sample) == 24 and len(tables.sample_data) == len(tables.ego_pose) == 24 * 7
 
 
-def test_scenes_come_from_the_devkits_splits(nusc):
-    assert [scene['name'] for scene in nusc.scene] == [*mini_train[:2], *mini_val[:2]]
-    assert [scene['nbr_samples'] for scene in nusc.scene] == [6] * 4
-    assert len(nusc.sample) == 24 and len(nusc.sample_data) == len(nusc.ego_pose) == 24 * 7
-
-
-def test_samples_and_sensor_data_are_chained(nusc):
-    for scene in nusc.scene:
-        sample, seen = nusc.get('sample', scene['first_sample_token']), []
+def test_samples_and_sensor_data_are_chained(tables):
+    for scene in tables.scene:
+        sample, seen = tables.get('sample', scene['first_sample_token']), []
         while True:
             seen.append(sample)
             assert set(sample['data']) == {*CAMERAS, 'LIDAR_TOP'}
             if not sample['next']:
                 break
-            following = nusc.get('sample', sample['next'])
+            following = tables.get('sample', sample['next'])
             assert following['prev'] == sample['token']
             assert 0.45e6 < following['timestamp'] - sample['timestamp'] < 0.55e6
             for channel, record in sample['data'].items():
-                assert nusc.get('sample_data', record)['next'] == following['data'][channel]
-                assert nusc.get('sample_data', following['data'][channel])['prev'] == record
+                assert tables.get('sample_data', record)['next'] == following['data'][channel]
+                assert tables.get('sample_data', following['data'][channel])['prev'] == record
             sample = following
         assert len(seen) == 6 and sample['token'] == scene['last_sample_token']
 
 
-def test_instances_are_chained_without_gaps(nusc):
-    order = {sample['token']: k for k, sample in enumerate(nusc.sample)}
-    for instance in nusc.instance:
-        annotation, frames = nusc.get('sample_annotation', instance['first_annotation_token']), []
+def test_instances_are_chained_without_gaps(tables):
+    order = {sample['token']: k for k, sample in enumerate(tables.sample)}
+    for instance in tables.instance:
+        annotation, frames = tables.get('sample_annotation', instance['first_annotation_token']), []
         assert annotation['prev'] == ''
         while True:
             assert annotation['instance_token'] == instance['token']
             frames.append(order[annotation['sample_token']])
             if not annotation['next']:
                 break
-            annotation = nusc.get('sample_annotation', annotation['next'])
+            annotation = tables.get('sample_annotation', annotation['next'])
         assert annotation['token'] == instance['last_annotation_token']
         assert frames == list(range(frames[0], frames[0] + instance['nbr_annotations']))
-    assert sum(instance['nbr_annotations'] for instance in nusc.instance) == len(nusc.sample_annotation)
+    assert sum(instance['nbr_annotations'] for instance in tables.instance) == len(tables.sample_annotation)
 
 
-def test_files_exist_and_images_have_their_size(nusc, synthetic_root):
-    for record in nusc.sample_data:
+def test_files_exist_and_images_have_their_size(tables, synthetic_root):
+    for record in tables.sample_data:
         path = synthetic_root / record['filename']
         assert path.is_file()
         if record['fileformat'] == 'jpg':
             assert cv2.imread(str(path)).shape == (record['height'], record['width'], 3) == (112, 200, 3)
-        sample = nusc.get('sample', record['sample_token'])
+        sample = tables.get('sample', record['sample_token'])
         assert abs(record['timestamp'] - sample['timestamp']) <= 50_000
-        assert nusc.get('ego_pose', record['ego_pose_token'])['timestamp'] == record['timestamp']
+        assert tables.get('ego_pose', record['ego_pose_token'])['timestamp'] == record['timestamp']
 
 
-def test_calibration_resembles_nuscenes(nusc):
+def test_calibration_resembles_nuscenes(tables):
     yaws = dict(zip(CAMERAS, (0, -55, -110, 180, 110, 55), strict=True))
-    for record in nusc.calibrated_sensor:
-        channel = nusc.get('sensor', record['sensor_token'])['channel']
+    for record in tables.calibrated_sensor:
+        channel = tables.get('sensor', record['sensor_token'])['channel']
         if channel not in yaws:
             continue
         forward = Quaternion(record['rotation']).rotation_matrix[:, 2]
@@ -97,28 +91,28 @@ def test_calibration_resembles_nuscenes(nusc):
         assert 1.45 < record['translation'][2] < 1.62
 
 
-def test_ego_vehicle_drives_on_the_map(nusc):
-    for scene in nusc.scene:
-        sample = nusc.get('sample', scene['first_sample_token'])
-        pose = nusc.get('ego_pose', sample['data']['LIDAR_TOP'])['translation']
-        mask = nusc.get('map', nusc.get('log', scene['log_token'])['map_token'])['mask']
+def test_ego_vehicle_drives_on_the_map(tables):
+    for scene in tables.scene:
+        sample = tables.get('sample', scene['first_sample_token'])
+        pose = tables.get('ego_pose', sample['data']['LIDAR_TOP'])['translation']
+        mask = tables.get('map', tables.get('log', scene['log_token'])['map_token'])['mask']
         assert mask.is_on_mask(pose[0], pose[1]).all()
         assert not mask.is_on_mask(1.0, 1.0).all() or not mask.is_on_mask(1.0, 30.0).all()
 
 
-def test_can_bus_poses_interpolate_to_the_ego_poses(nusc, synthetic_root):
+def test_can_bus_poses_interpolate_to_the_ego_poses(tables, synthetic_root):
     can_bus = NuScenesCanBus(str(synthetic_root))
-    for scene in nusc.scene:
+    for scene in tables.scene:
         messages = can_bus.get_messages(scene['name'], 'pose')
         times = np.array([message['utime'] for message in messages])
         positions = np.array([message['pos'] for message in messages])
         assert set(messages[0]) == {'accel', 'orientation', 'pos', 'rotation_rate', 'utime', 'vel'}
         speeds = np.linalg.norm(np.diff(positions, axis=0), axis=1) / (np.diff(times) * 1e-6)
         assert np.abs(speeds - np.array([message['vel'][0] for message in messages])[1:]).max() < 0.15
-        samples = {sample['token'] for sample in nusc.sample if sample['scene_token'] == scene['token']}
-        for record in nusc.sample_data:
+        samples = {sample['token'] for sample in tables.sample if sample['scene_token'] == scene['token']}
+        for record in tables.sample_data:
             if record['sample_token'] in samples:
-                pose, time = nusc.get('ego_pose', record['ego_pose_token']), record['timestamp']
+                pose, time = tables.get('ego_pose', record['ego_pose_token']), record['timestamp']
                 assert times[0] < time < times[-1]
                 between = [np.interp(time, times, positions[:, k]) for k in range(3)]
                 np.testing.assert_allclose(between, pose['translation'], atol=0.01)
@@ -126,22 +120,22 @@ def test_can_bus_poses_interpolate_to_the_ego_poses(nusc, synthetic_root):
                 assert Quaternion.distance(Quaternion(nearest), Quaternion(pose['rotation'])) < 0.02
 
 
-def test_velocities_and_attributes_agree_with_the_scenario(nusc):
-    attributes = {record['token']: record['name'] for record in nusc.attribute}
+def test_velocities_and_attributes_agree_with_the_scenario(tables):
+    attributes = {record['token']: record['name'] for record in tables.attribute}
     moving = 0
-    for index, scene in enumerate(nusc.scene):
+    for index, scene in enumerate(tables.scene):
         scenario = build_scenario(scene['name'], index, 6, 0, (200, 112))
         actors = {token(scene['token'], 'instance', k): actor for k, actor in enumerate(scenario.actors)}
-        for annotation in nusc.sample_annotation:
+        for annotation in tables.sample_annotation:
             actor = actors.get(annotation['instance_token'])
             if actor is None or (not annotation['prev'] and not annotation['next']):
                 continue
-            seconds = scenario.seconds(nusc.get('sample', annotation['sample_token'])['timestamp'])
+            seconds = scenario.seconds(tables.get('sample', annotation['sample_token'])['timestamp'])
             x, y, yaw = actor.poses(scenario.road, [seconds])[0]
             speed = actor.speeds(scenario.road, [seconds])[0]
             np.testing.assert_allclose(annotation['translation'][:2], (x, y), atol=1e-3)
             assert annotation['translation'][2] == pytest.approx(annotation['size'][2] / 2)
-            velocity = nusc.box_velocity(annotation['token'])[:2]
+            velocity = tables.box_velocity(annotation['token'])[:2]
             # One-sided differences at a track's ends lag a braking or turning vehicle.
             np.testing.assert_allclose(velocity, speed * np.array([np.cos(yaw), np.sin(yaw)]), atol=1.5)
             if annotation['prev'] and annotation['next']:
@@ -153,14 +147,14 @@ def test_velocities_and_attributes_agree_with_the_scenario(nusc):
     assert moving > 100
 
 
-def test_lidar_points_are_counted_as_the_devkit_counts_them(nusc, synthetic_root):
+def test_lidar_points_are_counted_as_the_devkit_counts_them(tables, synthetic_root):
     counts = []
-    for sample in nusc.sample[::7]:
-        path, boxes, _ = nusc.get_sample_data(sample['data']['LIDAR_TOP'])
+    for sample in tables.sample[::7]:
+        path, boxes, _ = tables.get_sample_data(sample['data']['LIDAR_TOP'])
         points = LidarPointCloud.from_file(path).points[:3]
         assert 2000 < points.shape[1] < 16000
         for box in boxes:
-            stated = nusc.get('sample_annotation', box.token)['num_lidar_pts']
+            stated = tables.get('sample_annotation', box.token)['num_lidar_pts']
             counts.append((stated, int(points_in_box(box, points).sum())))
     counts = np.array(counts)
     # Sizes and positions are rounded to a millimetre in the tables: a point on the edge may change sides.
@@ -169,17 +163,17 @@ def test_lidar_points_are_counted_as_the_devkit_counts_them(nusc, synthetic_root
     assert 0.1 < (counts[:, 0] == 0).mean() < 0.5
 
 
-def test_every_class_is_there(nusc):
-    names = [annotation['category_name'] for annotation in nusc.sample_annotation if annotation['num_lidar_pts']]
+def test_every_class_is_there(tables):
+    names = [annotation['category_name'] for annotation in tables.sample_annotation if annotation['num_lidar_pts']]
     for kind in KINDS.values():
         assert names.count(kind.category) >= 20
-    assert 18 < len(names) / len(nusc.sample) < 45
-    visibility = [annotation['visibility_token'] for annotation in nusc.sample_annotation]
+    assert 18 < len(names) / len(tables.sample) < 45
+    visibility = [annotation['visibility_token'] for annotation in tables.sample_annotation]
     assert set(visibility) == {'1', '2', '3', '4'}
 
 
-def test_ground_truth_as_predictions_is_perfect(nusc, tmp_path):
-    boxes = load_gt(nusc, 'mini_val', DetectionBox)
+def test_ground_truth_as_predictions_is_perfect(tables, tmp_path):
+    boxes = load_gt(tables, 'mini_val', DetectionBox)
     results = {}
     for sample in boxes.sample_tokens:
         results[sample] = [
@@ -194,7 +188,7 @@ def test_ground_truth_as_predictions_is_perfect(nusc, tmp_path):
     path = tmp_path / 'results.json'
     path.write_text(json.dumps({'meta': meta, 'results': results}))
     evaluation = DetectionEval(
-        nusc, config_factory('detection_cvpr_2019'), str(path), 'mini_val', str(tmp_path), verbose=False
+        tables, config_factory('detection_cvpr_2019'), str(path), 'mini_val', str(tmp_path), verbose=False
     )
     metrics, _ = evaluation.evaluate()
     assert metrics.mean_ap == pytest.approx(1.0)

@@ -10,8 +10,10 @@ from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training import DetectorModule
 from bevformer_plugin.training.averaging import averages_weights
 from bevformer_plugin.weights import read_checkpoint
-from tests.helpers.processes import NANO, REPO, run_tool
+from tests.helpers.processes import NANO
+from tests.helpers.repository import REPO
 from tests.training.plants import Sigterm
+from tests.training.training_runs import train
 
 MOMENTUM = 0.1
 
@@ -38,12 +40,6 @@ def averaging_config(tmp_path_factory):
     path = tmp_path_factory.mktemp('configs') / 'averaging.py'
     path.write_text(f"_base_ = '{REPO / NANO}'\ncustom_hooks = [dict(type='EMAHook', momentum={MOMENTUM})]\n")
     return path
-
-
-def train(config, work_dir, *arguments, expect=0, plant=None) -> str:
-    done = run_tool('train', config, '--work-dir', work_dir, *arguments, plant=plant)
-    assert done.returncode == expect, done.output
-    return done.output
 
 
 @pytest.fixture(scope='module')

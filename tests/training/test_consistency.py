@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-import pickle
 import re
 from pathlib import Path
 
@@ -21,7 +20,9 @@ from bevformer_plugin.weights import (
     check_resumption,
     read_checkpoint,
 )
-from tests.helpers.processes import NANO, REPO, run_tool
+from tests.helpers.info_files import write_infos
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 
 WEIGHTS = 'projects/synthetic_world/bevformer_nano.pth'
 CLASSES = load_config(NANO).class_names
@@ -29,14 +30,13 @@ CAMERAS = load_config(NANO).cameras
 
 
 @pytest.fixture(scope='module')
-def ruled_infos(info_files, tmp_path_factory):
+def ruled_infos(read_infos, tmp_path_factory):
     """Infos of the validation scenes that say to be of another CAN-bus rule."""
     folder, files = tmp_path_factory.mktemp('ruled'), {}
     for rule in ('nearest', 'official_v1', 'none'):
-        infos = pickle.loads(info_files['mini_val'].read_bytes())
+        infos = read_infos('mini_val')
         infos['metainfo']['can_bus'] = rule
-        files[rule] = folder / f'{rule}.pkl'
-        files[rule].write_bytes(pickle.dumps(infos))
+        files[rule] = write_infos(folder / f'{rule}.pkl', infos)
     return files
 
 
@@ -130,11 +130,10 @@ def test_other_image_sizes_in_validation_are_said(configured):
     assert remarks == ['image_size is (320, 180) in training and (160, 90) in validation']
 
 
-def test_validation_on_what_was_trained_on_is_said(configured, info_files, tmp_path):
-    infos = pickle.loads(info_files['mini_train'].read_bytes())
+def test_validation_on_what_was_trained_on_is_said(configured, info_files, read_infos, tmp_path):
+    infos = read_infos('mini_train')
     infos['data_list'] = infos['data_list'][:4]
-    some = tmp_path / 'some.pkl'
-    some.write_bytes(pickle.dumps(infos))
+    some = write_infos(tmp_path / 'some.pkl', infos)
     for file, number in ((info_files['mini_train'], 12), (some, 4)):
         cfg = configured(
             **{f'val_{part}.ann_file': str(file) for part in ('dataloader.dataset', 'evaluator')},

@@ -6,9 +6,9 @@ import pytest
 
 from bevformer_plugin.training.checkpoints import AtomicCheckpointIO
 from bevformer_plugin.weights import read_checkpoint
-from tests.helpers.processes import NANO, run_tool
-from tests.training.finished_runs import rows
+from tests.helpers.processes import NANO
 from tests.training.plants import FullDisk, Sigterm
+from tests.training.training_runs import rows, train
 
 SMALL = 200_000  # bytes; a checkpoint of this model has 9 million, the logs of twelve steps a few thousand
 
@@ -16,12 +16,9 @@ LOGS = 1_000
 
 
 def run(work_dir, options, *arguments, expect, plant=None, changes=()) -> str:
-    done = run_tool(
-        'train', NANO, '--work-dir', work_dir, *arguments, '--cfg-options', *options, *changes, plant=plant
-    )
-    assert done.returncode == expect, done.output
-    assert 'Traceback' not in done.output, done.output
-    return done.output
+    output = train(NANO, work_dir, *arguments, '--cfg-options', *options, *changes, expect=expect, plant=plant)
+    assert 'Traceback' not in output, output
+    return output
 
 
 EVERY_STEP = ['default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=1']

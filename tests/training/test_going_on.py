@@ -11,7 +11,7 @@ from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.run_settings import Place, check_settings, run_settings
 from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import NANO, run_tool
-from tests.training.finished_runs import lightning_steps, mmengine_steps
+from tests.training.training_runs import lightning_steps, mmengine_steps
 
 SGD = {'optim_wrapper.optimizer': {'_delete_': True, 'type': 'SGD', 'lr': 0.002}}
 EPOCHS_END, MID_EPOCH = Place(1, 0), Place(1, 5)

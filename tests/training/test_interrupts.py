@@ -9,9 +9,10 @@ import time
 import pytest
 
 from bevformer_plugin.weights import read_checkpoint
-from tests.helpers.processes import NANO, REPO, last_of_each_option, run_tool
-from tests.training.finished_runs import assert_same, rows
+from tests.helpers.processes import NANO, last_of_each_option, run_tool
+from tests.helpers.repository import REPO
 from tests.training.plants import CtrlC, CtrlCBefore
+from tests.training.training_runs import assert_same, rows
 
 
 @pytest.fixture(scope='module')

@@ -7,7 +7,7 @@ import pytest
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.learning_rate import scale_under_mmengine, scaling_factor
 from tests.helpers.processes import NANO, run_tool
-from tests.training.finished_runs import lightning_steps, mmengine_steps
+from tests.training.training_runs import lightning_steps, mmengine_steps
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training import check_testing, check_training
 from bevformer_plugin.weights import read_checkpoint
-from tests.helpers.processes import NANO, REPO, run_tool
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 
 LOOP = "train_cfg = dict({delete}type='IterBasedTrainLoop', max_iters=2, val_interval=2)\n"
 

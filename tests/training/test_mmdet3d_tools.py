@@ -12,7 +12,8 @@ from mmengine.dataset import pseudo_collate
 
 from bevformer_plugin.configuration import load_config, parse_config_options
 from tests.helpers.installation import run_installed
-from tests.helpers.processes import NANO, REPO, run_tool
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 
 TOOLS = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
 

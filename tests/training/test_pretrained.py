@@ -7,7 +7,8 @@ import torch
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.pretrained import fetch_pretrained
-from tests.helpers.processes import NANO, REPO, run_tool
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 
 TINY = 'configs/bevformer/bevformer_tiny.py'
 KEY = 'model.img_backbone.init_cfg'

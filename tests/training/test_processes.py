@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from bevformer_plugin.weights import read_checkpoint
-from tests.helpers.processes import NANO, REPO, run_tool
-from tests.training.finished_runs import SGD, summary
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 from tests.training.plants import KeepWeights, Sigterm
+from tests.training.training_runs import SGD, summary
 
 
 @pytest.fixture(scope='module')

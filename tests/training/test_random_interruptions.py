@@ -7,8 +7,8 @@ import pytest
 
 from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import LONG, run_tool
-from tests.training.finished_runs import assert_same
 from tests.training.plants import AfterSteps, FullDisk, KillInWrite
+from tests.training.training_runs import assert_same
 
 SEED = 0
 KILLED, CTRL_C, TERMINATED, FULL = -signal.SIGKILL, 130, 143, 1

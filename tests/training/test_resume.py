@@ -7,9 +7,9 @@ from itertools import pairwise
 import pytest
 
 from bevformer_plugin.weights import read_checkpoint
-from tests.helpers.processes import LONG, run_tool
-from tests.training.finished_runs import assert_same, rows
+from tests.helpers.processes import LONG
 from tests.training.plants import KillInWrite, Sigterm
+from tests.training.training_runs import assert_same, rows, train
 
 
 @pytest.fixture(scope='module')
@@ -27,17 +27,11 @@ def options(small_options):
     ]
 
 
-def train(work_dir, options, *changes, expect=0, **how) -> str:
-    done = run_tool('train', LONG, '--work-dir', work_dir, *options, *changes, **how)
-    assert done.returncode == expect, done.output
-    return done.output
-
-
 @pytest.fixture(scope='module')
 def unstopped(options, tmp_path_factory):
     """Work dir of a run that nothing happened to."""
     work_dir = tmp_path_factory.mktemp('unstopped')
-    train(work_dir, options)
+    train(LONG, work_dir, *options)
     return work_dir
 
 
@@ -45,14 +39,14 @@ def unstopped(options, tmp_path_factory):
 def stopped(options, tmp_path_factory):
     """Work dir and outputs of a run that was stopped four times."""
     work_dir = tmp_path_factory.mktemp('stopped')
-    at_epochs_end = train(work_dir, options, 'train_cfg.max_epochs=1')
+    at_epochs_end = train(LONG, work_dir, *options, 'train_cfg.max_epochs=1')
     resume = ['--resume', *options]
-    in_mid_epoch = train(work_dir, resume, plant=Sigterm(epoch=1, batch=3), expect=143)
+    in_mid_epoch = train(LONG, work_dir, *resume, plant=Sigterm(epoch=1, batch=3), expect=143)
     every_third = ['default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=3']
-    in_a_write = train(work_dir, resume, *every_third, plant=KillInWrite(2), expect=-9)
+    in_a_write = train(LONG, work_dir, *resume, *every_third, plant=KillInWrite(2), expect=-9)
     left = [file.name for file in work_dir.glob('.*')]
-    in_validation = train(work_dir, resume, plant=Sigterm(epoch=1, batch=4, hook='validation_step'), expect=143)
-    return work_dir, [at_epochs_end, in_mid_epoch, in_a_write, in_validation, train(work_dir, resume)], left
+    in_validation = train(LONG, work_dir, *resume, plant=Sigterm(epoch=1, batch=4, hook='validation_step'), expect=143)
+    return work_dir, [at_epochs_end, in_mid_epoch, in_a_write, in_validation, train(LONG, work_dir, *resume)], left
 
 
 @pytest.mark.parametrize('part', ['state_dict', 'optimizer_states', 'param_schedulers', 'DetectorDataModule'])
@@ -98,15 +92,15 @@ def test_a_best_checkpoint_resumes_as_exactly(unstopped, options, tmp_path):
         scores = [float(row['nuscenes/NDS']) for row in csv.DictReader(lines) if row['nuscenes/NDS']]
     steps = 12 * (1 + scores.index(max(scores)))
     shutil.copy(unstopped / 'best_NDS.ckpt', tmp_path)
-    output = train(tmp_path, ['--resume', *options])
+    output = train(LONG, tmp_path, '--resume', *options)
     assert f'best_NDS.ckpt (epoch {steps // 12}, after step {steps})' in output
     ours, theirs = (read_checkpoint(str(work_dir / 'last.ckpt')) for work_dir in (tmp_path, unstopped))
     assert_same(ours['state_dict'], theirs['state_dict'])
 
 
 def test_another_batch_size_in_mid_epoch_is_refused(unstopped, options, tmp_path):
-    train(tmp_path, options, plant=Sigterm(epoch=0, batch=1), expect=143)
-    output = train(tmp_path, ['--resume', *options], 'train_dataloader.batch_size=2', expect=1)
+    train(LONG, tmp_path, *options, plant=Sigterm(epoch=0, batch=1), expect=143)
+    output = train(LONG, tmp_path, '--resume', *options, 'train_dataloader.batch_size=2', expect=1)
     assert 'of 1 samples a step, not 2' in output.splitlines()[-1]
-    output = train(tmp_path, ['--resume', *options], 'train_dataloader.sampler.type=DefaultSampler', expect=1)
+    output = train(LONG, tmp_path, '--resume', *options, 'train_dataloader.sampler.type=DefaultSampler', expect=1)
     assert 'sampler.type=ResumableSampler' in output.splitlines()[-1]

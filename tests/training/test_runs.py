@@ -11,8 +11,9 @@ import torch
 
 from bevformer_plugin.evaluation import load_results
 from bevformer_plugin.training.callbacks import ValidationPlan
-from tests.helpers.processes import NANO, REPO, run_tool
-from tests.training.finished_runs import lightning_steps, mmengine_steps
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
+from tests.training.training_runs import lightning_steps, mmengine_steps
 
 
 def test_every_step_is_the_same_under_both_engines(lightning_run, mmengine_run):

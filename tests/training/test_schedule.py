@@ -5,9 +5,10 @@ import math
 import pytest
 from mmengine.config import Config
 
-from tests.helpers.processes import NANO, REPO, run_tool
-from tests.training.finished_runs import lightning_steps, mmengine_steps, rows
+from tests.helpers.processes import NANO, run_tool
+from tests.helpers.repository import REPO
 from tests.training.plants import Sigterm
+from tests.training.training_runs import lightning_steps, mmengine_steps, rows
 
 STEPS, EPOCHS, WARM_UP, RATE = 12, 3, 8, 0.002
 

@@ -7,8 +7,8 @@ import torch
 
 from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import NANO, run_tool
-from tests.training.finished_runs import SGD, lightning_steps, summary
 from tests.training.plants import KeepWeights
+from tests.training.training_runs import SGD, lightning_steps, summary
 
 
 @pytest.fixture(scope='module')

@@ -1,9 +1,7 @@
 """Picture files, and the command that writes them."""
 
-import pickle
 import runpy
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,13 +15,15 @@ from bevformer_plugin.visualization import (
     draw_scene,
     prepare_folder,
 )
+from tests.helpers.info_files import write_infos
+from tests.helpers.repository import REPO
 
-TOOL = Path(__file__).resolve().parents[2] / 'tools/visualize.py'
+TOOL = REPO / 'tools/visualize.py'
 
 
-@pytest.fixture(scope='module')
-def infos(info_files):
-    return pickle.loads(info_files['mini_val'].read_bytes())
+@pytest.fixture
+def infos(read_infos):
+    return read_infos('mini_val')
 
 
 @pytest.fixture
@@ -31,9 +31,7 @@ def source_of(synthetic_root, tmp_path):
     """Keyframes of changed infos, without results."""
 
     def make(infos):
-        path = tmp_path / 'infos.pkl'
-        path.write_bytes(pickle.dumps(infos))
-        return FrameSource(synthetic_root, path)
+        return FrameSource(synthetic_root, write_infos(tmp_path / 'infos.pkl', infos))
 
     return make
 
@@ -52,7 +50,7 @@ def test_sample_without_results(source_of, infos, tmp_path):
 
 @pytest.mark.parametrize('cameras', [['CAM_BACK'], ['CAM_FRONT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT']])
 def test_any_number_of_cameras(source_of, infos, cameras):
-    entry = pickle.loads(pickle.dumps(infos['data_list'][0]))
+    entry = infos['data_list'][0]
     entry['images'] = {camera: entry['images'][camera] for camera in cameras}
     entry['instances'] = []  # and a keyframe without boxes
     picture = draw_frame(source_of({**infos, 'data_list': [entry]}).frame(entry['token']))
@@ -62,7 +60,6 @@ def test_any_number_of_cameras(source_of, infos, cameras):
 
 
 def test_scene_leaves_out_frames_without_images(source_of, infos, tmp_path):
-    infos = pickle.loads(pickle.dumps(infos))
     scene = infos['data_list'][0]['scene_name']
     infos['data_list'] = infos['data_list'][:3]
     infos['data_list'][1]['images']['CAM_BACK']['img_path'] = 'samples/CAM_BACK/gone.jpg'
@@ -81,7 +78,6 @@ def test_scene_leaves_out_frames_without_images(source_of, infos, tmp_path):
 
 
 def test_scene_with_an_image_that_training_refuses_is_not_drawn(source_of, infos, tmp_path):
-    infos = pickle.loads(pickle.dumps(infos))
     infos['data_list'][1]['images']['CAM_BACK'].update(width=400, height=224)  # the file is half as large
     with pytest.raises(ValueError, match=r'CAM_BACK\): the calibration is for 400 x 224, the file is 200 x 112'):
         draw_scene(source_of(infos), infos['data_list'][0]['scene_name'], tmp_path)

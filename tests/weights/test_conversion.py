@@ -3,7 +3,6 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,8 +13,8 @@ from bevformer_plugin.models import NMSFreeCoder
 from bevformer_plugin.weights import TrainingRecord, convert_checkpoint, read_checkpoint
 from bevformer_plugin.weights.layout import swap_box_convention
 from tests.helpers.reference_files import manifest, published_weights
+from tests.helpers.repository import REPO
 
-REPO = Path(__file__).resolve().parents[2]
 CLASSES = (
     'car',
     'truck',

@@ -1,13 +1,11 @@
 """Files that are no checkpoint, and weights that cannot be loaded, each with its own message."""
 
 import gzip
-import logging
 import pathlib
 import re
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from torch import nn
 
 from bevformer_plugin.weights import load_weights, publish_checkpoint, read_checkpoint
@@ -97,16 +95,6 @@ def test_weights_that_are_not_finite_are_not_published(tmp_path):
     with pytest.raises(ValueError, match='its training had failed'):
         publish_checkpoint(str(tmp_path / 'last.ckpt'), str(tmp_path / 'published.pth'))
     assert not (tmp_path / 'published.pth').exists()
-
-
-@pytest.fixture
-def log(caplog):
-    """What is logged; MMEngine's logger does not propagate."""
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 @pytest.mark.parametrize(('kind', 'said'), [('half', 'float16'), ('bfloat16', 'bfloat16'), ('double', 'float64')])

@@ -3,7 +3,6 @@
 import pytest
 from torch.utils.data import Dataset
 
-from bevformer_plugin.configuration import load_config
 from bevformer_plugin.weights import check_checkpoint, check_initialization, check_resumption
 
 
@@ -12,11 +11,6 @@ class FrameDataset(Dataset):
 
     def __init__(self, frame: str):
         self.metainfo = {'frame': frame}
-
-
-@pytest.fixture(scope='module')
-def nano():
-    return load_config('configs/bevformer/bevformer_nano.py')
 
 
 def content(frame: str | None, cfg) -> dict:

@@ -1,11 +1,8 @@
 """Initialisation from backbones as FCOS3D and torchvision store them."""
 
-import logging
-
 import pytest
 import torch
 from mmdet3d.registry import MODELS
-from mmengine.logging import MMLogger
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.weights import initialize
@@ -26,25 +23,6 @@ def dcn_detector():
     return MODELS.build(model)
 
 
-class Messages(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.text = ''
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.text += record.getMessage() + '\n'
-
-
-@pytest.fixture
-def messages():
-    handler, logger = Messages(), MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield handler
-    logger.removeHandler(handler)
-
-
 def random_like(module: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -53,7 +31,7 @@ def random_like(module: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     }
 
 
-def test_a_bare_resnet(detector, tmp_path, messages):
+def test_a_bare_resnet(detector, tmp_path, log):
     resnet = random_like(detector.img_backbone, 1)
     torch.save({**resnet, 'fc.weight': torch.zeros(1000, 8), 'fc.bias': torch.zeros(1000)}, tmp_path / 'resnet.pth')
     head = {name: value.clone() for name, value in detector.pts_bbox_head.state_dict().items()}
@@ -62,12 +40,12 @@ def test_a_bare_resnet(detector, tmp_path, messages):
         assert torch.equal(value, resnet[name]), name
     for name, value in detector.pts_bbox_head.state_dict().items():
         assert torch.equal(value, head[name]), name
-    assert f'{len(resnet)} tensors of {len(resnet) + 2} used (0 of them for the neck)' in messages.text
-    assert '2 in the file not used: fc.bias, fc.weight' in messages.text
+    assert f'{len(resnet)} tensors of {len(resnet) + 2} used (0 of them for the neck)' in log.text
+    assert '2 in the file not used: fc.bias, fc.weight' in log.text
 
 
 @pytest.mark.parametrize('prefixes', [('backbone.', 'neck.'), ('img_backbone.', 'img_neck.')])
-def test_fcos3d(dcn_detector, tmp_path, messages, prefixes):
+def test_fcos3d(dcn_detector, tmp_path, log, prefixes):
     backbone, neck = random_like(dcn_detector.img_backbone, 2), random_like(dcn_detector.img_neck, 3)
     offset = next(name for name in backbone if 'conv_offset.weight' in name)
     bias = next(name for name in neck if name.endswith('bias'))
@@ -81,8 +59,8 @@ def test_fcos3d(dcn_detector, tmp_path, messages, prefixes):
         assert torch.equal(value, kept[f'img_backbone.{name}'] if name == offset else backbone[name]), name
     for name, value in dcn_detector.img_neck.state_dict().items():
         assert torch.equal(value, kept[f'img_neck.{name}'] if name == bias else neck[name]), name
-    assert f'1 of the backbone not in the file: img_backbone.{offset}' in messages.text
-    assert f'2 in the file not used: bbox_head.conv_cls.weight, {prefixes[1]}{bias}' in messages.text
+    assert f'1 of the backbone not in the file: img_backbone.{offset}' in log.text
+    assert f'2 in the file not used: bbox_head.conv_cls.weight, {prefixes[1]}{bias}' in log.text
 
 
 def test_a_whole_detector_is_used_whole_but_for_its_settings(detector, tmp_path):

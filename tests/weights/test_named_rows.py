@@ -1,6 +1,5 @@
 """Weights follow the names of classes and cameras: exactly in testing, as far as names are known in fine-tuning."""
 
-import logging
 import re
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.logging import MMLogger
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.weights import initialize, load_weights, read_checkpoint
@@ -18,16 +16,6 @@ from bevformer_plugin.weights.named_rows import CAMERA_ROWS, CLASS_ROWS
 NANO, WEIGHTS = 'configs/bevformer/bevformer_nano.py', 'projects/synthetic_world/bevformer_nano.pth'
 CLASSES = load_config(NANO).class_names
 CAMERAS = load_config(NANO).cameras
-
-
-@pytest.fixture
-def log(caplog):
-    """What is logged; MMEngine's logger does not propagate."""
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    caplog.set_level(logging.INFO)
-    yield caplog
-    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture(scope='module')

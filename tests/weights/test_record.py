@@ -12,11 +12,6 @@ RELEASED = ['nano', 'tiny', 'small', 'base']
 WEIGHTS = 'projects/synthetic_world/bevformer_nano.pth'
 
 
-@pytest.fixture(scope='module')
-def nano():
-    return load_config('configs/bevformer/bevformer_nano.py')
-
-
 @pytest.mark.parametrize('name', RELEASED)
 def test_a_configs_text_gives_its_values_back(name):
     cfg = load_config(f'configs/bevformer/bevformer_{name}.py')

@@ -1,10 +1,13 @@
-"""What finished runs left: logged values, scores and checkpoints, and settings under which they are comparable."""
+"""Runs of the training tool and what they leave: logged values, scores and checkpoints."""
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from tests.helpers.processes import run_tool
 
 TIMES = ('train/data_time', 'train/samples_per_second')
 
@@ -17,6 +20,13 @@ SGD = [
     'param_scheduler.0.start_factor=1.0',
     'auto_scale_lr.base_batch_size=2',
 ]
+
+
+def train(config: object, work_dir: Path, *arguments: object, expect: int = 0, plant: Callable | None = None) -> str:
+    """Run the training tool in a process, assert that it ends with the code ``expect``, and return its output."""
+    done = run_tool('train', config, '--work-dir', work_dir, *arguments, plant=plant)
+    assert done.returncode == expect, done.output
+    return done.output
 
 
 def lightning_steps(work_dir: Path) -> list[dict[str, float]]:
