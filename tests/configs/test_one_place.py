@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 
 from bevformer_plugin.configuration import load_config, packaged_configs
-from tests.helpers.processes import REPO
+from tests.helpers.repository import REPO
 
 FILES = sorted(file for folder in ('configs', 'projects') for file in (REPO / folder).rglob('*.py'))
 

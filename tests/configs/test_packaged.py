@@ -4,7 +4,8 @@ import pytest
 
 from bevformer_plugin.configuration import load_config, packaged_configs
 from bevformer_plugin.errors import InputError
-from tests.helpers.processes import REPO, run_tool
+from tests.helpers.processes import run_tool
+from tests.helpers.repository import REPO
 
 
 def test_all_configs_of_the_repository_are_packaged():

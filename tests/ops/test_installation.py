@@ -6,7 +6,7 @@ import pytest
 
 from bevformer_plugin.ops import MMCV_EXT
 from tests.helpers.installation import install, pip, run_installed, site_packages
-from tests.helpers.processes import REPO
+from tests.helpers.repository import REPO
 
 stand_in_only = pytest.mark.skipif(MMCV_EXT == 'compiled', reason='a compiled mmcv is installed')
 IMPORTS = """
