@@ -1,5 +1,6 @@
 # make demo: install, make data, train, evaluate, draw.   make test: install, run the tests but for the slow ones.
 # make test-minimum: some of the tests with the lowest versions that setup.py allows, in an environment of their own.
+# make test-wheel: some of the tests in another folder, with the package that a wheel installs there.
 VENV   := .venv
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
@@ -8,6 +9,7 @@ WORK   := work_dirs/demo
 CONFIG := configs/bevformer/bevformer_nano.py
 LONGER := projects/synthetic_world/bevformer_nano.pth
 MINIMUM := build/minimum
+WHEEL  := build/wheel
 VAL    := $(DATA)/nuscenes_infos_temporal_val.pkl
 
 # Tests that compare numbers, and the settings under which make test-processors runs them: the instructions that this
@@ -26,7 +28,7 @@ PARALLEL := -n auto --maxprocesses 8 --dist loadfile  # the files of tests side 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: setup demo clean-demo test test-slow test-minimum test-processors $(SETTINGS:%=test-processor-%) lint
+.PHONY: setup demo clean-demo test test-slow test-minimum test-wheel test-processors $(SETTINGS:%=test-processor-%) lint
 
 setup: $(READY)
 
@@ -77,6 +79,21 @@ test-minimum: setup
 	@$(MINIMUM)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	$(MINIMUM)/venv/bin/python -m pytest -m "not slow" tests/layers tests/weights tests/ops/test_backends.py \
 		tests/ops/test_not_finite.py tests/ops/test_mmcv_stand_in.py tests/training/test_averaging.py tests/training/test_mmdet3d_tools.py
+
+# Tests, and what the wheel brings of configs and tools, lie in a folder without the package. build/lib is where
+# setuptools collects a wheel's files, also those of earlier ones that are no more.
+test-wheel:
+	@echo "== Installing the pinned requirements and a wheel into $(WHEEL) (about 2 minutes, 2 GB with a CPU build of torch)"
+	@test -x $(WHEEL)/venv/bin/python || $(PYTHON) -m venv $(WHEEL)/venv
+	@$(WHEEL)/venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(WHEEL)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r requirements-no-deps.txt
+	@rm -rf build/lib build/bdist.* $(WHEEL)/dist $(WHEEL)/elsewhere
+	@$(WHEEL)/venv/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(WHEEL)/dist .
+	@$(WHEEL)/venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall $(WHEEL)/dist/*.whl
+	@mkdir $(WHEEL)/elsewhere
+	@cp -r tests pyproject.toml $(WHEEL)/venv/lib/python3*/site-packages/bevformer_plugin/.mim/* $(WHEEL)/elsewhere
+	cd $(WHEEL)/elsewhere && OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} ../venv/bin/python -m pytest -m "not slow" $(PARALLEL) \
+		tests/configs tests/layers tests/ops/test_backends.py tests/ops/test_mmcv_stand_in.py tests/training/test_runs.py
 
 # All settings, or one: make test-processor-avx2-2. With make --keep-going, the others run although one fails.
 test-processors: $(SETTINGS:%=test-processor-%)

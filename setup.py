@@ -34,7 +34,16 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['bevformer_plugin', 'bevformer_plugin.*']),
-    package_data={'bevformer_plugin.ops.native': ['*.cpp']},
+    package_data={
+        # In .mim are links to folders of the repository; what they lead to is copied.
+        'bevformer_plugin': [
+            'py.typed',
+            '.mim/configs/**/*.py',
+            '.mim/projects/*/bevformer_*.py',
+            '.mim/tools/*.py',
+        ],
+        'bevformer_plugin.ops.native': ['*.cpp'],
+    },
     cmdclass={'build_py': BuildWithFinder},
     python_requires='>=3.10,<3.14',
     # The lowest versions that work, each of which make test-minimum installs: torch 2.7 has register_autocast of

@@ -2,29 +2,41 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from bevformer_plugin.errors import InputError
 
+from .packaged import find_config
 from .unread_settings import refuse_unknown_options, refuse_unread_arguments, refuse_unread_variables
 
 
-def load_config(path: str, options: dict | None = None) -> Config:
+def load_config(name: str, options: dict | None = None) -> Config:
     """Read a config and apply ``--cfg-options``; the registries are ready afterwards.
 
+    Args:
+        name: path of a config file, or name of a packaged config such as ``bevformer/bevformer_tiny``; see
+            :func:`.packaged.find_config`.
+        options: values by dotted key.
+
     Raises:
-        FileNotFoundError: if there is no such file.
-        InputError: if it has no model or counts iterations, if the options do not fit it, or if it or they set
-            something that nothing reads.
+        InputError: if there is no such config, if it has no model or counts iterations, if the options do not fit it,
+            or if it or they set something that nothing reads.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist; the released ones are in configs/')
+    path = str(find_config(name))
     try:
         cfg = Config.fromfile(path)
-    except (SyntaxError, NameError, AttributeError, KeyError, TypeError, FileNotFoundError, ImportError) as error:
+    except (
+        AssertionError,  # a base config of a package that MMEngine does not know
+        AttributeError,
+        FileNotFoundError,
+        ImportError,
+        KeyError,
+        NameError,
+        SyntaxError,
+        TypeError,
+    ) as error:
         raise InputError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     if 'model' not in cfg:
         raise InputError(f'config {path} has no model; configs under _base_ are parts of others')

@@ -12,7 +12,7 @@ from tests.helpers.repository import REPO
 DOCS = REPO / 'docs'
 PAGES = sorted(
     str(path.relative_to(REPO))
-    for pattern in ('README*.md', 'docs/*.md', 'projects/*/README.md')
+    for pattern in ('*.md', 'docs/*.md', 'projects/*/README.md')
     for path in REPO.glob(pattern)
 )
 EXAMPLE = re.compile(r'```python\n(.*?)```\s*```text\n(.*?)```', re.DOTALL)

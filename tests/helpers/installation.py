@@ -17,7 +17,8 @@ def install(folder: Path, editable: bool = False) -> Path:
     source.mkdir()
     for name in ('setup.py', 'pyproject.toml', 'README.md'):
         shutil.copy(REPO / name, source)
-    shutil.copytree(REPO / 'bevformer_plugin', source / 'bevformer_plugin')
+    for name in ('bevformer_plugin', 'configs', 'projects', 'tools'):
+        shutil.copytree(REPO / name, source / name, symlinks=True)
     venv.create(folder / 'venv', symlinks=True)
     python = folder / 'venv' / 'bin' / 'python'
     # A line with a path makes the packages there importable; .pth files in it, so other installations, do not count.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
-from bevformer_plugin.layers import PillarHits
+from bevformer_plugin.layers import AlignedHistory, PillarHits
 
 
 @pytest.fixture
@@ -40,10 +40,10 @@ class Scene:
         self.grid = grid
         self.bev_query = randn(batch, grid.num_queries, channels)
         self.bev_pos = randn(batch, grid.num_queries, channels)
-        self.prev_bev = randn(batch, grid.num_queries, channels)
+        prev_bev = randn(batch, grid.num_queries, channels)
         self.features = [randn(batch, cameras, channels, *hw) for hw in self.level_hw]
-        self.shift = randn(batch, 2) * 0.05
-        self.has_history = torch.ones(batch, dtype=torch.bool)
+        shift = randn(batch, 2) * 0.05
+        self.history = AlignedHistory(prev_bev, torch.ones(batch, dtype=torch.bool), shift)
         self.lidar2img = torch.stack(
             [
                 torch.stack([self.camera(360 * n / max(cameras, 6) + 25 * b) for n in range(cameras)])
@@ -69,8 +69,12 @@ class Scene:
         """The same inputs of one sample."""
         alone = object.__new__(Scene)
         alone.grid = self.grid
-        for name in ('bev_query', 'bev_pos', 'prev_bev', 'shift', 'has_history', 'lidar2img'):
+        for name in ('bev_query', 'bev_pos', 'lidar2img'):
             setattr(alone, name, getattr(self, name)[index : index + 1])
+        history = self.history
+        alone.history = AlignedHistory(
+            *(part[index : index + 1] for part in (history.bev_embed, history.exists, history.shift))
+        )
         alone.features = [level[index : index + 1] for level in self.features]
         return alone
 
@@ -81,9 +85,7 @@ class Scene:
             bev_pos=self.bev_pos,
             features=self.features,
             hits=PillarHits.from_projection(*self.project()),
-            prev_bev=self.prev_bev,
-            has_history=self.has_history,
-            shift=self.shift,
+            history=self.history,
             grid=self.grid,
         )
         return encoder(**{**inputs, **changes})

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from bevformer_plugin.layers import DetectionTransformerDecoder
+from tests.helpers.module_calls import record_calls
 
 BEV_HW = (4, 6)
 
@@ -27,45 +28,51 @@ def inputs():
     return query, query_pos, torch.randn(2, 24, 16, generator=generator), torch.rand(2, 6, 3, generator=generator)
 
 
-def test_points_are_refined_by_rows_0_1_and_4(decoder, branches, inputs):
-    states, references = decoder(*inputs, BEV_HW, branches)
-    assert states.shape == (3, 2, 6, 16)
-    assert references.shape == (4, 2, 6, 3)
-    assert torch.equal(references[0], inputs[3])
+def test_points_are_refined_by_the_boxes_of_each_layer(decoder, branches, inputs):
+    decoded = decoder(*inputs, BEV_HW, branches)
+    assert decoded.states.shape == (3, 2, 6, 16)
+    assert decoded.references.shape == (4, 2, 6, 3)
+    assert torch.equal(decoded.references[0], inputs[3])
     for layer in range(3):
-        move = branches[layer](states[layer])[..., [0, 1, 4]]
-        before = references[layer]
+        torch.testing.assert_close(decoded.boxes[layer], branches[layer](decoded.states[layer]))
+        before = decoded.references[layer]
         logit = torch.log(before / (1 - before))
-        torch.testing.assert_close(references[layer + 1], torch.sigmoid(logit + move), atol=1e-5, rtol=1e-5)
+        expected = torch.sigmoid(logit + decoded.boxes[layer][..., [0, 1, 4]])
+        torch.testing.assert_close(decoded.references[layer + 1], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_each_branch_runs_once(decoder, branches, inputs):
+    calls = [record_calls(branch) for branch in branches]
+    decoder(*inputs, BEV_HW, branches)
+    assert [len(of_branch) for of_branch in calls] == [1, 1, 1]
 
 
 def test_points_are_detached_between_layers(decoder, branches, inputs):
     inputs[3].requires_grad_()
-    states, references = decoder(*inputs, BEV_HW, branches)
+    decoded = decoder(*inputs, BEV_HW, branches)
+    references = decoded.references
     assert torch.equal(
         torch.autograd.grad(references[0].sum(), inputs[3], retain_graph=True)[0], torch.ones_like(inputs[3])
     )
     assert torch.autograd.grad(references[1:].sum(), inputs[3], retain_graph=True, allow_unused=True)[0].sum() == 0
-    states.sum().backward()
+    decoded.states.sum().backward(retain_graph=True)
     assert all(parameter.grad is None for parameter in branches.parameters())
     assert inputs[3].grad[..., :2].abs().max() > 0  # the first layer's sampling, which trains the first points
     assert inputs[3].grad[..., 2].abs().max() == 0
-
-
-def test_points_stay_without_branches(decoder, inputs):
-    _, references = decoder(*inputs, BEV_HW, None)
-    assert torch.equal(references, inputs[3].expand(4, -1, -1, -1))
+    decoded.boxes.sum().backward()
+    assert all(parameter.grad.abs().max() > 0 for parameter in branches.parameters())
 
 
 def test_samples_are_independent(decoder, branches, inputs):
-    states, references = decoder(*inputs, BEV_HW, branches)
+    together = decoder(*inputs, BEV_HW, branches)
     for sample in range(2):
         alone = decoder(*(x[sample : sample + 1] for x in inputs), BEV_HW, branches)
-        torch.testing.assert_close(states[:, sample : sample + 1], alone[0], atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(references[:, sample : sample + 1], alone[1], atol=1e-5, rtol=1e-5)
+        for name in ('states', 'boxes', 'references'):
+            of_sample = getattr(together, name)[:, sample : sample + 1]
+            torch.testing.assert_close(of_sample, getattr(alone, name), atol=1e-5, rtol=1e-5)
 
 
-def test_looks_at_the_bev_around_its_points(decoder, inputs):
+def test_looks_at_the_bev_around_its_points(decoder, branches, inputs):
     """A change of the BEV far from all points reaches no query; one under a point reaches that query."""
     query, query_pos, bev_embed, _ = inputs
     with torch.no_grad():
@@ -73,12 +80,14 @@ def test_looks_at_the_bev_around_its_points(decoder, inputs):
             layer.cross_attention.init_weights()
             layer.cross_attention.sampling_offsets.bias.zero_()
             layer.self_attention.out_proj.weight.zero_()  # queries tell each other nothing
+        for parameter in branches.parameters():
+            parameter.zero_()  # the points stay
     points = torch.tensor([0.25, 0.625, 0.5]).expand(2, 6, 3).clone()  # cell (2, 1) of 4 x 6
     points[:, 3, :2] = torch.tensor([0.75, 0.125])  # cell (0, 4)
-    before, _ = decoder(query, query_pos, bev_embed, points, BEV_HW, None)
+    before = decoder(query, query_pos, bev_embed, points, BEV_HW, branches).states
     changed = bev_embed.clone()
     changed[:, 0 * 6 + 4] += 1
-    after, _ = decoder(query, query_pos, changed, points, BEV_HW, None)
+    after = decoder(query, query_pos, changed, points, BEV_HW, branches).states
     moved = (after - before).abs().amax(dim=(0, 1, 3))
     assert moved[3] > 0.01
     assert moved[[0, 1, 2, 4, 5]].max() < 1e-4

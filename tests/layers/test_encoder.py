@@ -1,5 +1,7 @@
 """The BEV encoder: batches, history, cameras, shapes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -31,11 +33,11 @@ def gradients(encoder: torch.nn.Module, output: torch.Tensor) -> dict[str, torch
 @pytest.mark.parametrize('has_history', [(True, True), (True, False), (False, True)])
 def test_batch_of_two_equals_two_batches_of_one(make_scene, encoder, has_history):
     scene = make_scene()
-    scene.has_history = torch.tensor(has_history)
+    scene.history = replace(scene.history, exists=torch.tensor(has_history))
     together = scene.encode(encoder)
     expected = gradients(encoder, together)
     alone = [scene.one(index) for index in range(2)]
-    outputs = [one.encode(encoder, prev_bev=one.prev_bev if one.has_history else None) for one in alone]
+    outputs = [one.encode(encoder) for one in alone]
     torch.testing.assert_close(together, torch.cat(outputs), atol=1e-5, rtol=1e-5)
     summed = [gradients(encoder, output) for output in outputs]
     for name, gradient in expected.items():
@@ -44,9 +46,10 @@ def test_batch_of_two_equals_two_batches_of_one(make_scene, encoder, has_history
 
 def test_without_history_motion_and_previous_bev_do_not_matter(make_scene, encoder):
     scene = make_scene()
-    scene.has_history = torch.tensor([False, True])
+    scene.history = replace(scene.history, exists=torch.tensor([False, True]))
     output = scene.encode(encoder)
-    other = scene.encode(encoder, prev_bev=scene.prev_bev + 1, shift=scene.shift + 0.1)
+    moved = replace(scene.history, bev_embed=scene.history.bev_embed + 1, shift=scene.history.shift + 0.1)
+    other = scene.encode(encoder, history=moved)
     assert torch.equal(output[0], other[0])
     assert (output[1] - other[1]).abs().max() > 0.01
 
@@ -55,19 +58,19 @@ def test_the_sign_of_the_shift(make_scene, encoder):
     """TSA reads the previous BEV ahead of the cell when the vehicle drove on."""
     scene = make_scene(batch=1)
     calls = record_calls(encoder.layers[0])
-    scene.encode(encoder, shift=torch.tensor([[0.25, 0.125]]))
+    scene.encode(encoder, history=replace(scene.history, shift=torch.tensor([[0.25, 0.125]])))
     previous, current = calls[0].inputs['tsa_reference_points'][0]
     torch.testing.assert_close(previous - current, torch.tensor([0.25, 0.125]).expand(63, 2))
 
 
 def test_current_slot_holds_what_entered_the_encoder(make_scene, encoder):
     scene = make_scene()
-    scene.has_history = torch.tensor([True, False])
+    scene.history = replace(scene.history, exists=torch.tensor([True, False]))
     calls = [record_calls(layer) for layer in encoder.layers]
     scene.encode(encoder)
     for (call,) in calls:
         query, values = call.inputs['query'], call.inputs['tsa_values']
-        assert torch.equal(values[0], torch.stack([scene.prev_bev[0], scene.bev_query[0]]))
+        assert torch.equal(values[0], torch.stack([scene.history.bev_embed[0], scene.bev_query[0]]))
         assert torch.equal(values[1], torch.stack([query[1], query[1]]))
     assert not torch.equal(calls[1][0].inputs['query'], scene.bev_query)
 
@@ -100,7 +103,7 @@ def test_what_does_not_fit_is_refused(make_scene, encoder):
         scene.encode(encoder, features=scene.features[:1])
     with pytest.raises(ValueError, match='60 BEV queries do not fill a 7 x 9 grid'):
         scene.encode(encoder, bev_query=scene.bev_query[:, :60])
-    with pytest.raises(ValueError, match=r'prev_bev has shape \(1, 63, 16\), the BEV queries \(2, 63, 16\)'):
-        scene.encode(encoder, prev_bev=scene.prev_bev[:1])
+    with pytest.raises(ValueError, match=r'previous BEVs have shape \(1, 63, 16\), the BEV queries \(2, 63, 16\)'):
+        scene.encode(encoder, history=scene.one(0).history)
     with pytest.raises(ValueError, match=r'\(2, 6, 63, 4\).* \(2, 5, 63, 4\)'):
         scene.encode(encoder, features=five.features)

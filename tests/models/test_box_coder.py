@@ -25,7 +25,7 @@ def test_boxes_of_the_whole_range_are_kept(build_detector, reach):
     boxes, logits = torch.zeros(3, 10), torch.full((3, 3), -9.0)
     boxes[:, 0] = torch.tensor([0.99 * reach, -0.99 * reach, reach + 11])
     boxes[:, 7], logits[:, 0] = 1.0, 5.0
-    kept, scores, _ = model.heads.detection.box_coder.decode(logits, boxes)
+    kept, scores, _ = model.heads['detection'].box_coder.decode(logits, boxes)
     found = sorted(kept[scores > 0.5, 0].tolist())
     assert found == pytest.approx([-0.99 * reach, 0.99 * reach])
 
@@ -37,10 +37,10 @@ def test_boxes_of_the_whole_range_are_kept(build_detector, reach):
 def test_a_range_that_drops_detections_is_refused(build_detector, configured):
     box_coder = dict(type='NMSFreeCoder', post_center_range=configured)
     with pytest.raises(ValueError, match=r'post_center_range=.* does not hold all of the point_cloud_range'):
-        build_detector(box_coder=box_coder)
+        build_detector(head=dict(box_coder=box_coder))
 
 
 def test_a_wider_range_is_taken(build_detector):
     wide = (-80.0, -80.0, -20.0, 80.0, 80.0, 20.0)
-    model = build_detector(box_coder=dict(type='NMSFreeCoder', post_center_range=wide))
-    assert model.heads.detection.box_coder.post_center_range == wide
+    model = build_detector(head=dict(box_coder=dict(type='NMSFreeCoder', post_center_range=wide)))
+    assert model.heads['detection'].box_coder.post_center_range == wide

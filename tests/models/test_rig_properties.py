@@ -14,7 +14,7 @@ from bevformer_plugin.geometry import BEVGrid, heading_of, pillar_points, projec
 from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models import BEVHistory, CameraFeatures, Frame, PerspectiveSupervision
 from bevformer_plugin.visualization.camera_overlay import cut_segments
-from tests.helpers.landmarks import planar_pose, to_cells
+from tests.helpers.landmarks import planar_pose, to_cells, to_global
 from tests.helpers.module_calls import record_calls
 from tests.models.shrunk_configs import NAMES, assert_same_gradients, build_shrunk, gradients
 from tests.models.small_detector import IMAGE_HW, batch, forward
@@ -128,14 +128,14 @@ def test_attention_reads_the_history_where_the_world_is_now(bev_grid, extent, he
         ego2global = planar_pose(x, y, degrees)
         return dict(scene_token='a', timestamp=0.5 * frame, ego2global=ego2global, lidar2img=np.eye(4)[None])
 
-    def place(point: np.ndarray, at: dict) -> Tensor:
+    def place(point: Tensor, at: dict) -> Tensor:
         """(column, row) of a global point in the grid of a frame."""
         return to_cells(point, at['ego2global'], grid)
 
-    way, course = math.radians(heading), math.radians(heading + turn / 2)
+    course = math.radians(heading + turn / 2)
     before = meta(0, 300, 200, heading)
     now = meta(1, 300 + 6 * math.cos(course), 200 + 6 * math.sin(course), heading + turn)
-    landmark = np.array([300 + 13 * math.cos(way) - 6 * math.sin(way), 200 + 13 * math.sin(way) + 6 * math.cos(way)])
+    landmark = to_global(13, 6, before['ego2global'])
     rows, columns = torch.meshgrid(*(torch.arange(side) + 0.5 for side in bev_grid), indexing='ij')
     cells = torch.stack([columns, rows], dim=-1).flatten(0, 1)  # Qx2
     blob = torch.exp(-(cells - place(landmark, before)).square().sum(-1) / 4).float()

@@ -5,14 +5,11 @@ from pathlib import Path
 import pytest
 from mmdet3d.registry import MODELS
 
-from bevformer_plugin.configuration import load_config
+from bevformer_plugin.configuration import load_config, packaged_configs
 from bevformer_plugin.configuration.unread_settings import refuse_settings_of_the_runner
 
 CONFIGS = Path('configs/bevformer').resolve()
 NANO, TINY = str(CONFIGS / 'bevformer_nano.py'), str(CONFIGS / 'bevformer_tiny.py')
-RELEASED = sorted(
-    str(path) for pattern in ('configs/bevformer/**/*.py', 'projects/*/*.py') for path in Path().glob(pattern)
-)
 HEAD = 'model.heads.detection'
 
 
@@ -22,9 +19,9 @@ def child(folder: Path, text: str, base: str = NANO) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize('path', RELEASED)
-def test_released_configs_hold_nothing_unread(path):
-    refuse_settings_of_the_runner(load_config(path))
+@pytest.mark.parametrize('name', packaged_configs())
+def test_released_configs_hold_nothing_unread(name):
+    refuse_settings_of_the_runner(load_config(name))
 
 
 @pytest.mark.parametrize(

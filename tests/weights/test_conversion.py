@@ -86,7 +86,7 @@ def test_weights_of_version_0_1_become_todays(published, converted, tmp_path):
     assert 'pts_bbox_head.criterion.code_weights' in earlier and len(earlier) == len(ours)
     record = {'classes': [f'kind_{number}' for number in range(10)]}
     torch.save({'state_dict': earlier, 'meta': {'dataset_meta': record}}, tmp_path / 'earlier.pth')
-    with pytest.raises(ValueError, match='layout of version 0.1: convert it with tools/convert_checkpoint.py first'):
+    with pytest.raises(ValueError, match=r'layout of version 0\.1: convert it with tools/convert'):
         load_weights(torch.nn.Linear(1, 1), str(tmp_path / 'earlier.pth'))
     done = convert(tmp_path / 'earlier.pth', tmp_path / 'today.pth')
     assert done.returncode == 0, done.stderr
