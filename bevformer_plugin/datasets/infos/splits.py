@@ -9,12 +9,8 @@ from pathlib import Path
 from nuscenes.utils.splits import create_splits_scenes
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.nuscenes_format import OFFICIAL_SPLITS
 
-OFFICIAL_SPLITS = {  # version -> split of the devkit -> what it is for
-    'v1.0-trainval': {'train': 'train', 'val': 'val'},
-    'v1.0-mini': {'mini_train': 'train', 'mini_val': 'val'},
-    'v1.0-test': {'test': 'test'},
-}
 ROLES = ('train', 'val', 'test')
 
 

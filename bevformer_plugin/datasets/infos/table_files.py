@@ -10,24 +10,8 @@ from pathlib import Path
 from nuscenes import NuScenes
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.nuscenes_format import OFFICIAL_SPLITS, TABLES
 
-from .splits import OFFICIAL_SPLITS
-
-TABLES = (
-    'category',
-    'attribute',
-    'visibility',
-    'instance',
-    'sensor',
-    'calibrated_sensor',
-    'ego_pose',
-    'log',
-    'scene',
-    'sample',
-    'sample_data',
-    'sample_annotation',
-    'map',
-)
 EMPTY_TABLE_BYTES = 64  # a table of one row is larger
 
 
