@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def atomic_write(path):
+def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """Open a binary file for writing that appears under ``path`` only once the block has ended without an error.
 
     The bytes go to a hidden neighbour of ``path``, reach the disk, and the neighbour is renamed. After any error (disk

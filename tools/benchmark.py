@@ -6,13 +6,15 @@ import json
 import sys
 from pathlib import Path
 
+from mmengine.config import Config
+
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.training.worker_errors import message_of
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Measure versions side by side in one run.')
     commands = parser.add_subparsers(dest='command', required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -47,39 +49,39 @@ def parse_args():
     return parser.parse_args()
 
 
-def _config(args):
+def _config(args: argparse.Namespace) -> Config:
     return load_config(args.config, parse_config_options(args.cfg_options))
 
 
-def run_data(args):
+def run_data(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.data import benchmark_data, data_table
 
     report = benchmark_data(_config(args), args.data_root, args.samples, args.rounds, args.workers)
     return report, data_table(report)
 
 
-def run_speed(args):
+def run_speed(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.speed import benchmark_speed, speed_table
 
     report = benchmark_speed(_config(args), args.checkpoint, args.data_root, args.rounds, not args.no_training)
     return report, speed_table(report)
 
 
-def run_operator(args):
+def run_operator(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.operator import benchmark_operator, operator_table
 
     report = benchmark_operator(rounds=args.rounds)
     return report, operator_table(report)
 
 
-def run_memory(args):
+def run_memory(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.memory import benchmark_memory, memory_table
 
     report = benchmark_memory(_config(args), args.data_root)
     return report, memory_table(report)
 
 
-def main():
+def main() -> None:
     args = parse_args()
     quiet_logs()
     try:

@@ -15,7 +15,7 @@ from bevformer_plugin.datasets.infos import (
 from bevformer_plugin.errors import InputError
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Make the info files that datasets read.')
     commands = parser.add_subparsers(dest='command', required=True)
     nuscenes = commands.add_parser('nuscenes', help='from a nuScenes dataroot')
@@ -52,7 +52,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     try:
         if args.command == 'nuscenes':

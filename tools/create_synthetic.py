@@ -9,7 +9,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.synthetic import create_synthetic_world
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Write a synthetic world in nuScenes format.')
     parser.add_argument('out', help='dataroot to create')
     parser.add_argument('--scenes-train', type=int, default=8, help='scenes of the training split')
@@ -27,7 +27,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     try:
         summary = create_synthetic_world(

@@ -10,7 +10,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import evaluate_results, metrics_table, refuse_existing
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Score any nuScenes detection submission with the devkit.')
     parser.add_argument('results')
     parser.add_argument('--root', required=True, help='nuScenes dataroot')
@@ -28,7 +28,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     try:
         if not args.overwrite:

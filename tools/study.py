@@ -13,7 +13,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.training.worker_errors import message_of
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train configs one after the other and compare them in one table.')
     parser.add_argument('configs', nargs='+')
     parser.add_argument('--work-dir', required=True, help='each config gets a folder in it')
@@ -23,7 +23,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     quiet_logs()
     try:

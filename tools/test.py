@@ -23,7 +23,7 @@ from bevformer_plugin.training import (
 from bevformer_plugin.training.worker_errors import message_of
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Stream over the test scenes, write a submission and score it.')
     parser.add_argument('config')
     parser.add_argument('checkpoint')
@@ -37,7 +37,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     exit_on_signals(lambda: 'nothing was written')
     try:

@@ -23,7 +23,7 @@ from bevformer_plugin.training import (
 from bevformer_plugin.training.worker_errors import message_of
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector.')
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='folder of the run; work_dirs/<config> by default')
@@ -51,7 +51,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     exit_on_signals(lambda: 'no step was taken')
     try:

@@ -293,9 +293,10 @@ def _neighbours(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def can_bus_messages(scenario: Scenario, rate: float = 50.0) -> list[dict]:
-    """Make the pose messages of the CAN-bus expansion for a scene.
+    """Make the pose messages of the CAN-bus expansion for a scene, ``rate`` of them a second.
 
-    They last from before the first to after the last timestamp of a sensor, ``rate`` messages a second. ``pos`` and ``orientation`` (w, x, y, z) are global; ``vel``, ``accel`` and ``rotation_rate`` are in the ego frame.
+    They last from before the first to after the last timestamp of a sensor. ``pos`` and ``orientation`` (w, x, y, z)
+    are global; ``vel``, ``accel`` and ``rotation_rate`` are in the ego frame.
     """
     first, last = int(scenario.keyframes[0]) - 100_000, int(scenario.keyframes[-1]) + 60_000
     times = np.arange(first, last, round(1e6 / rate))

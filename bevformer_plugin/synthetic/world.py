@@ -128,12 +128,13 @@ def create_synthetic_world(
         raise FileExistsError(f'{out_dir} is not empty: choose another folder or pass --overwrite')
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    scenes = [_Scene(name, index, frames, seed, tuple(image_size)) for index, name in enumerate(names)]
+    width, height = image_size
+    scenes = [_Scene(name, index, frames, seed, (width, height)) for index, name in enumerate(names)]
     root = pathlib.Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}.', dir=out_dir.parent))
     try:
         root.chmod(0o755)
         annotations = _write_files(scenes, root, workers)
-        writer = TableWriter(seed, tuple(image_size))
+        writer = TableWriter(seed, (width, height))
         for scene in scenes:
             writer.add_scene(_scenario(scene), annotations[scene.name])
         writer.write(root / version)

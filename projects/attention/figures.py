@@ -18,7 +18,7 @@ from bevformer_plugin.layers import (
     causal_mask,
     padding_mask,
 )
-from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR, sample_rig
+from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR, Camera, sample_rig
 
 QUERY, KEYS = (1.0, 0.5), ((1.0, 0.5), (0.0, 1.0))
 BLUE, ORANGE, GREY = '#1f6feb', '#e36209', '#6e7781'
@@ -217,6 +217,7 @@ def front_camera_points() -> Tensor:
     height, width = (STRIDE * cells for cells in FEATURE_HW)
     rig = sample_rig((width, height), np.random.default_rng(0))
     camera = rig['CAM_FRONT']
+    assert isinstance(camera, Camera)
     matrix = np.eye(4)
     matrix[:3, :3] = camera.intrinsic
     lidar2img = torch.from_numpy(matrix @ np.linalg.inv(camera.to_ego) @ rig[LIDAR].to_ego)
