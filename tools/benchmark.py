@@ -25,21 +25,21 @@ def parse_args() -> argparse.Namespace:
         'data', parents=[common], help='samples per second, against the stock transforms of mmdetection3d'
     )
     data.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
-    data.add_argument('--samples', type=int, default=24, help='per round')
-    data.add_argument('--rounds', type=int, default=5)
-    data.add_argument('--workers', type=int, default=2, help='processes that load')
+    data.add_argument('--samples', type=int, default=24, help='samples of a round')
+    data.add_argument('--rounds', type=int, default=5, help='how often to measure each version')
+    data.add_argument('--workers', type=int, default=2, help='number of processes that load')
     data.set_defaults(run=run_data)
     speed = commands.add_parser(
         'speed', parents=[common], help='seconds of a frame and of a training step, against the plain formulation'
     )
     speed.add_argument('--checkpoint', help='weights; random ones by default')
     speed.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
-    speed.add_argument('--rounds', type=int, default=5)
+    speed.add_argument('--rounds', type=int, default=5, help='how often to measure each version')
     speed.add_argument('--no-training', action='store_true', help='leave out the training step')
     speed.set_defaults(run=run_speed)
     operator = commands.add_parser('operator', help='deformable attention, backend by backend')
     operator.add_argument('--out', help='JSON file for the figures')
-    operator.add_argument('--rounds', type=int, default=3)
+    operator.add_argument('--rounds', type=int, default=3, help='how often to measure each backend')
     operator.set_defaults(run=run_operator)
     memory = commands.add_parser(
         'memory', parents=[common], help='peak memory of a training step, with each option that saves some'
@@ -50,7 +50,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def _config(args: argparse.Namespace) -> Config:
+    """Load the config with the settings that the command line changes."""
     return load_config(args.config, parse_config_options(args.cfg_options))
+
+
+# Each of the following runs one command and returns its figures and their table.
 
 
 def run_data(args: argparse.Namespace) -> tuple[dict, str]:

@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='+')
     parser.add_argument('--work-dir', required=True, help='each config gets a folder in it')
     parser.add_argument('--out', help='JSON file for the figures')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=0, help='of every training')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='changes to every config')
     return parser.parse_args()
 
