@@ -13,8 +13,8 @@ FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 def missing_annotations(source: str) -> Iterator[tuple[int, str]]:
     """Yields line and description of every argument and return value in `source` without an annotation.
 
-    The first argument of a method needs none, unless the method is static; nor do the arguments of a lambda, which
-    has no place for them.
+    The first argument of a method needs no annotation, unless the method is static; a lambda has no place for any. The
+    kernels of Triton are left out, because there an annotation decides for which type a kernel is compiled.
     """
     tree = ast.parse(source)
     methods = {
@@ -25,9 +25,11 @@ def missing_annotations(source: str) -> Iterator[tuple[int, str]]:
         if isinstance(statement, FUNCTION)
     }
     for function in (node for node in ast.walk(tree) if isinstance(node, FUNCTION)):
+        decorators = [ast.unparse(decorator) for decorator in function.decorator_list]
+        if 'triton.jit' in decorators:
+            continue
         arguments = [*function.args.posonlyargs, *function.args.args]
-        is_static = any(isinstance(d, ast.Name) and d.id == 'staticmethod' for d in function.decorator_list)
-        if function in methods and not is_static:
+        if function in methods and 'staticmethod' not in decorators:
             arguments = arguments[1:]
         arguments += [*function.args.kwonlyargs, *filter(None, (function.args.vararg, function.args.kwarg))]
         for argument in arguments:
@@ -65,6 +67,7 @@ def test_every_function_is_annotated(folder):
             'def outer() -> None:\n    def inner(self): ...',
             ['argument self of inner', 'what inner returns'],
         ),
+        ('@triton.jit\ndef kernel(value, SIZE: tl.constexpr): ...', []),
         ('class Box:\n    def __init__(self): ...', ['what __init__ returns']),
     ],
 )
