@@ -82,14 +82,20 @@ class NuScenesDevkitMetric(BaseMetric):
             entries = detections_to_results(sample['pred_instances_3d'], sample, self.dataset_meta['classes'])
             self.results.append((sample['sample_idx'], entries))
 
-    def check_dataset(self, dataset: NuScenesTemporalDataset) -> None:
+    def check_dataset(self, dataset: object) -> None:
         """Refuse a dataset whose detections could not be scored, before hours are spent on them.
 
         Raises:
             FileNotFoundError: the tables or the infos are missing.
-            InputError: version, split, samples, classes or the rule of true boxes do not match, the tables hold no
-                annotations, no true box counts, or the dataset is one for training.
+            InputError: the dataset is no :class:`NuScenesTemporalDataset` or one for training; version, split,
+                samples, classes or the rule of true boxes do not match; the tables hold no annotations, or no true
+                box counts.
         """
+        if not isinstance(dataset, NuScenesTemporalDataset):
+            raise InputError(
+                f'NuScenesDevkitMetric scores detections on a NuScenesTemporalDataset, not on a '
+                f'{type(dataset).__name__}: give the dataloader such a dataset, or take another metric'
+            )
         if not self.format_only:
             self._check_tables()
         infos = load_infos(self.ann_file, root=self.data_root)
