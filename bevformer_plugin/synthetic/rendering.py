@@ -1,7 +1,7 @@
 """Camera images of a scene: ground and sky by exact remapping, solids as polygons drawn back to front.
 
-Pixel (0, 0) is the centre of the upper left pixel's area moved by half a pixel, as in nuScenes: a point projects to
-``K @ p`` and pixel column c covers [c, c + 1).
+Pixel coordinates are those of nuScenes: a point p in the camera's frame projects to ``K @ p``, and pixel column c
+covers [c, c + 1), so that the middle of the first pixel is at (0.5, 0.5).
 """
 
 from __future__ import annotations

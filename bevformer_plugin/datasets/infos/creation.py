@@ -1,4 +1,4 @@
-"""Makes the info files of a dataroot: scenes in parallel, one file per split, a table of what was left out."""
+"""Making the info files of a dataroot: scenes in parallel, a file for each split, a table of what was left out."""
 
 import concurrent.futures
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Which scenes are for training, validation and test: nuScenes' own splits, or a file of splits for own data."""
+"""Which scenes are for training, validation and test: nuScenes' own splits, or a file of splits for your own data."""
 
 import json
 from collections import Counter

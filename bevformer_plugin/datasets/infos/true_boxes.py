@@ -1,6 +1,6 @@
 """Which annotated objects count as true boxes: one rule for training targets, evaluation and pictures.
 
-'points': at least one LiDAR or radar point lies in the box, as nuScenes scores and BEVFormer was trained.
+'points': at least one LiDAR or radar point lies in the box; nuScenes scores and BEVFormer was trained by this rule.
 'visibility': at least 40 % of the object's pixels are visible over all cameras, level 2 of nuScenes' table
 ``visibility``.
 'all': every annotated box; for data without LiDAR and radar.
