@@ -18,7 +18,7 @@ from bevformer_plugin.errors import InputError
 
 from .numeric_checks import finite_rows
 
-RECORDED = slice(7, 16)  # entries of the CAN-bus vector that come from recorded messages
+RECORDED = slice(7, 16)
 RECORDED_CHANNELS = ('accel', 'rotation_rate', 'vel')  # keys of a message, three numbers each
 CAN_BUS_RULES = ('nearest', 'official_v1')
 FARTHEST_MESSAGE = 500_000  # microseconds; a message farther from its keyframe says nothing about the keyframe
