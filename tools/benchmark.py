@@ -6,13 +6,15 @@ import json
 import sys
 from pathlib import Path
 
+from mmengine.config import Config
+
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.training.worker_errors import message_of
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Measure versions side by side in one run.')
     commands = parser.add_subparsers(dest='command', required=True)
     common = argparse.ArgumentParser(add_help=False)
@@ -23,21 +25,21 @@ def parse_args():
         'data', parents=[common], help='samples per second, against the stock transforms of mmdetection3d'
     )
     data.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
-    data.add_argument('--samples', type=int, default=24, help='per round')
-    data.add_argument('--rounds', type=int, default=5)
-    data.add_argument('--workers', type=int, default=2, help='processes that load')
+    data.add_argument('--samples', type=int, default=24, help='samples of a round')
+    data.add_argument('--rounds', type=int, default=5, help='how often to measure each version')
+    data.add_argument('--workers', type=int, default=2, help='number of processes that load')
     data.set_defaults(run=run_data)
     speed = commands.add_parser(
         'speed', parents=[common], help='seconds of a frame and of a training step, against the plain formulation'
     )
     speed.add_argument('--checkpoint', help='weights; random ones by default')
     speed.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
-    speed.add_argument('--rounds', type=int, default=5)
+    speed.add_argument('--rounds', type=int, default=5, help='how often to measure each version')
     speed.add_argument('--no-training', action='store_true', help='leave out the training step')
     speed.set_defaults(run=run_speed)
     operator = commands.add_parser('operator', help='deformable attention, backend by backend')
     operator.add_argument('--out', help='JSON file for the figures')
-    operator.add_argument('--rounds', type=int, default=3)
+    operator.add_argument('--rounds', type=int, default=3, help='how often to measure each backend')
     operator.set_defaults(run=run_operator)
     memory = commands.add_parser(
         'memory', parents=[common], help='peak memory of a training step, with each option that saves some'
@@ -47,39 +49,43 @@ def parse_args():
     return parser.parse_args()
 
 
-def _config(args):
+def _config(args: argparse.Namespace) -> Config:
+    """Load the config with the settings that the command line changes."""
     return load_config(args.config, parse_config_options(args.cfg_options))
 
 
-def run_data(args):
+# Each of the following runs one command and returns its figures and their table.
+
+
+def run_data(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.data import benchmark_data, data_table
 
     report = benchmark_data(_config(args), args.data_root, args.samples, args.rounds, args.workers)
     return report, data_table(report)
 
 
-def run_speed(args):
+def run_speed(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.speed import benchmark_speed, speed_table
 
     report = benchmark_speed(_config(args), args.checkpoint, args.data_root, args.rounds, not args.no_training)
     return report, speed_table(report)
 
 
-def run_operator(args):
+def run_operator(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.operator import benchmark_operator, operator_table
 
     report = benchmark_operator(rounds=args.rounds)
     return report, operator_table(report)
 
 
-def run_memory(args):
+def run_memory(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.memory import benchmark_memory, memory_table
 
     report = benchmark_memory(_config(args), args.data_root)
     return report, memory_table(report)
 
 
-def main():
+def main() -> None:
     args = parse_args()
     quiet_logs()
     try:

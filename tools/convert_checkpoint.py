@@ -9,7 +9,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.weights import convert_checkpoint
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Convert a checkpoint of the published BEVFormer, or back.')
     parser.add_argument('source')
     parser.add_argument('target')
@@ -18,7 +18,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     try:
         count = convert_checkpoint(args.source, args.target, load_config(args.config), args.to_published)

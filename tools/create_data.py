@@ -15,27 +15,31 @@ from bevformer_plugin.datasets.infos import (
 from bevformer_plugin.errors import InputError
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Make the info files that datasets read.')
     commands = parser.add_subparsers(dest='command', required=True)
     nuscenes = commands.add_parser('nuscenes', help='from a nuScenes dataroot')
     nuscenes.add_argument('--root', required=True, help='folder that holds samples/, maps/ and the version')
-    nuscenes.add_argument('--version', required=True, help=f'{", ".join(OFFICIAL_SPLITS)} or own tables')
+    nuscenes.add_argument(
+        '--version', required=True, help=f'{", ".join(OFFICIAL_SPLITS)}, or a folder of your own tables in ROOT'
+    )
     nuscenes.add_argument(
         '--splits',
-        help='JSON file, split name -> scene names, for own scenes; default ROOT/VERSION/splits.json where it exists',
+        help='JSON file, split name -> scene names, for own scenes; default ROOT/VERSION/splits.json if it exists',
     )
-    nuscenes.add_argument('--cameras', nargs='+', metavar='CAM', help='take only these, such as CAM_FRONT CAM_BACK')
-    nuscenes.add_argument('--canbus', help='folder can_bus or its parent; default ROOT/can_bus where it exists')
+    nuscenes.add_argument(
+        '--cameras', nargs='+', metavar='CAM', help='take only these cameras, such as CAM_FRONT CAM_BACK'
+    )
+    nuscenes.add_argument('--canbus', help='folder can_bus or its parent; default ROOT/can_bus if it exists')
     nuscenes.add_argument(
         '--can-bus-message',
         choices=CAN_BUS_RULES,
         default='nearest',
-        help='message that belongs to a sample: the nearest in time, or the one after it, for published weights',
+        help='which message belongs to a sample: the nearest in time, or the next one, as published weights need',
     )
-    nuscenes.add_argument('--out', help='folder of the info files; default ROOT')
+    nuscenes.add_argument('--out', help='folder for the info files; default ROOT')
     nuscenes.add_argument(
-        '--workers', type=int, default=os.cpu_count(), help='processes; the result does not depend on it'
+        '--workers', type=int, default=os.cpu_count(), help='number of processes; the result does not depend on it'
     )
     nuscenes.add_argument('--overwrite', action='store_true', help='replace existing files')
     convert = commands.add_parser('convert', help='from info files of the published BEVFormer or of mmdetection3d 1.4')
@@ -45,14 +49,14 @@ def parse_args():
     convert.add_argument(
         '--box-convention',
         choices=BOX_CONVENTIONS,
-        help='of mmdetection3d before 1.0 (old) or later (new), for a published file whose classes do not tell it',
+        help='whether boxes are those of mmdetection3d before 1.0 (old) or later (new), if the classes do not tell it',
     )
     convert.add_argument('--out', required=True, help='pickle to write')
     convert.add_argument('--overwrite', action='store_true', help='replace an existing file')
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     try:
         if args.command == 'nuscenes':

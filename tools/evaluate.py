@@ -10,25 +10,27 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import evaluate_results, metrics_table, refuse_existing
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Score any nuScenes detection submission with the devkit.')
     parser.add_argument('results')
     parser.add_argument('--root', required=True, help='nuScenes dataroot')
     parser.add_argument('--version', required=True, help='v1.0-trainval, v1.0-mini, ...')
-    parser.add_argument('--split', help="of nuScenes or own data; by default the infos', else that for validation")
-    parser.add_argument('--infos', help='score the samples of this info file')
+    parser.add_argument(
+        '--split', help='split of nuScenes or of your own data; by default that of the infos, or the validation split'
+    )
+    parser.add_argument('--infos', help='score the samples of this info file only')
     parser.add_argument(
         '--true-boxes',
         choices=TRUE_BOX_RULES,
         default='points',
-        help='which annotated objects count; the official scores are of those with LiDAR or radar points',
+        help='which annotated objects count; official scores count those with LiDAR or radar points',
     )
-    parser.add_argument('--out', help='folder for metrics_summary.json; that of the results by default')
+    parser.add_argument('--out', help='folder for metrics_summary.json; by default that of the results')
     parser.add_argument('--overwrite', action='store_true', help='replace existing scores')
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     try:
         if not args.overwrite:

@@ -8,7 +8,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.weights import publish_checkpoint
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description='Write a checkpoint without optimizer and loop state.')
     parser.add_argument('source')
     parser.add_argument('target')

@@ -13,17 +13,17 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.training.worker_errors import message_of
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train configs one after the other and compare them in one table.')
     parser.add_argument('configs', nargs='+')
     parser.add_argument('--work-dir', required=True, help='each config gets a folder in it')
     parser.add_argument('--out', help='JSON file for the figures')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=int, default=0, help='of every training')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='changes to every config')
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     quiet_logs()
     try:

@@ -9,13 +9,13 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import comparison_table, read_summary
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Print the scores of several runs as one table.')
     parser.add_argument('runs', nargs='+', metavar='NAME=METRICS_SUMMARY', help='a run and its scores')
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     summaries = {}
     runs = parse_args().runs
     names = [run.rpartition('=')[0] for run in runs]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports take seconds, and Ctrl-C in them should show no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the imports take seconds, and Ctrl-C then should show no traceback
 
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
@@ -23,13 +23,13 @@ from bevformer_plugin.training import (
 from bevformer_plugin.training.worker_errors import message_of
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Stream over the test scenes, write a submission and score it.')
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--out', help='submission file; metrics_summary.json goes beside it')
     parser.add_argument('--format-only', action='store_true', help='write the submission, do not score it')
-    parser.add_argument('--devices', default='auto', help="how many on each node, or their numbers: '0,1' or '2,'")
+    parser.add_argument('--devices', default='auto', help="devices on each node: how many, or which: '0,1' or '2,'")
     parser.add_argument('--num-nodes', type=int, default=1, help='how many computers')
     parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing submission')
@@ -37,7 +37,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     exit_on_signals(lambda: 'nothing was written')
     try:

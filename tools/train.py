@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 if __name__ == '__main__':
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # imports take seconds, and Ctrl-C in them should show no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the imports take seconds, and Ctrl-C then should show no traceback
 
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
@@ -23,15 +23,17 @@ from bevformer_plugin.training import (
 from bevformer_plugin.training.worker_errors import message_of
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector.')
     parser.add_argument('config')
     parser.add_argument('--work-dir', help='folder of the run; work_dirs/<config> by default')
     parser.add_argument('--engine', choices=['lightning', 'mmengine'], default='lightning')
-    parser.add_argument('--devices', default='auto', help="how many on each node, or their numbers: '0,1' or '2,'")
+    parser.add_argument('--devices', default='auto', help="devices on each node: how many, or which: '0,1' or '2,'")
     parser.add_argument('--num-nodes', type=int, default=1, help='how many computers')
     parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
-    parser.add_argument('--strategy', choices=['auto', 'ddp', 'fsdp'], default='auto', help='for several processes')
+    parser.add_argument(
+        '--strategy', choices=['auto', 'ddp', 'fsdp'], default='auto', help='how several processes train together'
+    )
     parser.add_argument('--precision', help="Lightning's precision, e.g. bf16-mixed; the config's by default")
     parser.add_argument(
         '--resume',
@@ -51,7 +53,7 @@ def parse_args():
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     exit_on_signals(lambda: 'no step was taken')
     try:

@@ -16,13 +16,14 @@ from bevformer_plugin.visualization import (
 )
 
 
-def count(text):
+def count(text: str) -> int:
+    """Parse a number that is 0 or more, for argparse."""
     if int(text) < 0:
         raise argparse.ArgumentTypeError(f'must be 0 or more, not {text}')
     return int(text)
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw true and predicted boxes in the cameras and from above.')
     parser.add_argument('--root', required=True, help='nuScenes dataroot')
     parser.add_argument('--infos', required=True, help='info file')
@@ -45,7 +46,7 @@ def parse_args():
     return args
 
 
-def main():
+def main() -> None:
     args = parse_args()
     try:
         check_score_threshold(args.score_thr)

@@ -2,7 +2,7 @@
 
 Read :mod:`.temporal_dataset` (what an item is) first, then :mod:`.transforms` (from files to tensors) and
 :mod:`.samplers` (scenes as streams) or :mod:`.training_sampler` (order and randomness in training). :mod:`.infos`
-makes the files it reads.
+makes the files that the dataset reads.
 """
 
 from .infos import create_nuscenes_infos, load_infos

@@ -1,4 +1,4 @@
-"""Samplers for testing frame by frame: whole scenes, in time order."""
+"""Samplers for testing frame by frame, which give whole scenes in time order."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -14,15 +14,15 @@ from .temporal_dataset import NuScenesTemporalDataset
 
 @DATA_SAMPLERS.register_module()
 class SceneStreamSampler(Sampler):
-    """Gives each process whole scenes, one after another, frames in time order.
+    """Gives each process whole scenes, one after another, with their frames in time order.
 
     Scenes go, longest first, to the process with the fewest frames so far. Every frame of the dataset is drawn
-    exactly once over all processes; with more processes than scenes some have none. For batches of more than one
-    frame add ``batch_sampler=dict(type='SceneStreamBatchSampler')`` to the dataloader.
+    exactly once over all processes; if there are more processes than scenes, some processes have no frames. For
+    batches of more than one frame add ``batch_sampler=dict(type='SceneStreamBatchSampler')`` to the dataloader.
 
     Args:
-        dataset: gives ``scenes()``.
-        seed: ignored, there is nothing random; MMEngine passes it.
+        dataset: whose frames are drawn, scene by scene.
+        seed: has no effect, because nothing is random; MMEngine passes it to every sampler.
     """
 
     def __init__(self, dataset: NuScenesTemporalDataset, seed: int | None = None) -> None:
@@ -38,17 +38,18 @@ class SceneStreamSampler(Sampler):
 
 @DATA_SAMPLERS.register_module()
 class SceneStreamBatchSampler(Sampler):
-    """Steps through ``batch_size`` scenes at once: a batch holds the next frame of each.
+    """Steps through ``batch_size`` scenes at once; a batch holds the next frame of each of them.
 
-    Position b belongs to stream b, which takes the next waiting scene when its own has ended; when none waits it is
-    left out and batches are smaller. So no batch holds two frames of one scene, and none is dropped or repeated.
+    Position b of a batch belongs to stream b, which takes the next waiting scene when its own has ended. When no scene
+    waits, the stream is left out and batches are smaller. So no batch holds two frames of one scene, and no frame is
+    dropped or repeated.
 
     Args:
-        sampler: whose scenes to step through.
-        batch_size: scenes at once.
+        sampler: gives the scenes.
+        batch_size: how many scenes to step through at once.
 
     Raises:
-        InputError: if ``batch_size`` is below 1.
+        InputError: ``batch_size`` is below 1.
     """
 
     def __init__(self, sampler: SceneStreamSampler, batch_size: int) -> None:
@@ -72,16 +73,17 @@ class SceneStreamBatchSampler(Sampler):
 
 
 def balance_scenes(scenes: list[list[int]], parts: int) -> list[list[list[int]]]:
-    """Distribute scenes over parts so that their frame counts are near each other.
+    """Distribute scenes over parts so that all parts have about the same number of frames.
 
     Args:
         scenes: indices of each scene's frames.
-        parts: how many.
+        parts: number of parts.
 
     Returns:
-        Per part its scenes, in the given order; parts may be empty.
+        The scenes of each part, in the given order; a part may be empty.
     """
-    loads, owners = [0] * parts, {}
+    loads = [0] * parts
+    owners: dict[int, int] = {}
     for number in sorted(range(len(scenes)), key=lambda number: -len(scenes[number])):
         owners[number] = loads.index(min(loads))
         loads[owners[number]] += len(scenes[number])

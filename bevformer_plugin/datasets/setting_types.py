@@ -1,6 +1,7 @@
-"""Settings that are texts, lists of names or switches: a value of another type is refused where it enters.
+"""Checks of settings that must be texts, lists of names or switches.
 
-Values come from Python files and from the command line, where ``a,b`` is a list and ``5`` a number.
+Values come from Python files and from the command line, on which ``a,b`` is a list and ``5`` a number: a value of
+another type is refused where it enters, before it fails somewhere else.
 """
 
 import os
@@ -12,11 +13,11 @@ def check_text(name: str, value: object) -> None:
     """Refuse a setting that is no text.
 
     Args:
-        name: of the setting.
+        name: name of the setting.
         value: its value.
 
     Raises:
-        InputError: naming both, and how to write it.
+        InputError: naming both, and how to write a text.
     """
     if isinstance(value, str):
         return
@@ -28,20 +29,20 @@ def check_text(name: str, value: object) -> None:
 
 
 def check_path(name: str, value: object) -> None:
-    """Refuse a setting that is neither a text nor a path; errors are as those of :func:`check_text`."""
+    """Refuse a setting that is neither a text nor a path, with the error of :func:`check_text`."""
     if not isinstance(value, os.PathLike):
         check_text(name, value)
 
 
 def check_names(name: str, value: object) -> None:
-    """Refuse a setting that is no list of names, or an empty one.
+    """Refuse a setting that is no list of names, or an empty list.
 
     Args:
-        name: of the setting.
+        name: name of the setting.
         value: its value.
 
     Raises:
-        InputError: naming both, and how to write it.
+        InputError: naming both, and how to write a list of names.
     """
     if isinstance(value, str):
         names = [part.strip() for part in value.split(',')]
@@ -55,10 +56,10 @@ def check_names(name: str, value: object) -> None:
 
 
 def check_switch(name: str, value: object) -> None:
-    """Refuse a setting that is neither True nor False: any text but '' would count as True.
+    """Refuse a setting that is neither True nor False; any text but '' would count as True.
 
     Raises:
-        InputError: naming it and its value.
+        InputError: naming the setting and its value.
     """
     if not isinstance(value, bool):
         raise InputError(f'{name} must be True or False, not {value!r}')

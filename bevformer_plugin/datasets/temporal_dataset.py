@@ -22,43 +22,44 @@ from .training_sampler import SeededIndex
 
 @DATASETS.register_module()
 class NuScenesTemporalDataset(NuScenesDataset):
-    """Multi-camera keyframes; in training each comes with earlier frames of its scene.
+    """Keyframes with the images of several cameras; in training each comes with earlier frames of its scene.
 
-    The training queue: of the ``queue_length`` keyframes before the current one, one is dropped at random, so that
-    the time between frames varies, and those of the same scene are kept, oldest first (BEVFormer, arXiv 2203.17270,
-    and its published code). Near the start of a scene, or after a keyframe that the infos lack, the queue is shorter.
-    In test mode an item is one frame: the model carries its history from item to item, see ``SceneStreamSampler``.
+    The frames of a training item are its queue: of the ``queue_length`` keyframes before the current one, one is
+    dropped at random, so that the time between frames varies, and those of the same scene are kept, oldest first
+    (BEVFormer, arXiv 2203.17270, and its published code). Near the start of a scene, or after a keyframe that the
+    infos lack, the queue is shorter. In test mode an item is one frame, because the model carries its history from
+    item to item, see ``SceneStreamSampler``.
 
     Before the pipeline an item is a dict with fields of the info file's entry, ``images`` (the chosen cameras, each
-    ``img_path``, ``lidar2img`` (4, 4) of the image as stored, and its ``width`` and ``height``), ``scale`` =
+    with ``img_path``, ``lidar2img`` (4, 4) of the image as stored, ``width`` and ``height``), ``scale`` =
     ``image_size``, ``history`` (list of such dicts, oldest first) and ``ann_info`` (test mode: ``eval_ann_info``).
     Boxes are LiDARInstance3DBoxes with velocities in the LiDAR frame, of the objects that count by ``true_boxes``. An
-    unknown velocity, as of an object seen in one keyframe only, is NaN and not trained on; the published code trains
-    it towards 0.
+    unknown velocity, as of an object that is annotated in one keyframe only, is NaN and not trained on; the published
+    code trains it towards 0.
 
     Args:
-        data_root: nuScenes dataroot; image paths in infos are relative to it.
-        ann_file: info file, absolute or relative to ``data_root``; formats as in :func:`load_infos`.
+        data_root: nuScenes dataroot, to which image paths in infos are relative.
+        ann_file: info file of any format that :func:`load_infos` reads, absolute or relative to ``data_root``.
         pipeline: transforms.
-        metainfo: ``dict(classes=...)``; any order and subset of the infos' classes, mapped by name.
-        cameras: names, in the order of the model's inputs; None takes all.
-        image_size: (W, H) to which ``ResizeMultiView`` brings all images; None leaves them.
-        point_cloud_range: (x, y, z) minima, then maxima, metres; boxes centred outside it in x or y are no training
-            targets. None keeps all.
-        queue_length: most frames of an item, the current one included; 4 is that of the published base.
-        random_drop: False takes the ``queue_length - 1`` frames right before the current one.
-        test_mode: single frames, with ``eval_ann_info``.
-        true_boxes: which objects count: 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
-        filter_empty_gt: replace an item by a random other one if a frame of its queue, the current one or one of its
-            history, has no boxes of the classes in range, as the published training does. Not for ``test_mode``.
-        lazy_init: read nothing before :meth:`full_init`, as ``mmdet3d.apis.init_model`` asks for classes alone.
+        metainfo: ``dict(classes=...)``, any of the infos' classes in any order; labels are mapped by name.
+        cameras: names, in the order of the model's inputs; None takes all cameras.
+        image_size: (W, H) to which ``ResizeMultiView`` brings all images; None leaves their size.
+        point_cloud_range: (x, y, z) minima, then maxima, in metres; a box whose centre lies outside in x or y is no
+            training target. None keeps all boxes.
+        queue_length: largest number of frames of an item, with the current one; the published base has 4.
+        random_drop: if False, the ``queue_length - 1`` frames right before the current one are taken.
+        test_mode: items are single frames and have ``eval_ann_info``.
+        true_boxes: which objects count, 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
+        filter_empty_gt: replace an item by another one, drawn at random, if any frame of its queue has no boxes of
+            the classes in range, as the published training does. Not for ``test_mode``.
+        lazy_init: read nothing before :meth:`full_init`, as for ``mmdet3d.apis.init_model``, which needs only classes.
 
     Raises:
-        FileNotFoundError: no such ``data_root`` or ``ann_file``.
-        InputError: a setting of another type, unknown class or camera, infos of another format or with broken numbers,
-            unusable ``image_size``, ``point_cloud_range`` or ``queue_length``, a rule ``true_boxes`` that is unknown
-            or leaves none of the boxes, no boxes in training, ``filter_empty_gt`` in ``test_mode`` or where it leaves
-            nothing.
+        FileNotFoundError: ``data_root`` or ``ann_file`` does not exist.
+        InputError: a setting is of another type; a class or camera is unknown; infos are of another format or hold
+            broken numbers; ``image_size``, ``point_cloud_range`` or ``queue_length`` cannot be used; ``true_boxes`` is
+            unknown or leaves none of the boxes; there are no boxes to train on; ``filter_empty_gt`` is set in
+            ``test_mode`` or leaves nothing.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
             )
         if filter_empty_gt and test_mode:
             raise InputError('filter_empty_gt is for training, in test_mode all frames count: leave it out')
-        self.cameras = None if cameras is None else list(cameras)
+        self.cameras: list[str] | None = None if cameras is None else list(cameras)
         self.image_size = _checked_image_size(image_size)
         self.queue_length = queue_length
         self.random_drop = random_drop
@@ -104,7 +105,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         self.true_boxes = true_boxes
         self.test_mode = test_mode
-        self._infos = None if lazy_init else self._read_infos(Path(data_root), ann_file, metainfo['classes'])
+        self._info_file = Path(data_root, ann_file)
+        self._infos = None if lazy_init else self._read_infos(Path(data_root), metainfo['classes'])
         super().__init__(
             data_root=str(data_root),
             ann_file=str(ann_file),
@@ -115,43 +117,45 @@ class NuScenesTemporalDataset(NuScenesDataset):
             filter_empty_gt=filter_empty_gt,
             test_mode=test_mode,
             use_valid_flag=True,
-            with_velocity=False,  # mmdetection3d's way turns unknown velocities into 0
+            with_velocity=False,  # mmdetection3d would turn unknown velocities into 0
             lazy_init=lazy_init,
         )
 
     def __getitem__(self, idx: int) -> dict:
-        """An item; a :class:`SeededIndex` alone decides on all that is random about it."""
+        """Return an item; everything random about it follows from the seed if the index is a :class:`SeededIndex`."""
         if not isinstance(idx, SeededIndex):
             return super().__getitem__(idx)
         with seeded_generators(idx.seed):
             return super().__getitem__(int(idx))
 
-    def _read_infos(self, data_root: Path, ann_file: str, classes: tuple[str, ...]) -> dict:
-        """Read the info file, which must know the classes, and count the boxes that count.
+    def _read_infos(self, data_root: Path, classes: tuple[str, ...]) -> dict:
+        """Read the info file and log how many of its boxes count.
 
         Raises:
-            FileNotFoundError: if there is no such folder or file.
-            InputError: if it is of another format or does not know a class, or in training if its frames are out of
+            FileNotFoundError: there is no such folder or file.
+            InputError: the file is of another format or does not know a class, or in training its frames are out of
                 order or hold no boxes.
         """
         if not data_root.is_dir():
             raise FileNotFoundError(f'no data_root {data_root}: give the folder that holds samples/ and the infos')
-        infos = load_infos(data_root / ann_file, root=str(data_root))
+        infos = load_infos(self._info_file, root=data_root)
         require_matching(infos['metainfo'], classes=classes)
         counted, total = count_true_boxes(infos['data_list'], self.true_boxes)
-        print_log(f'{ann_file}: {counted} of {total} boxes count by true_boxes={self.true_boxes!r}', logger='current')
+        print_log(
+            f'{self._info_file}: {counted} of {total} boxes count by true_boxes={self.true_boxes!r}', logger='current'
+        )
         if not (self.test_mode or in_time_order(infos['data_list'])):
             raise InputError(
-                f'{ann_file} does not hold its frames scene by scene in time order, in which training looks for the '
-                'frames before each: make it again with tools/create_data.py'
+                f'{self._info_file} does not hold its frames scene by scene in time order, in which training looks '
+                'for the frames before each: make it again with tools/create_data.py'
             )
         if not (counted or self.test_mode):
-            raise InputError(f'{ann_file} holds no boxes to train on: give the infos of a training split')
+            raise InputError(f'{self._info_file} holds no boxes to train on: give the infos of a training split')
         return infos
 
     def load_data_list(self) -> list[dict]:
-        """Entries of the info file, reduced to what items need."""
-        infos = self._infos or self._read_infos(Path(self.data_root), self.ann_file, self._metainfo['classes'])
+        """Return the entries of the info file, reduced to what items need."""
+        infos = self._infos or self._read_infos(Path(str(self.data_root)), self._metainfo['classes'])
         self._infos = None
         self._metainfo.update({key: infos['metainfo'][key] for key in ('version', 'can_bus', 'frame')})
         classes = list(self._metainfo['classes'])
@@ -168,18 +172,19 @@ class NuScenesTemporalDataset(NuScenesDataset):
         return frames
 
     def parse_data_info(self, info: dict) -> dict:
-        """An entry with the chosen cameras only, matrices as arrays and objects as boxes and labels.
+        """Reduce an entry to the chosen cameras, and turn its matrices into arrays, its objects into boxes and labels.
 
         Raises:
-            InputError: if the frame lacks a chosen camera.
+            InputError: the frame lacks a chosen camera.
         """
-        missing = [name for name in self.cameras if name not in info['images']]
+        cameras = list(info['images']) if self.cameras is None else self.cameras
+        missing = [name for name in cameras if name not in info['images']]
         if missing:
             raise InputError(
                 f'no camera {", ".join(missing)} in sample {info["token"]}: choose among {", ".join(info["images"])}'
             )
-        info['images'] = {name: info['images'][name] for name in self.cameras}
-        info = super().parse_data_info(info)
+        info['images'] = {name: info['images'][name] for name in cameras}
+        info = self._parsed(info)
         for name, image in info['images'].items():
             cam2img = np.eye(4)
             cam2img[:3, :3] = np.array(image['cam2img'], dtype=np.float64)
@@ -197,43 +202,50 @@ class NuScenesTemporalDataset(NuScenesDataset):
             'can_bus': np.array(info['can_bus'][WITHOUT_POSE], dtype=np.float64),
         }
 
+    def _parsed(self, info: dict) -> dict:
+        """Return what mmdetection3d makes of an entry; for other kinds of data sets it makes a list of items."""
+        parsed = super().parse_data_info(info)
+        assert isinstance(parsed, dict)
+        return parsed
+
     def parse_ann_info(self, info: dict) -> dict:
-        """Boxes (n, 9) and labels (n,) of the chosen classes; in training of those within range."""
+        """Return boxes (n, 9) and labels (n,) of the chosen classes, in training only those within range."""
         ann_info = _with_velocities(super().parse_ann_info(info))
         ann_info = self._remove_dontcare({key: ann_info[key] for key in ('gt_bboxes_3d', 'gt_labels_3d')})
         if self.range_filter is not None and not self.test_mode:
-            ann_info = self.range_filter(ann_info)
+            ann_info = self.range_filter.transform(ann_info)
         return ann_info
 
     def get_data_info(self, idx: int) -> dict:
-        """The item of a keyframe before the pipeline; its own copy, so that the pipeline may change it."""
+        """Return the item of a keyframe before the pipeline, as a copy that the pipeline may change."""
         idx = range(len(self))[idx]
         return {**self._frame(idx), 'history': [] if self.test_mode else self._draw_history(idx)}
 
     def prepare_data(self, idx: int) -> dict | None:
-        """The item after the pipeline; None, which draws another, if ``filter_empty_gt`` is to replace it."""
+        """Return the item after the pipeline, or None if ``filter_empty_gt`` replaces it, so that another is drawn."""
         item = self.get_data_info(idx)
         if self.filter_empty_gt and not all(map(_has_boxes, (item, *item['history']))):
             return None
         return self.pipeline({**item, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d})
 
     def _rand_another(self) -> int:
-        """An index to replace an item that ``filter_empty_gt`` takes out."""
+        """Draw the index of an item to replace one that ``filter_empty_gt`` takes out."""
         return int(np.random.choice(self._replacements))
 
     def _find_replacements(self, frames: list[dict]) -> np.ndarray:
-        """Indices of items of which some queue at least has boxes in all its frames.
+        """Find the indices of items that can have a queue with boxes in all its frames.
 
         Raises:
-            InputError: if there are none.
+            InputError: there are none.
         """
         has_boxes = np.array([_has_boxes(frame) for frame in frames])
-        usable = []
-        for idx in np.flatnonzero(has_boxes):
+        usable: list[int] = []
+        for idx in np.flatnonzero(has_boxes).tolist():
             before = self._history_indices(idx, frames.__getitem__)
-            empty = [age for age, index in enumerate(before, 1) if not has_boxes[index]]
-            # One of the ages may be dropped: any of them at random, else the last.
-            if not empty or (len(empty) == 1 and (self.random_drop or empty == [self.queue_length])):
+            empty_ages = [age for age, index in enumerate(before, 1) if not has_boxes[index]]
+            # A single empty frame can be the one that is dropped: any with random_drop, else the oldest one.
+            can_drop = len(empty_ages) == 1 and (self.random_drop or empty_ages == [self.queue_length])
+            if not empty_ages or can_drop:
                 usable.append(idx)
         if not usable:
             raise InputError(
@@ -249,30 +261,36 @@ class NuScenesTemporalDataset(NuScenesDataset):
         return np.array(usable)
 
     def sample_tokens(self) -> list[str]:
-        """The nuScenes token of each keyframe, in the order of the dataset."""
+        """Return the nuScenes token of each keyframe, in the order of the dataset."""
         return [self._frame(idx)['token'] for idx in range(len(self))]
 
     def scenes(self) -> list[list[int]]:
-        """Indices of each scene's frames in time order, scenes in the order of the info file."""
-        scenes = {}
+        """Return the indices of each scene's frames in time order, scenes in the order of the info file."""
+        scenes: dict[str, list[tuple[float, int]]] = {}
         for idx in range(len(self)):
             frame = self._frame(idx)
             scenes.setdefault(frame['scene_token'], []).append((frame['timestamp'], idx))
         return [[idx for _, idx in sorted(frames)] for frames in scenes.values()]
 
     def _frame(self, idx: int) -> dict:
+        """Return a copy of a keyframe's data without history."""
         return {**super().get_data_info(idx), 'scale': self.image_size}
 
     def _draw_history(self, idx: int) -> list[dict]:
-        """Earlier frames for a training item, oldest first."""
-        # The place dropped may lie before the scene's start, as in the published code: then all frames stay.
-        dropped = np.random.randint(1, self.queue_length + 1) if self.random_drop else self.queue_length
+        """Draw the earlier frames of a training item, oldest first."""
+        # The age drawn may lie before the scene's start, as in the published code; then no frame is dropped.
+        dropped_age = np.random.randint(1, self.queue_length + 1) if self.random_drop else self.queue_length
         before = self._history_indices(idx, self._frame)
-        return [self._frame(index) for age, index in reversed([*enumerate(before, 1)]) if age != dropped]
+        return [self._frame(index) for age, index in reversed([*enumerate(before, 1)]) if age != dropped_age]
 
     def _history_indices(self, idx: int, frame_of: Callable[[int], dict]) -> list[int]:
-        """The ``queue_length`` keyframes before one, newest first, up to its scene's start or a missing keyframe."""
-        indices, following = [], frame_of(idx)
+        """Return the indices of the ``queue_length`` keyframes before one, newest first.
+
+        They end at the start of the scene or where the infos lack a keyframe. ``frame_of`` gives the frame of an
+        index.
+        """
+        indices: list[int] = []
+        following = frame_of(idx)
         for index in range(idx - 1, max(idx - self.queue_length, 0) - 1, -1):
             frame = frame_of(index)
             if frame['token'] != following['prev'] or frame['scene_token'] != following['scene_token']:
@@ -287,31 +305,32 @@ def _has_boxes(frame: dict) -> bool:
 
 
 def _with_velocities(ann_info: dict) -> dict:
-    """Annotations with boxes (n, 9), the last two values the velocity as in the infos: NaN where it is unknown."""
+    """Append the velocities of the infos, NaN if unknown, to the boxes of annotations, which become (n, 9)."""
     boxes = ann_info['gt_bboxes_3d'].tensor
     velocities = torch.as_tensor(np.asarray(ann_info.get('velocities', ()), dtype=np.float32)).reshape(len(boxes), 2)
     return {**ann_info, 'gt_bboxes_3d': LiDARInstance3DBoxes(torch.cat([boxes, velocities], dim=1), box_dim=9)}
 
 
-def _checked_image_size(image_size) -> tuple[int, int] | None:
-    """Return it as a tuple of two ints.
+def _checked_image_size(image_size: object) -> tuple[int, int] | None:
+    """Return an ``image_size`` as a tuple of two ints, or None.
 
     Raises:
-        InputError: if it is not two positive whole numbers.
+        InputError: it is neither None nor two positive whole numbers.
     """
     if image_size is None:
         return None
     size = tuple(image_size) if isinstance(image_size, (list, tuple)) else ()
     if len(size) != 2 or not all(isinstance(length, int) and length > 0 for length in size):
         raise InputError(f'image_size must be (width, height) in whole pixels, such as (800, 450), not {image_size!r}')
-    return size
+    width, height = size
+    return width, height
 
 
-def _check_range(point_cloud_range) -> None:
+def _check_range(point_cloud_range: object) -> None:
     """Refuse a ``point_cloud_range`` that is no box.
 
     Raises:
-        InputError: if it is not None nor three minima and three larger maxima.
+        InputError: it is neither None nor three minima and three larger maxima.
     """
     if point_cloud_range is None:
         return
@@ -324,11 +343,11 @@ def _check_range(point_cloud_range) -> None:
         )
 
 
-def _checked_metainfo(metainfo) -> dict:
-    """Return it as a dict.
+def _checked_metainfo(metainfo: object) -> dict:
+    """Return ``metainfo`` as a dict, an empty one for None.
 
     Raises:
-        InputError: if it is none.
+        InputError: it is of another type.
     """
     if metainfo is not None and not isinstance(metainfo, dict):
         raise InputError(f"metainfo must be a dict such as dict(classes=['car', 'bus']), not {metainfo!r}")

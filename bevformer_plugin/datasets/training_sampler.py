@@ -1,21 +1,22 @@
-"""Samplers for training: shuffled, the same from any point on, and items that do not depend on who loads them."""
+"""A sampler for training whose order and items are the same in a run that is resumed, with any number of workers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from itertools import islice
 
 from mmdet3d.registry import DATA_SAMPLERS
 from mmengine.dataset import DefaultSampler
-from torch.utils.data import Dataset
 
 from bevformer_plugin.seeding import derived_seed
 
 
 class SeededIndex(int):
-    """An index that takes along the seed of all that is random about its item.
+    """An index of a dataset, together with the seed of everything random about its item.
 
-    It travels to the worker that loads the item, so that the item depends neither on the worker nor on what was
+    The seed travels to the worker that loads the item, so that the item depends neither on the worker nor on what was
     loaded before.
     """
+
+    seed: int
 
     def __new__(cls, index: int, seed: int) -> 'SeededIndex':
         seeded = super().__new__(cls, index)
@@ -28,20 +29,20 @@ class SeededIndex(int):
 
 @DATA_SAMPLERS.register_module()
 class ResumableSampler(DefaultSampler):
-    """MMEngine's ``DefaultSampler`` that gives :class:`SeededIndex` and can go on in the middle of an epoch.
+    """Draws as MMEngine's ``DefaultSampler``, gives :class:`SeededIndex` and can go on in the middle of an epoch.
 
     Args:
-        dataset: as there.
-        shuffle: as there.
-        seed: as there; also of the items, together with epoch and index.
+        dataset: whose items are drawn.
+        shuffle: draw the items of each epoch in a random order.
+        seed: of the order and, together with epoch and index, of everything random about an item; None draws one.
     """
 
-    def __init__(self, dataset: Dataset, shuffle: bool = True, seed: int | None = None) -> None:
+    def __init__(self, dataset: Sized, shuffle: bool = True, seed: int | None = None) -> None:
         super().__init__(dataset, shuffle=shuffle, seed=seed)
         self.resumed_epoch, self.resumed_at = 0, 0
 
     def go_on(self, epoch: int, drawn: int) -> None:
-        """Leave out the first ``drawn`` indices of this process in ``epoch``; later epochs are whole."""
+        """Leave out the first ``drawn`` indices of this process in ``epoch``; later epochs are drawn in full."""
         self.resumed_epoch, self.resumed_at = epoch, drawn
         self.set_epoch(epoch)
 

@@ -44,17 +44,17 @@ BICYCLE_RACK = 'static_object.bicycle_rack'
 
 
 class SampleDetectionEval(DetectionEval):
-    """The devkit's evaluation of a submission's samples.
+    """The devkit's evaluation of the samples of a submission, extended to cases in which the devkit fails.
 
-    It differs from the devkit's own where that fails: a submission may be without boxes, tables without LIDAR_TOP have
-    the pose of :func:`reference_record`, and other rules than 'points' say which true boxes count. For all else the
+    A submission may be without boxes, tables may lack LIDAR_TOP, in which case the pose is that of
+    :func:`reference_record`, and other rules than 'points' may decide which true boxes count. In all other cases the
     numbers are the devkit's, to the digit.
 
     Args:
         nusc: tables with the samples and their annotations.
-        result_path: submission.
-        sample_tokens: those that are scored; the submission has them.
-        output_dir: of the metrics.
+        result_path: the submission.
+        sample_tokens: the samples to score, all of which the submission has.
+        output_dir: folder for the metrics.
         true_boxes: rule of :func:`counted_boxes`.
 
     Raises:
@@ -84,7 +84,7 @@ class SampleDetectionEval(DetectionEval):
             )
 
     def _within_range(self, boxes: EvalBoxes) -> EvalBoxes:
-        """Boxes that the devkit's filters keep, with their places relative to the vehicle."""
+        """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep."""
         for token in boxes.sample_tokens:
             record = reference_record(self.nusc, self.nusc.get('sample', token))
             pose = self.nusc.get('ego_pose', record['ego_pose_token'])
@@ -94,8 +94,8 @@ class SampleDetectionEval(DetectionEval):
                 box.ego_translation = tuple(
                     place - start for place, start in zip(box.translation, origin, strict=True)
                 )
-        # The devkit takes the kind of all boxes from the first one, so it fails without any.
-        return filter_eval_boxes(self.nusc, boxes, self.cfg.class_range) if boxes.all else boxes
+        # The devkit looks at the type of the first box, so it fails if there are no boxes.
+        return filter_eval_boxes(self.nusc, boxes, {**self.cfg.class_range}) if boxes.all else boxes
 
 
 def evaluate_results(
@@ -108,43 +108,45 @@ def evaluate_results(
     true_boxes: str = 'points',
     classes_detected: list[str] | None = None,
 ) -> dict:
-    """Score a submission.
+    """Score a submission by the devkit's metric, and write the scores to files.
 
     Args:
-        results_path: submission JSON; without a single box it scores NDS 0.
+        results_path: the submission, a JSON file; it scores NDS 0 if it holds no box at all.
         root: nuScenes dataroot.
-        version: e.g. v1.0-trainval.
-        split: of the devkit, of ``root/version/splits.json``, or of the infos; by default that of the infos unless it
-            is for training, else the version's for validation (or test).
-        infos: info file; if it covers part of the split, its samples are scored.
-        out_dir: where ``metrics_summary.json`` and ``metrics_details.json`` go; the results' folder by default.
-        true_boxes: which annotated objects count, see :func:`counted_boxes`; the official scores are of 'points'.
-        classes_detected: those that the model knows, where that is known; the devkit scores all ten classes.
+        version: nuScenes version, such as v1.0-trainval.
+        split: name of a split of the devkit, of ``root/version/splits.json``, or of the infos. By default it is the
+            split of the infos unless that is for training, else the version's split for validation (or testing).
+        infos: info file; if it covers a part of the split, the samples of that part are scored.
+        out_dir: folder for ``metrics_summary.json`` and ``metrics_details.json``, by default that of the results.
+        true_boxes: which annotated objects count, see :func:`counted_boxes`; official scores are those of 'points'.
+        classes_detected: classes that the model detects, None if not known; the devkit scores all ten classes.
 
     Returns:
         The devkit's metrics summary, and ``true_boxes``, ``num_samples``, ``num_split_samples``, ``num_predictions``
         (within range), ``classes_present`` and ``classes_detected``.
 
     Raises:
-        FileNotFoundError: if something is missing.
-        InputError: if results, infos, split and version do not match, results or tables are broken, the tables hold
-            no annotations, or no true box counts.
+        FileNotFoundError: a file or folder is missing.
+        InputError: results, infos, split and version do not match, results or tables are broken, the tables hold no
+            annotations, or no true box counts.
     """
     check_rule(true_boxes)
     results = load_results(results_path)
     check_tables(root, version)
     refuse_without_annotations(root, version)
-    content = None if infos is None else load_infos(infos, root=root)
-    if content is not None:
-        _refuse_other_samples(set(results), {entry['token'] for entry in content['data_list']}, results_path, infos)
-    split = split_to_evaluate(split, version, root, None if content is None else content['metainfo'])
+    metainfo, in_infos = None, None
+    if infos is not None:
+        content = load_infos(infos, root=root)
+        metainfo, in_infos = content['metainfo'], {entry['token'] for entry in content['data_list']}
+        _refuse_other_samples(set(results), in_infos, results_path, infos)
+    split = split_to_evaluate(split, version, root, metainfo)
     nusc = open_tables(root, version)
-    in_split = _split_tokens(nusc, scenes_of(split, version, root, None if content is None else content['metainfo']))
+    in_split = _split_tokens(nusc, scenes_of(split, version, root, metainfo))
     if not in_split:
         raise InputError(f'{version} at {root} has no samples of split {split}; name another with --split')
     expected = set(in_split)
-    if content is not None:
-        expected &= {entry['token'] for entry in content['data_list']}
+    if in_infos is not None:
+        expected &= in_infos
         if not expected:
             raise InputError(f'{infos} has no sample of split {split} of {version}')
     _require_same_samples(set(results), expected, results_path, split)
@@ -170,11 +172,11 @@ def evaluate_results(
     return summary
 
 
-def refuse_without_annotations(root, version: str) -> None:
+def refuse_without_annotations(root: str | Path, version: str) -> None:
     """Refuse to score against tables without annotations.
 
     Raises:
-        InputError: with the remedy.
+        InputError: the tables hold none.
     """
     if not has_annotations(root, version):
         raise InputError(
@@ -183,21 +185,24 @@ def refuse_without_annotations(root, version: str) -> None:
         )
 
 
-def split_to_evaluate(split: str | None, version: str, root, metainfo: dict | None) -> str:
-    """The split to score, checked against the infos' own.
+def split_to_evaluate(split: str | None, version: str, root: str | Path, metainfo: dict | None) -> str:
+    """Choose the split to score, and refuse infos of another one.
 
     Args:
-        split: the one named, or None.
+        split: name of the split if one is given.
         version: nuScenes version.
         root: nuScenes dataroot.
-        metainfo: of the infos, or None.
+        metainfo: ``metainfo`` of the infos if there are any.
+
+    Returns:
+        Name of the split.
 
     Raises:
         InputError: the infos are of another version or split, or no split can be found.
     """
-    its = None if metainfo is None else metainfo['split']
-    if split is None and its is not None and role_of(its) != 'train':
-        split = its
+    of_infos = None if metainfo is None else metainfo['split']
+    if split is None and of_infos is not None and role_of(of_infos) != 'train':
+        split = of_infos
     if split is None:
         split = default_split(find_splits(root, version).roles)
         if split is None:
@@ -207,8 +212,11 @@ def split_to_evaluate(split: str | None, version: str, root, metainfo: dict | No
     return split
 
 
-def scenes_of(split: str, version: str, root, metainfo: dict | None) -> list[str]:
-    """Scene names of a split: nuScenes' own, else of the infos made of it, else of ``root/version/splits.json``.
+def scenes_of(split: str, version: str, root: str | Path, metainfo: dict | None) -> list[str]:
+    """Return the names of the scenes of a split.
+
+    They are nuScenes' own, else those in the ``metainfo`` of infos of that split, else those in
+    ``root/version/splits.json``.
 
     Raises:
         InputError: there is no such split.
@@ -217,29 +225,33 @@ def scenes_of(split: str, version: str, root, metainfo: dict | None) -> list[str
         return create_splits_scenes()[split]
     if metainfo is not None and metainfo['split'] == split:
         return metainfo['scenes']
-    own = find_splits(root, version)
-    if split not in own.scenes:
-        names = sorted({*own.scenes, *(name for name in create_splits_scenes() if is_official(name, version))})
+    splits = find_splits(root, version)
+    if split not in splits.scenes:
+        names = sorted({*splits.scenes, *(name for name in create_splits_scenes() if is_official(name, version))})
         raise InputError(f'unknown split {split!r}; {version} has {", ".join(names)}')
-    return own.scenes[split]
+    return splits.scenes[split]
 
 
 def _split_tokens(nusc: NuScenes, scenes: list[str]) -> list[str]:
-    """Sample tokens of scenes, given by name, that are in the tables."""
+    """Return the tokens of all samples in the tables whose scenes have one of the names."""
     with refuse_tables_that_do_not_fit(nusc, 'all scenes'):
         chosen = {scene['token'] for scene in nusc.scene if scene['name'] in set(scenes)}
         return [sample['token'] for sample in nusc.sample if sample['scene_token'] in chosen]
 
 
 def _annotations(nusc: NuScenes, token: str) -> list[dict]:
-    """A sample's annotations of the ten classes, in the order in which the devkit makes true boxes of them."""
+    """Return a sample's annotations of the ten classes, in the order in which the devkit makes true boxes of them."""
     rows = [nusc.get('sample_annotation', name) for name in nusc.get('sample', token)['anns']]
     return [row for row in rows if category_to_detection_name(row['category_name']) is not None]
 
 
 def _check_truth(nusc: NuScenes, sample_tokens: list[str]) -> None:
-    """Refuse broken annotations that the devkit reads: of the ten classes, and bicycle racks, whose bicycles it leaves
-    out.
+    """Refuse broken annotations among those that the devkit reads.
+
+    It reads the ten classes and the bicycle racks, because it leaves out bicycles in racks.
+
+    Raises:
+        InputError: naming the first broken one.
     """
     rows = [
         nusc.get('sample_annotation', name) for token in sample_tokens for name in nusc.get('sample', token)['anns']
@@ -259,8 +271,17 @@ def _check_truth(nusc: NuScenes, sample_tokens: list[str]) -> None:
 
 
 def _apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: NuScenes) -> None:
-    """Give true boxes that count by a rule other than 'points' a point, and the others none: the devkit's filter."""
-    annotations = [row for its in rows.values() for row in its]
+    """Make the devkit's filter, which keeps true boxes with points, keep those that count by another rule.
+
+    True boxes that count get one point, the others none; by the rule 'points' all keep theirs.
+
+    Args:
+        truth: true boxes, changed in place.
+        rows: annotations of each sample, in the order of its boxes.
+        rule: see :func:`counted_boxes`.
+        nusc: the tables.
+    """
+    annotations = [row for of_sample in rows.values() for row in of_sample]
     points = np.array([row['num_lidar_pts'] + row['num_radar_pts'] for row in annotations])
     visibility = np.array([visibility_level(nusc, row) for row in annotations])
     counted = counted_boxes(rule, points, visibility)
@@ -271,7 +292,7 @@ def _apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: 
 
 
 def _refuse_other_samples(given: set[str], in_infos: set[str], results_path: str, infos: str) -> None:
-    """Say that results and infos have no sample in common, before their splits are compared."""
+    """Refuse results and infos that have no sample in common; to compare their splits would mislead."""
     if given and given.isdisjoint(in_infos):
         raise InputError(
             f'{results_path} and {infos} hold other samples: none of the {len(given)} of the results is among the '
@@ -281,6 +302,7 @@ def _refuse_other_samples(given: set[str], in_infos: set[str], results_path: str
 
 
 def _require_same_samples(given: set[str], expected: set[str], path: str, split: str) -> None:
+    """Refuse results that have other samples than expected."""
     missing, extra = sorted(expected - given), sorted(given - expected)
     if not missing and not extra:
         return

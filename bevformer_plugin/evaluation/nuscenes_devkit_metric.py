@@ -6,12 +6,12 @@ from operator import itemgetter
 from pathlib import Path
 
 from mmdet3d.registry import METRICS
-from mmengine.dist import broadcast_object_list, gather_object, is_main_process
+from mmengine.dist import broadcast_object_list, gather_object
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from nuscenes.eval.detection.constants import DETECTION_NAMES
-from torch.utils.data import Dataset
 
+from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.infos import check_rule, check_tables, count_true_boxes, load_infos, require_matching
 from bevformer_plugin.datasets.setting_types import check_path, check_switch, check_text
 from bevformer_plugin.errors import InputError
@@ -25,16 +25,16 @@ from .results import detections_to_results, write_results
 class NuScenesDevkitMetric(BaseMetric):
     """Collects detections, writes a submission and has the devkit score it.
 
-    Detections of all processes are merged by sample token, so the score does not depend on their number; a process
-    may have none.
+    Detections of all processes are merged by sample token, so the score does not depend on the number of processes; a
+    process may have no detections.
 
     Args:
         data_root: nuScenes dataroot.
-        version: e.g. v1.0-trainval.
-        ann_file: info file of the dataset that is evaluated, relative to ``data_root`` or absolute; if it covers
-            part of the split, its samples are scored.
-        split: of the devkit or of own data, see :func:`evaluate_results`; by default that of ``ann_file``.
-        results_path: where the submission goes, beside it ``metrics_summary.json``; None keeps neither.
+        version: nuScenes version, such as v1.0-trainval.
+        ann_file: info file of the dataset that is evaluated, relative to ``data_root`` or absolute; if it covers a
+            part of the split, the samples of that part are scored.
+        split: split of the devkit or of your own data, see :func:`evaluate_results`; by default that of ``ann_file``.
+        results_path: file for the submission, beside which ``metrics_summary.json`` is written; None keeps neither.
         format_only: write the submission and do not score it.
         true_boxes: which annotated objects count, the rule of the dataset that is evaluated.
 
@@ -77,21 +77,25 @@ class NuScenesDevkitMetric(BaseMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep a batch's detections as submission entries."""
+        assert self.dataset_meta is not None, 'the evaluator sets it before the first batch'
         for sample in data_samples:
             entries = detections_to_results(sample['pred_instances_3d'], sample, self.dataset_meta['classes'])
             self.results.append((sample['sample_idx'], entries))
 
-    def check_dataset(self, dataset: Dataset) -> None:
+    def check_dataset(self, dataset: object) -> None:
         """Refuse a dataset whose detections could not be scored, before hours are spent on them.
 
-        Args:
-            dataset: with ``metainfo`` and, per sample, the ``token`` in its ``get_data_info``.
-
         Raises:
-            FileNotFoundError: if the tables or the infos are missing.
-            InputError: if version, split, samples, classes or the rule of true boxes do not match, the tables hold no
-                annotations, no true box counts, or the dataset is one for training.
+            FileNotFoundError: the tables or the infos are missing.
+            InputError: the dataset is no :class:`NuScenesTemporalDataset` or one for training; version, split,
+                samples, classes or the rule of true boxes do not match; the tables hold no annotations, or no true
+                box counts.
         """
+        if not isinstance(dataset, NuScenesTemporalDataset):
+            raise InputError(
+                f'NuScenesDevkitMetric scores detections on a NuScenesTemporalDataset, not on a '
+                f'{type(dataset).__name__}: give the dataloader such a dataset, or take another metric'
+            )
         if not self.format_only:
             self._check_tables()
         infos = load_infos(self.ann_file, root=self.data_root)
@@ -116,6 +120,7 @@ class NuScenesDevkitMetric(BaseMetric):
             self._check_truth(infos)
 
     def _check_tables(self) -> None:
+        """Refuse a dataroot whose tables cannot be scored against."""
         if not Path(self.data_root, self.version).is_dir():
             raise FileNotFoundError(
                 f'the evaluator needs nuScenes tables at {Path(self.data_root, self.version)}; '
@@ -124,16 +129,17 @@ class NuScenesDevkitMetric(BaseMetric):
         check_tables(self.data_root, self.version)
         refuse_without_annotations(self.data_root, self.version)
 
-    def _check_samples(self, entries: list[dict], dataset: Dataset) -> None:
-        scored = {entry['token'] for entry in entries}
-        given = {dataset.get_data_info(index)['token'] for index in range(len(dataset))}
-        if scored != given:
+    def _check_samples(self, entries: list[dict], dataset: NuScenesTemporalDataset) -> None:
+        """Refuse a dataset whose samples are not those of the info file's entries."""
+        scored, of_dataset = {entry['token'] for entry in entries}, set(dataset.sample_tokens())
+        if scored != of_dataset:
             raise InputError(
                 f'the evaluator scores the {len(scored)} samples of {self.ann_file}, but the dataset has '
-                f'{len(given)} and {len(scored & given)} are in both: give both the same ann_file'
+                f'{len(of_dataset)} and {len(scored & of_dataset)} are in both: give both the same ann_file'
             )
 
     def _check_truth(self, infos: dict) -> None:
+        """Refuse infos that are of another split or leave no true box to score against."""
         split = split_to_evaluate(self.split, self.version, self.data_root, infos['metainfo'])
         scenes_of(split, self.version, self.data_root, infos['metainfo'])
         counted, total = count_true_boxes(infos['data_list'], self.true_boxes)
@@ -144,18 +150,25 @@ class NuScenesDevkitMetric(BaseMetric):
             )
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Merge over processes by token and score; all processes return the same numbers, or raise."""
-        shards = gather_object(self.results)
+        """Merge the detections of all processes and score them.
+
+        All processes return the same numbers, or raise the same error.
+        """
+        shards = gather_object(self.results)  # None on all processes but the main one
         self.results = []
-        outcome = [self._score(shards) if is_main_process() else None]
-        broadcast_object_list(outcome)
-        if isinstance(outcome[0], Exception):
-            raise outcome[0]
-        return {f'{self.prefix}/{key}': value for key, value in outcome[0].items()}
+        outcomes = [{} if shards is None else self._score(shards)]
+        broadcast_object_list(outcomes)  # now all processes have the outcome of the main one
+        outcome = outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return {f'{self.prefix}/{key}': value for key, value in outcome.items()}
 
     def _score(self, shards: list[list[tuple[str, list[dict]]]]) -> dict[str, float] | Exception:
-        """Metrics of all shards; an error is returned, so that no process waits for one that has failed."""
-        # Sorted, because the devkit's sums and its order of equal scores follow the order of samples.
+        """Score the detections of all processes.
+
+        An error is returned, not raised, because the other processes wait for an outcome.
+        """
+        # The devkit's sums and its order of equal scores follow the order of samples, so a fixed order is needed.
         merged = dict(sorted((entry for shard in shards for entry in shard), key=itemgetter(0)))
         try:
             return self.compute_metrics(merged)
@@ -163,7 +176,7 @@ class NuScenesDevkitMetric(BaseMetric):
             return error
 
     def compute_metrics(self, results: dict[str, list[dict]]) -> dict[str, float]:
-        """Write and score a submission, sample token -> entries."""
+        """Write a submission, sample token -> entries, and score it."""
         with tempfile.TemporaryDirectory() as temporary:
             path = str(Path(temporary, 'results_nusc.json')) if self.results_path is None else self.results_path
             write_results(results, path)

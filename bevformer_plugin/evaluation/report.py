@@ -1,37 +1,48 @@
-"""Scores for people: one table, and a warning where numbers point to a wrong box convention."""
+"""Scores for people to read: a table, and a warning if the numbers hint at a wrong convention of boxes."""
 
 import json
+import math
 from pathlib import Path
 
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 
 from bevformer_plugin.errors import InputError
 
-ERRORS = ('trans_err', 'scale_err', 'orient_err', 'vel_err', 'attr_err')
-NAMES = ('mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
-USEFUL_MAP = 0.05
+MEAN_ERRORS = {  # name in tables -> the devkit's key
+    'mATE': 'trans_err',
+    'mASE': 'scale_err',
+    'mAOE': 'orient_err',
+    'mAVE': 'vel_err',
+    'mAAE': 'attr_err',
+}
+USEFUL_MAP = 0.05  # below this mAP, boxes are too wrong to say anything about their convention
 
 
 def metric_values(summary: dict) -> dict[str, float]:
-    """NDS, mAP, the five mean errors, and AP/<class>."""
+    """Return NDS, mAP, the five mean errors and AP/<class> of a metrics summary, by name."""
     values = {'NDS': summary['nd_score'], 'mAP': summary['mean_ap']}
-    values.update((name, summary['tp_errors'][key]) for name, key in zip(NAMES, ERRORS, strict=True))
+    values.update((name, summary['tp_errors'][key]) for name, key in MEAN_ERRORS.items())
     values.update((f'AP/{name}', summary['mean_dist_aps'][name]) for name in DETECTION_NAMES)
     return values
 
 
 def metrics_table(summary: dict) -> str:
-    """The scores as one table; NDS and mAP are the devkit's, over all ten classes, whatever the model detects."""
+    """Write the scores as one table.
+
+    NDS and mAP are the devkit's, over all ten classes, whichever of them the model detects.
+    """
     values = metric_values(summary)
     lines = [
         f'NDS {values["NDS"]:.4f}   mAP {values["mAP"]:.4f}   '
-        + '   '.join(f'{name} {values[name]:.3f}' for name in NAMES),
-        f'{"class":<22}{"AP":>7}' + ''.join(f'{name[1:]:>7}' for name in NAMES),
+        + '   '.join(f'{name} {values[name]:.3f}' for name in MEAN_ERRORS),
+        f'{"class":<22}{"AP":>7}' + ''.join(f'{name[1:]:>7}' for name in MEAN_ERRORS),
     ]
     present, detected = summary['classes_present'], summary['classes_detected']
     for name in DETECTION_NAMES:
         errors = summary['label_tp_errors'][name]
-        cells = ''.join('      -' if errors[key] != errors[key] else f'{errors[key]:7.3f}' for key in ERRORS)
+        cells = ''.join(
+            '      -' if math.isnan(errors[key]) else f'{errors[key]:7.3f}' for key in MEAN_ERRORS.values()
+        )
         notes = '' if name in present else '   no true boxes'
         notes += '' if detected is None or name in detected else '   not detected'
         lines.append(f'{name:<22}{values[f"AP/{name}"]:7.3f}{cells}{notes}')
@@ -53,7 +64,7 @@ def read_summary(path: str | Path) -> dict:
     """Read a ``metrics_summary.json``.
 
     Raises:
-        InputError: if the file is something else.
+        InputError: the file holds something else.
     """
     try:
         summary = json.loads(Path(path).read_text())
@@ -64,7 +75,7 @@ def read_summary(path: str | Path) -> dict:
 
 
 def _mean_over_some(values: dict[str, float], classes: list[str], which: str) -> list[str]:
-    """A line with the mAP over some of the ten classes; none if it is over all of them."""
+    """Write a line with the mAP over some of the ten classes, and no line if they are all ten."""
     if len(classes) == len(DETECTION_NAMES):
         return []
     mean = sum(values[f'AP/{name}'] for name in classes) / len(classes)
@@ -72,17 +83,20 @@ def _mean_over_some(values: dict[str, float], classes: list[str], which: str) ->
 
 
 def comparison_table(summaries: dict[str, dict]) -> str:
-    """One row of scores per run, name -> metrics summary."""
+    """Write a table with a row of scores for each run; ``summaries`` are metrics summaries by the run's name."""
     width = max(map(len, summaries))
-    lines = [' ' * width + ''.join(f'{name:>8}' for name in ('NDS', 'mAP', *NAMES))]
+    lines = [' ' * width + ''.join(f'{name:>8}' for name in ('NDS', 'mAP', *MEAN_ERRORS))]
     for run, summary in summaries.items():
         values = metric_values(summary)
-        lines.append(f'{run:<{width}}' + ''.join(f'{values[name]:8.3f}' for name in ('NDS', 'mAP', *NAMES)))
+        lines.append(f'{run:<{width}}' + ''.join(f'{values[name]:8.3f}' for name in ('NDS', 'mAP', *MEAN_ERRORS)))
     return '\n'.join(lines)
 
 
 def box_convention_warning(summary: dict) -> str | None:
-    """A warning if boxes are found but their sizes and headings are off, the fingerprint of mixed conventions."""
+    """Return a warning if boxes are found but their sizes and headings are wrong, else None.
+
+    Such scores are typical of boxes in another convention than the true ones.
+    """
     values = metric_values(summary)
     if values['mAP'] > USEFUL_MAP and values['mASE'] > 0.6 and values['mAOE'] > 1.3:
         return (

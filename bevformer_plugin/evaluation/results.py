@@ -1,4 +1,4 @@
-"""Detections as a nuScenes submission: global frame, one list of boxes per sample."""
+"""Writing detections as a nuScenes submission, in the global frame with a list of boxes per sample, and reading it."""
 
 import errno
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from mmdet3d.evaluation.metrics.nuscenes_metric import lidar_nusc_box_to_global, output_to_nusc_box
+from mmengine.structures import InstanceData
 from nuscenes.eval.detection.config import config_factory
 from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES, DETECTION_NAMES
 
@@ -28,8 +29,14 @@ ATTRIBUTES = {  # class -> (attribute when moving, attribute when not)
     'traffic_cone': ('', ''),
     'barrier': ('', ''),
 }
-CAMERA_ONLY = {'use_camera': True, 'use_lidar': False, 'use_radar': False, 'use_map': False, 'use_external': False}
-MAX_BOXES = 500
+CAMERA_ONLY_META = {
+    'use_camera': True,
+    'use_lidar': False,
+    'use_radar': False,
+    'use_map': False,
+    'use_external': False,
+}
+MAX_BOXES = 500  # of a sample, by the devkit's rules
 ENTRY_KEYS = (
     'sample_token',
     'translation',
@@ -40,14 +47,16 @@ ENTRY_KEYS = (
     'detection_score',
     'attribute_name',
 )
-SHORTEST_QUATERNION = 1e-3  # the devkit makes others of length 1
+SHORTEST_QUATERNION = 1e-3  # the devkit scales quaternions to length 1; one near 0 gives no direction
 
 
-def detections_to_results(pred_instances_3d, meta: dict, classes: list[str]) -> list[dict]:
-    """One sample's detections as submission entries, in score order; boxes out of their class's range are left out.
+def detections_to_results(pred_instances_3d: InstanceData | dict, meta: dict, classes: list[str]) -> list[dict]:
+    """Turn the detections of a sample into submission entries, in the order of their scores.
+
+    Boxes beyond the detection range of their class are left out.
 
     Args:
-        pred_instances_3d: ``bboxes_3d`` (LiDAR frame), ``scores_3d``, ``labels_3d``.
+        pred_instances_3d: ``bboxes_3d`` (LiDAR frame), ``scores_3d`` and ``labels_3d``.
         meta: ``sample_idx`` (the sample token), ``lidar2ego`` and ``ego2global`` (4, 4).
         classes: class names by label.
     """
@@ -76,7 +85,7 @@ def detections_to_results(pred_instances_3d, meta: dict, classes: list[str]) -> 
 
 
 def attribute_of(name: str, speed: float) -> str:
-    """The attribute of a class at a speed in m/s; '' for classes without attributes."""
+    """Return the attribute of an object of a class at a speed in m/s, or '' for classes without attributes."""
     moving, still = ATTRIBUTES[name]
     return moving if speed > MOVING_SPEED else still
 
@@ -85,7 +94,7 @@ def refuse_existing(*paths: str | Path) -> None:
     """Refuse to replace scores or submissions of an earlier run.
 
     Raises:
-        FileExistsError: naming the first file that exists.
+        FileExistsError: one of the files exists already.
     """
     for path in paths:
         if Path(path).exists():
@@ -93,10 +102,10 @@ def refuse_existing(*paths: str | Path) -> None:
 
 
 def refuse_unwritable(path: str | Path) -> None:
-    """Make the folder of a file that is written at the end of a long run, and try to write there.
+    """Make the folder for a file that a long run writes at its end, and refuse one that cannot be written to.
 
     Raises:
-        OSError: naming the file, if it cannot be written.
+        OSError: the file cannot be written.
     """
     folder = Path(path).parent
     try:
@@ -109,18 +118,21 @@ def refuse_unwritable(path: str | Path) -> None:
 
 
 def write_results(results: dict[str, list[dict]], path: str | Path) -> None:
-    """Write a submission: sample token -> entries."""
+    """Write a submission, given as sample token -> entries."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
-        file.write(json.dumps({'meta': CAMERA_ONLY, 'results': results}).encode())
+        file.write(json.dumps({'meta': CAMERA_ONLY_META, 'results': results}).encode())
 
 
 def load_results(path: str | Path) -> dict[str, list[dict]]:
     """Read and check a submission.
 
+    Returns:
+        Sample token -> entries.
+
     Raises:
-        FileNotFoundError: if there is no such file.
-        InputError: if it is not a detection submission.
+        FileNotFoundError: there is no such file.
+        InputError: the file is not a detection submission.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'results file {path} does not exist; tools/test.py --out writes one')
@@ -138,7 +150,7 @@ def load_results(path: str | Path) -> dict[str, list[dict]]:
 
 
 def _refuse_repeated_keys(pairs: list[tuple]) -> dict:
-    """Of a JSON object; the parser alone would silently keep the last of two equal keys."""
+    """Make a dict of a JSON object and refuse repeated keys, of which the parser would silently keep the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
         keys = [key for key, _ in pairs]
@@ -147,7 +159,7 @@ def _refuse_repeated_keys(pairs: list[tuple]) -> dict:
 
 
 def _check_entries(where: str, token: str, entries: list[dict]) -> None:
-    """Refuse a sample's entries that the devkit would stumble over or misread; velocities may be NaN (unknown)."""
+    """Refuse entries of a sample that the devkit would stumble over or misread; velocities may be NaN (unknown)."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f'{where} has no list of boxes, each an object')
     if len(entries) > MAX_BOXES:
@@ -179,8 +191,10 @@ def _check_entries(where: str, token: str, entries: list[dict]) -> None:
     sizes = finite_rows(column('size'), (3,), named('size'))
     require_all((sizes > 0).all(1), column('size'), named('size'), 'is not of positive size')
     rotations = finite_rows(column('rotation'), (4,), named('rotation'))
-    turns = np.linalg.norm(rotations, axis=1) > SHORTEST_QUATERNION
-    require_all(turns, column('rotation'), named('rotation'), 'is no rotation: a quaternion w, x, y, z has length 1')
+    is_rotation = np.linalg.norm(rotations, axis=1) > SHORTEST_QUATERNION
+    require_all(
+        is_rotation, column('rotation'), named('rotation'), 'is no rotation: a quaternion w, x, y, z has length 1'
+    )
     finite_rows(column('velocity'), (2,), named('velocity'), unknown_as_nan=True)
     scores = finite_rows(column('detection_score'), (), named('detection_score'))
     require_all((scores >= 0) & (scores <= 1), column('detection_score'), named('detection_score'), 'is not in [0, 1]')

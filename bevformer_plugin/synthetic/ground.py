@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
 from bevformer_plugin.synthetic.road import SIDE_STREET_HALF_WIDTH, Road
 
-RESOLUTION = 0.1
-LEVELS = 5
+RESOLUTION = 0.1  # metres of a pixel of the finest texture
+LEVELS = 5  # textures, each half as fine as the one before
 GRASS, YARD, PAVED, JOINT, ASPHALT, PATCH, BAY, BIKE, WHITE, YELLOW = range(10)
-COLOURS = np.array(
+COLOURS = np.array(  # BGR of the labels above
     [
         (62, 104, 84),
         (118, 136, 146),
@@ -27,25 +28,31 @@ COLOURS = np.array(
     ],
     dtype=np.uint8,
 )
-PANORAMA_WIDTH, PANORAMA_HEIGHT = 2880, 400
-PANORAMA_LOW, PANORAMA_HIGH = np.deg2rad(-2.0), np.deg2rad(48.0)
+PANORAMA_WIDTH, PANORAMA_HEIGHT = 2880, 400  # pixels; the width is one turn
+PANORAMA_LOW, PANORAMA_HIGH = np.deg2rad(-2.0), np.deg2rad(48.0)  # elevations of the last and the first row
+
+Fill = Callable[[np.ndarray, int], None]  # paints the outline (n, 2), in global metres, with a label
 
 
-def label_raster(road: Road, origin, shape, rng: np.random.Generator) -> np.ndarray:
+def label_raster(
+    road: Road, origin: tuple[float, float], shape: tuple[int, int], rng: np.random.Generator
+) -> np.ndarray:
     """Draw the street seen from above.
 
     Args:
+        road: the street.
         origin: (x, y) in global metres of the lower left corner; column grows with x and row with y.
         shape: (rows, columns) of ``RESOLUTION`` metres.
+        rng: source of yards and patches of asphalt.
 
     Returns:
         uint8 (rows, columns) of the constants ``GRASS`` to ``YELLOW``.
     """
     raster = np.full(shape, GRASS, dtype=np.uint8)
 
-    def fill(outline, label):
-        points = np.round((np.asarray(outline) - origin) / RESOLUTION - 0.5).astype(np.int32)
-        cv2.fillPoly(raster, [points], int(label))
+    def fill(outline: np.ndarray, label: int) -> None:
+        points = np.round((outline - origin) / RESOLUTION - 0.5).astype(np.int32)
+        cv2.fillPoly(raster, [points], (label,))
 
     section, first, last = road.section, road.arc[0], road.arc[-1]
     for side in (-1, 1):
@@ -56,8 +63,7 @@ def label_raster(road: Road, origin, shape, rng: np.random.Generator) -> np.ndar
                 fill(road.strip(arc, arc + length, side * section.sidewalk_edge, side * section.yard_edge), YARD)
             arc += length
     for street in road.side_streets:
-        half = SIDE_STREET_HALF_WIDTH
-        fill(_side_street(road, street, half + 2.5), PAVED)
+        fill(_side_street(road, street, SIDE_STREET_HALF_WIDTH + 2.5), PAVED)
     fill(road.strip(first, last, -section.sidewalk_edge, section.sidewalk_edge), PAVED)
     for arc in np.arange(first, last, 2.0):
         for side in (-1, 1):
@@ -71,18 +77,21 @@ def label_raster(road: Road, origin, shape, rng: np.random.Generator) -> np.ndar
     for _ in range(int((last - first) / 9)):
         arc, offset = rng.uniform(first, last), rng.uniform(-section.lane_edge, section.lane_edge - 1)
         fill(road.strip(arc, arc + rng.uniform(1, 5), offset, offset + rng.uniform(0.4, 1.2)), PATCH)
-    _markings(road, fill)
+    _fill_markings(road, fill)
     return raster
 
 
-def _side_street(road, street, half):
+def _side_street(road: Road, street: float, half_width: float) -> np.ndarray:
+    """Return the outline (4, 2) of the street that crosses at arc length ``street``."""
     x, y, heading = road.poses(street, 0.0)
     along, across = np.array([-np.sin(heading), np.cos(heading)]), np.array([np.cos(heading), np.sin(heading)])
     centre = np.array([x, y])
-    return [centre + 130 * a * along + half * b * across for a, b in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+    corners = ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    return np.array([centre + 130 * a * along + half_width * b * across for a, b in corners])
 
 
-def _markings(road, fill):
+def _fill_markings(road: Road, fill: Fill) -> None:
+    """Paint the lines between and beside the lanes, those of parking lots, and zebra crossings."""
     section, first, last = road.section, road.arc[0], road.arc[-1]
     crossings = sorted(road.side_streets)
     half = SIDE_STREET_HALF_WIDTH
@@ -114,7 +123,7 @@ def _markings(road, fill):
 
 @functools.lru_cache(maxsize=4)
 def _noise_tile(seed: int) -> np.ndarray:
-    """Seamless enough uint8 (1024, 1024) noise around 128 with structure from 0.1 m to 10 m."""
+    """Return uint8 noise (1024, 1024) around 128 with structure from 0.1 m to 10 m, whose seams hardly show."""
     rng = np.random.default_rng(seed)
     tile = np.zeros((1024, 1024), np.float32)
     for cells, strength in ((1024, 7.0), (512, 7.0), (256, 6.0), (64, 5.0), (16, 5.0)):
@@ -124,7 +133,7 @@ def _noise_tile(seed: int) -> np.ndarray:
 
 
 def texture_pyramid(labels: np.ndarray, seed: int) -> list[np.ndarray]:
-    """Coloured, rough ground from a label raster: uint8 BGR images, each half as fine as the one before."""
+    """Turn a label raster into coloured, rough ground: uint8 BGR images, each half as fine as the one before."""
     rows, columns = labels.shape
     tile = _noise_tile(seed)
     noise = np.tile(tile, (rows // 1024 + 1, columns // 1024 + 1))[:rows, :columns]
@@ -136,11 +145,12 @@ def texture_pyramid(labels: np.ndarray, seed: int) -> list[np.ndarray]:
     return levels
 
 
-def panorama(sky_bottom, sky_top, rng: np.random.Generator) -> np.ndarray:
-    """Sky and skyline all around, far enough away not to shift with the ego vehicle.
+def panorama(sky_bottom: np.ndarray, sky_top: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw sky and skyline all around, far enough away not to shift with the ego vehicle.
 
     Args:
-        sky_bottom, sky_top: BGR colours, 0 to 255.
+        sky_bottom, sky_top: (3,) BGR colours, 0 to 255.
+        rng: source of clouds and houses.
 
     Returns:
         uint8 (PANORAMA_HEIGHT, 2 * PANORAMA_WIDTH, 3): two turns side by side, azimuth growing with the column and
@@ -148,9 +158,9 @@ def panorama(sky_bottom, sky_top, rng: np.random.Generator) -> np.ndarray:
     """
     elevation = np.linspace(PANORAMA_HIGH, PANORAMA_LOW, PANORAMA_HEIGHT)
     mix = np.clip(elevation / PANORAMA_HIGH, 0, 1)[:, None, None] ** 0.6
-    image = np.broadcast_to(
-        (1 - mix) * np.array(sky_bottom, float) + mix * np.array(sky_top, float), (PANORAMA_HEIGHT, PANORAMA_WIDTH, 3)
-    ).astype(np.float32)
+    image = np.broadcast_to((1 - mix) * sky_bottom + mix * sky_top, (PANORAMA_HEIGHT, PANORAMA_WIDTH, 3)).astype(
+        np.float32
+    )
     puffs = rng.standard_normal((10, 48)).astype(np.float32)
     wide = cv2.resize(np.tile(puffs, (1, 3)), (3 * PANORAMA_WIDTH, PANORAMA_HEIGHT), interpolation=cv2.INTER_CUBIC)
     clouds = wide[:, PANORAMA_WIDTH : 2 * PANORAMA_WIDTH]  # the middle of three turns joins up with itself
@@ -161,7 +171,7 @@ def panorama(sky_bottom, sky_top, rng: np.random.Generator) -> np.ndarray:
         height = np.deg2rad(rng.uniform(0.8, 3.4))
         top = int(np.searchsorted(-elevation, -height))
         shade = rng.uniform(0.62, 0.85)
-        image[top:, azimuth : azimuth + width] = shade * np.array(sky_bottom) * (0.95, 0.97, 1.0)
+        image[top:, azimuth : azimuth + width] = shade * sky_bottom * (0.95, 0.97, 1.0)
         azimuth += width
     image = np.clip(image, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.concatenate([image, image], axis=1))

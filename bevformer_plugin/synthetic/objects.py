@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-MOVING_SPEED = 0.3
+MOVING_SPEED = 0.3  # m/s above which an object has the attribute of one that moves
 POSITION_DECIMALS = 3  # nuScenes states positions and sizes in millimetres
 
 
@@ -18,7 +18,7 @@ class ObjectKind:
         category: nuScenes category of its objects.
         size: mean (length, width, height) in metres, close to the class means of nuScenes.
         spread: relative standard deviation of the size.
-        group: 'vehicle', 'cycle', 'pedestrian' or 'static'; decides the attribute.
+        group: 'vehicle', 'cycle', 'pedestrian' or 'static', which decides what attributes its objects can have.
     """
 
     category: str
@@ -39,8 +39,8 @@ KINDS = {
     'traffic_cone': ObjectKind('movable_object.trafficcone', (0.42, 0.42, 1.05), 0.06, 'static'),
     'barrier': ObjectKind('movable_object.barrier', (0.52, 2.50, 1.00), 0.04, 'static'),
 }
-RIDER_HEIGHT = {'bicycle': 1.68, 'motorcycle': 1.62}
-CHILD = ('human.pedestrian.child', 0.74)
+RIDER_HEIGHT = {'bicycle': 1.68, 'motorcycle': 1.62}  # metres from the ground to the rider's head
+CHILD_CATEGORY, CHILD_SCALE = 'human.pedestrian.child', 0.74
 
 
 def sample_size(name: str, rng: np.random.Generator, rider: bool = False) -> tuple[float, float, float]:
@@ -50,11 +50,12 @@ def sample_size(name: str, rng: np.random.Generator, rider: bool = False) -> tup
     length, width, height = np.array(kind.size) * factors
     if rider:
         height = RIDER_HEIGHT[name] * factors[2]
-    return tuple(float(v) for v in np.round((length, width, height), POSITION_DECIMALS))
+    length, width, height = np.round((length, width, height), POSITION_DECIMALS).tolist()
+    return length, width, height
 
 
 def attribute(name: str, speed: float, parked: bool, rider: bool) -> str:
-    """The nuScenes attribute of an object with a speed in m/s; '' for classes that have none."""
+    """Return the nuScenes attribute of an object with a speed in m/s, or '' for classes that have none."""
     group = KINDS[name].group
     if group == 'vehicle':
         if speed > MOVING_SPEED:
@@ -68,6 +69,6 @@ def attribute(name: str, speed: float, parked: bool, rider: bool) -> str:
 
 
 def radar_points(name: str, lidar_points: int) -> int:
-    """A plausible number of radar returns: metal that the lidar sees well returns some, nothing else does."""
+    """Return a plausible number of radar points: metal that the lidar sees well gets some, anything else none."""
     per_lidar_point = {'vehicle': 0.02, 'cycle': 0.02}.get(KINDS[name].group, 0.0)
     return round(min(per_lidar_point * lidar_points, 12))

@@ -7,17 +7,24 @@ LiDAR frame: x right, y forward, z up.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from pyquaternion import Quaternion
 
-REFERENCE_WIDTH, REFERENCE_HEIGHT = 1600, 900
+REFERENCE_WIDTH, REFERENCE_HEIGHT = 1600, 900  # pixels of a nuScenes image
 
 
 @dataclasses.dataclass(frozen=True)
 class Mount:
-    """Nominal mounting of a camera: position in metres, yaw in degrees, focal length in pixels at 1600 x 900, and
-    when it fires relative to the lidar, in microseconds."""
+    """How a camera is mounted on the vehicle, before the small differences between vehicles.
+
+    Attributes:
+        position: metres in the ego frame.
+        yaw: degrees, counter-clockwise from straight ahead.
+        focal: focal length in pixels of an image of 1600 x 900.
+        delay: microseconds from the lidar's timestamp to the image, negative before it.
+    """
 
     position: tuple[float, float, float]
     yaw: float
@@ -44,27 +51,34 @@ class Sensor:
     Attributes:
         channel: nuScenes channel name.
         translation: (3,) metres in the ego frame.
-        rotation: sensor to ego.
-        intrinsic: (3, 3) for cameras, None for the lidar.
-        delay: microseconds after the lidar's timestamp, negative before it.
+        rotation: from the sensor's frame to the ego frame.
     """
 
     channel: str
     translation: np.ndarray
     rotation: Quaternion
-    intrinsic: np.ndarray | None
-    delay: int
 
     @property
     def to_ego(self) -> np.ndarray:
-        """(4, 4) sensor to ego."""
+        """The transformation (4, 4) from the sensor's frame to the ego frame."""
         matrix = self.rotation.transformation_matrix
         matrix[:3, 3] = self.translation
         return matrix
 
 
-def ego_to_global(pose) -> np.ndarray:
-    """(4, 4) from a pose (x, y, yaw) on the ground plane."""
+@dataclasses.dataclass(frozen=True)
+class Camera(Sensor):
+    """One calibrated camera.
+
+    Attributes:
+        intrinsic: (3, 3) from its frame to pixels times depth.
+    """
+
+    intrinsic: np.ndarray
+
+
+def ego_to_global(pose: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Make the transformation (4, 4) from the ego frame to the global one; the pose is x, y, yaw on the ground."""
     x, y, yaw = pose
     matrix = np.eye(4)
     matrix[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
@@ -73,11 +87,11 @@ def ego_to_global(pose) -> np.ndarray:
 
 
 def yaw_quaternion(yaw: float) -> list[float]:
-    """(w, x, y, z) of a rotation about the vertical axis."""
+    """Make the quaternion (w, x, y, z) of a rotation about the vertical axis."""
     return [float(np.cos(yaw / 2)), 0.0, 0.0, float(np.sin(yaw / 2))]
 
 
-def sample_rig(image_size, rng: np.random.Generator) -> dict[str, Sensor]:
+def sample_rig(image_size: tuple[int, int], rng: np.random.Generator) -> dict[str, Sensor]:
     """Draw the calibration of one vehicle: nuScenes mounts with differences of a centimetre and half a degree.
 
     Args:
@@ -88,7 +102,7 @@ def sample_rig(image_size, rng: np.random.Generator) -> dict[str, Sensor]:
     """
     width, height = image_size
     scale = width / REFERENCE_WIDTH
-    sensors = {}
+    sensors: dict[str, Sensor] = {}
     for channel, mount in CAMERA_MOUNTS.items():
         position = np.array(mount.position) + rng.normal(0, 0.01, 3).clip(-0.03, 0.03)
         yaw, pitch, roll = np.deg2rad(np.array([mount.yaw, 0, 0]) + rng.normal(0, (0.5, 0.3, 0.2)).clip(-1, 1))
@@ -98,8 +112,8 @@ def sample_rig(image_size, rng: np.random.Generator) -> dict[str, Sensor]:
         focal = scale * mount.focal * (1 + rng.normal(0, 0.004))
         centre = (scale * (816 + rng.normal(0, 6)), height * (480 + rng.normal(0, 8)) / REFERENCE_HEIGHT)
         intrinsic = np.array([[focal, 0, centre[0]], [0, focal, centre[1]], [0, 0, 1.0]])
-        sensors[channel] = Sensor(channel, position, forward_left_up * optical, intrinsic, mount.delay)
+        sensors[channel] = Camera(channel, position, forward_left_up * optical, intrinsic)
     position = np.array(LIDAR_POSITION) + rng.normal(0, 0.01, 3).clip(-0.03, 0.03)
     yaw = np.deg2rad(-90 + rng.normal(0, 0.2))
-    sensors[LIDAR] = Sensor(LIDAR, position, Quaternion(axis=(0, 0, 1), radians=yaw), None, 0)
+    sensors[LIDAR] = Sensor(LIDAR, position, Quaternion(axis=(0, 0, 1), radians=yaw))
     return sensors

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.synthetic.solids import Disc, Model, Solid
+from bevformer_plugin.synthetic.solids import Colour, Disc, Model, Solid
 
 GLASS = (92, 74, 58)
 DARK = (44, 42, 40)
@@ -45,17 +47,34 @@ TROUSERS = ((120, 75, 45), (60, 58, 56), (85, 110, 135))
 WALLS = ((150, 165, 180), (120, 140, 170), (165, 170, 172), (130, 150, 140), (140, 130, 125))
 
 
-def _pick(rng, palette):
+def _pick(rng: np.random.Generator, palette: Sequence[Colour]) -> Colour:
+    """Draw a colour of a palette and vary it a little."""
     base = np.array(palette[rng.integers(len(palette))], dtype=float)
-    return tuple(np.clip(base + rng.normal(0, 8, 3), 20, 250))
+    return _as_colour(np.clip(base + rng.normal(0, 8, 3), 20, 250))
 
 
-def _darker(colour, factor=0.7):
-    return tuple(factor * channel for channel in colour)
+def _as_colour(channels: np.ndarray) -> Colour:
+    blue, green, red = channels.tolist()
+    return blue, green, red
 
 
-def build_model(name: str, size, rng: np.random.Generator, rider: bool = False, walking: bool = False) -> Model:
-    """Model of one object.
+def _darker(colour: Colour, factor: float = 0.7) -> Colour:
+    blue, green, red = colour
+    return factor * blue, factor * green, factor * red
+
+
+def _lighter(colour: Colour) -> Colour:
+    return _as_colour(np.minimum(255.0, 1.35 * np.array(colour) + 25))
+
+
+def build_model(
+    name: str,
+    size: tuple[float, float, float],
+    rng: np.random.Generator,
+    rider: bool = False,
+    walking: bool = False,
+) -> Model:
+    """Build the model of one object.
 
     Args:
         name: one of the ten detection classes, 'building' or 'tree'.
@@ -63,20 +82,22 @@ def build_model(name: str, size, rng: np.random.Generator, rider: bool = False, 
         rng: source of its colour and variant.
         rider: whether someone rides the two-wheeler.
         walking: whether the pedestrian's legs are apart.
+
+    Raises:
+        InputError: there is no shape of that name.
     """
     length, width, height = size
-    if name in ('bicycle', 'motorcycle'):
-        solids = BUILDERS[name](length, width, height, rng, rider)
-    elif name == 'pedestrian':
-        solids = _pedestrian(length, width, height, rng, walking)
-    elif name in BUILDERS:
-        solids = BUILDERS[name](length, width, height, rng)
-    else:
-        raise InputError(f'no shape for {name!r}; known: {sorted(BUILDERS)}')
-    return Model(solids)
+    if name == 'pedestrian':
+        return Model(_pedestrian(length, width, height, rng, walking))
+    if name in TWO_WHEELERS:
+        return Model(TWO_WHEELERS[name](length, width, height, rng, rider))
+    if name in OTHER_SHAPES:
+        return Model(OTHER_SHAPES[name](length, width, height, rng))
+    known = sorted(['pedestrian', *TWO_WHEELERS, *OTHER_SHAPES])
+    raise InputError(f'no shape for {name!r}; known: {known}')
 
 
-def _car(length, width, height, rng):
+def _car(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     paint = _pick(rng, CAR_PAINT)
     half, side, sill, belt = length / 2, width / 2, 0.2 * height, 0.58 * height
     radius = 0.19 * height
@@ -104,7 +125,7 @@ def _car(length, width, height, rng):
     return [under, body, cabin]
 
 
-def _truck(length, width, height, rng):
+def _truck(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     paint, box_paint = _pick(rng, CAR_PAINT), _pick(rng, BOX_PAINT)
     half, side, floor = length / 2, width / 2, 0.26 * height
     cab_back = half - max(1.7, 0.27 * length)
@@ -130,7 +151,7 @@ def _truck(length, width, height, rng):
     return [chassis, cab, box]
 
 
-def _trailer(length, width, height, rng):
+def _trailer(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     paint = _pick(rng, TRAILER_PAINT)
     half, side, floor = length / 2, width / 2, 0.28 * height
     radius = 0.125 * height
@@ -149,7 +170,7 @@ def _trailer(length, width, height, rng):
     return [bogie, legs, box]
 
 
-def _bus(length, width, height, rng):
+def _bus(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     paint = _pick(rng, BUS_PAINT)
     half, side, floor, radius = length / 2, width / 2, 0.10 * height, 0.14 * height
     under = Solid((-0.48 * length, -0.46 * width, 0.04), (0.48 * length, 0.46 * width, floor), DARK)
@@ -171,7 +192,7 @@ def _bus(length, width, height, rng):
     return [under, body]
 
 
-def _construction_vehicle(length, width, height, rng):
+def _construction_vehicle(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     paint = _pick(rng, MACHINE_PAINT)
     side, half = width / 2, length / 2
     if rng.random() < 0.6:
@@ -199,7 +220,7 @@ def _construction_vehicle(length, width, height, rng):
     return [hull, axle, cab, bucket]
 
 
-def _excavator(length, width, height, paint):
+def _excavator(length: float, width: float, height: float, paint: Colour) -> list[Solid]:
     side, half, deck = width / 2, length / 2, 0.26 * height
     tracks = Solid((-half, -side, 0.0), (0.14 * length, side, deck), DARK)
     for f in (0.12, 0.37, 0.63, 0.88):
@@ -229,8 +250,10 @@ def _excavator(length, width, height, paint):
     return [tracks, hull, cab, mast, arm, stick, bucket]
 
 
-def _rider(x_back, x_front, width, base, height, rng, head):
-    """Torso and head of a rider who sits at height ``base``."""
+def _rider(
+    x_back: float, x_front: float, width: float, base: float, height: float, rng: np.random.Generator, head: Colour
+) -> list[Solid]:
+    """Build torso and head of a rider who sits at height ``base``; ``head`` is the colour of hair or helmet."""
     torso = Solid(
         (x_back, -0.36 * width, base),
         (x_front, 0.36 * width, height - 0.28),
@@ -244,7 +267,9 @@ def _rider(x_back, x_front, width, base, height, rng, head):
     return [torso, skull]
 
 
-def _motorcycle(length, width, height, rng, rider):
+def _motorcycle(
+    length: float, width: float, height: float, rng: np.random.Generator, rider: bool
+) -> list[Solid | Disc]:
     paint, half = _pick(rng, CYCLE_PAINT), length / 2
     radius, bar = 0.30, 0.22 * length
     wheels = [Disc(sign * (half - radius), radius, 0.16, DARK, (95, 95, 95)) for sign in (-1, 1)]
@@ -262,13 +287,13 @@ def _motorcycle(length, width, height, rng, rider):
         (60, 60, 60),
         top=(bar, bar + 0.06, -0.3 * width, 0.3 * width),
     )
-    solids = [*wheels, engine, seat, tank, fork, handlebar]
+    solids: list[Solid | Disc] = [*wheels, engine, seat, tank, fork, handlebar]
     if rider:
         solids += _rider(-0.30 * length, 0.12 * length, width, 0.95, height, rng, _pick(rng, CYCLE_PAINT))
     return solids
 
 
-def _bicycle(length, width, height, rng, rider):
+def _bicycle(length: float, width: float, height: float, rng: np.random.Generator, rider: bool) -> list[Solid | Disc]:
     paint, half = _pick(rng, CYCLE_PAINT), length / 2
     radius, bar = 0.33, 0.20 * length
     wheels = [Disc(sign * (half - radius), radius, 0.05, (50, 50, 50), (185, 185, 180)) for sign in (-1, 1)]
@@ -284,7 +309,7 @@ def _bicycle(length, width, height, rng, rider):
         (50, 50, 50),
         top=(bar, bar + 0.06, -0.42 * width, 0.42 * width),
     )
-    solids = [*wheels, down_tube, frame, fork, handlebar]
+    solids: list[Solid | Disc] = [*wheels, down_tube, frame, fork, handlebar]
     if rider:
         legs = Solid((-0.20 * length, -0.17, 0.78), (0.06 * length, 0.17, 0.95), _pick(rng, TROUSERS))
         solids += [legs, *_rider(-0.22 * length, 0.14 * length, width, 0.95, height, rng, (60, 70, 90))]
@@ -293,7 +318,7 @@ def _bicycle(length, width, height, rng, rider):
     return solids
 
 
-def _pedestrian(length, width, height, rng, walking):
+def _pedestrian(length: float, width: float, height: float, rng: np.random.Generator, walking: bool) -> list[Solid]:
     shirt, trousers, skin = _pick(rng, CLOTHES), _pick(rng, TROUSERS), SKIN[rng.integers(len(SKIN))]
     hip, neck, half = 0.47 * height, 0.83 * height, length / 2
     stance = (0.0, half, -half, 0.0) if walking else (-0.25 * half, half, -half, 0.5 * half)
@@ -314,7 +339,7 @@ def _pedestrian(length, width, height, rng, walking):
     torso = Solid(
         (-0.17, -width / 2, hip), (0.17, width / 2, neck), shirt, top=(-0.13, 0.13, -0.36 * width, 0.36 * width)
     )
-    torso.decal('front', 0.38, 0.62, 0.1, 0.98, tuple(min(255.0, 1.35 * c + 25) for c in shirt))
+    torso.decal('front', 0.38, 0.62, 0.1, 0.98, _lighter(shirt))
     if rng.random() < 0.6:
         torso.decal('rear', 0.2, 0.8, 0.2, 0.9, _darker(shirt, 0.45))
     head = Solid((-0.12, -0.11, neck), (0.12, 0.11, height), (45, 50, 65))
@@ -322,7 +347,7 @@ def _pedestrian(length, width, height, rng, walking):
     return [left, right, torso, head]
 
 
-def _traffic_cone(length, width, height, rng):
+def _traffic_cone(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     base = Solid((-length / 2, -width / 2, 0.0), (length / 2, width / 2, 0.07 * height), _darker(ORANGE, 0.6))
     body = Solid(
         (-0.40 * length, -0.40 * width, 0.07 * height),
@@ -335,7 +360,7 @@ def _traffic_cone(length, width, height, rng):
     return [base, body]
 
 
-def _barrier(length, width, height, rng):
+def _barrier(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     body = Solid(
         (-length / 2, -width / 2, 0.0),
         (length / 2, width / 2, height),
@@ -348,7 +373,7 @@ def _barrier(length, width, height, rng):
     return [body.paint(RED, 'left', 'right', 'top')]
 
 
-def _building(length, width, height, rng):
+def _building(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
     wall = _pick(rng, WALLS)
     body = Solid((-length / 2, -width / 2, 0.0), (length / 2, width / 2, height), wall)
     floors = max(1, int(height / 3.3))
@@ -362,8 +387,8 @@ def _building(length, width, height, rng):
     return [body]
 
 
-def _tree(length, width, height, rng):
-    green = tuple(np.array([45, 105, 60]) + rng.normal(0, 10, 3))
+def _tree(length: float, width: float, height: float, rng: np.random.Generator) -> list[Solid]:
+    green = _as_colour(np.array([45, 105, 60]) + rng.normal(0, 10, 3))
     trunk = Solid((-0.14, -0.14, 0.0), (0.14, 0.14, 0.35 * height), (50, 70, 90))
     lower = Solid(
         (-length / 2, -width / 2, 0.35 * height),
@@ -380,15 +405,13 @@ def _tree(length, width, height, rng):
     return [trunk, lower, upper]
 
 
-BUILDERS = {
+TWO_WHEELERS = {'bicycle': _bicycle, 'motorcycle': _motorcycle}
+OTHER_SHAPES = {
     'car': _car,
     'truck': _truck,
     'trailer': _trailer,
     'bus': _bus,
     'construction_vehicle': _construction_vehicle,
-    'bicycle': _bicycle,
-    'motorcycle': _motorcycle,
-    'pedestrian': _pedestrian,
     'traffic_cone': _traffic_cone,
     'barrier': _barrier,
     'building': _building,

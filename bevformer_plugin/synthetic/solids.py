@@ -6,10 +6,15 @@ A model's local frame is that of its box: x forward, y left, z up, metres, origi
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from bevformer_plugin.errors import InputError
+
+Point = tuple[float, float, float]  # x, y, z in metres
+Rectangle = tuple[float, float, float, float]  # x0, x1, y0, y1 in metres
+Colour = tuple[float, float, float]  # blue, green, red, 0 to 255
 
 MAX_CORNERS = 8
 FACES = ('front', 'rear', 'left', 'right', 'top', 'bottom')
@@ -17,10 +22,16 @@ FACES = ('front', 'rear', 'left', 'right', 'top', 'bottom')
 
 @dataclasses.dataclass(frozen=True)
 class Polygon:
-    """A convex polygon: corners (k, 3) counter-clockwise from outside, BGR colour, and whether light shades it."""
+    """A convex polygon of one colour.
+
+    Attributes:
+        corners: (k, 3) metres, counter-clockwise as seen from outside.
+        colour: of the whole polygon.
+        shaded: whether the light of the scene changes the colour; lamps are not shaded.
+    """
 
     corners: np.ndarray
-    colour: tuple[float, float, float]
+    colour: Colour
     shaded: bool = True
 
 
@@ -28,13 +39,18 @@ class Solid:
     """A frustum: a rectangle at the bottom, another at the top, six faces that can be painted.
 
     Args:
-        low, high: corners (3,) of the bounding box in metres; ``low[2]`` and ``high[2]`` are bottom and top.
-        colour: BGR, 0 to 255.
-        top: rectangle (x0, x1, y0, y1) of the upper face, by default the same as the lower one.
-        bottom: rectangle (x0, x1, y0, y1) of the lower face, by default the bounding box.
+        low, high: two opposite corners of the bounding box; ``low[2]`` and ``high[2]`` are bottom and top.
+        colour: of all faces until they are painted.
+        top: outline of the upper face, by default that of the bounding box.
+        bottom: outline of the lower face, by default that of the bounding box.
+
+    Raises:
+        InputError: the bounding box is empty.
     """
 
-    def __init__(self, low, high, colour, top=None, bottom=None):
+    def __init__(
+        self, low: Point, high: Point, colour: Colour, top: Rectangle | None = None, bottom: Rectangle | None = None
+    ) -> None:
         (x0, y0, z0), (x1, y1, z1) = low, high
         if not (x0 < x1 and y0 < y1 and z0 < z1):
             raise InputError(f'a solid needs low < high on every axis, got low={low}, high={high}')
@@ -50,32 +66,37 @@ class Solid:
             'bottom': ((a0, b1, z0), (a1, b1, z0), (a1, b0, z0), (a0, b0, z0)),
         }
         self.faces = {name: np.array(ring, dtype=float) for name, ring in rings.items()}
-        self.colours = dict.fromkeys(FACES, tuple(colour))
-        self.decals = []
+        self.colours: dict[str, Colour] = dict.fromkeys(FACES, colour)
+        self.decals: list[Polygon] = []
 
-    def paint(self, colour, *faces) -> Solid:
-        """Give whole faces another colour."""
-        self.colours.update(dict.fromkeys(faces, tuple(colour)))
+    def paint(self, colour: Colour, *faces: str) -> Solid:
+        """Give whole faces another colour and return the solid."""
+        self.colours.update(dict.fromkeys(faces, colour))
         return self
 
-    def decal(self, face, u0, u1, v0, v1, colour, shaded=True) -> Solid:
-        """Paint a rectangle of a face; u runs to the right and v upwards as seen from outside, both 0 to 1."""
+    def decal(
+        self, face: str, u0: float, u1: float, v0: float, v1: float, colour: Colour, shaded: bool = True
+    ) -> Solid:
+        """Paint a rectangle of a face and return the solid.
+
+        u runs to the right and v upwards as seen from outside, both from 0 to 1.
+        """
         corners = self._on_face(face, np.array([u0, u1, u1, u0]), np.array([v0, v0, v1, v1]))
-        self.decals.append(Polygon(corners, tuple(colour), shaded))
+        self.decals.append(Polygon(corners, colour, shaded))
         return self
 
-    def side_decal(self, f0, f1, v0, v1, colour) -> Solid:
-        """Paint the same rectangle on both long sides; f runs from the rear (0) to the front (1)."""
+    def side_decal(self, f0: float, f1: float, v0: float, v1: float, colour: Colour) -> Solid:
+        """Paint the same rectangle on both long sides and return the solid; f runs from rear (0) to front (1)."""
         return self.decal('right', f0, f1, v0, v1, colour).decal('left', 1 - f1, 1 - f0, v0, v1, colour)
 
-    def stripe(self, face, u0, u1, lean, v0, v1, colour) -> Solid:
-        """Paint a slanted stripe: a rectangle whose upper edge is moved by ``lean`` in u."""
+    def stripe(self, face: str, u0: float, u1: float, lean: float, v0: float, v1: float, colour: Colour) -> Solid:
+        """Paint a slanted stripe, a rectangle whose upper edge is moved by ``lean`` in u, and return the solid."""
         corners = self._on_face(face, np.array([u0, u1, u1 + lean, u0 + lean]), np.array([v0, v0, v1, v1]))
-        self.decals.append(Polygon(corners, tuple(colour)))
+        self.decals.append(Polygon(corners, colour))
         return self
 
-    def wheels(self, x, radius, colour=(38, 36, 36), hub=(130, 130, 130)) -> Solid:
-        """Paint a wheel that stands on the ground at ``x`` metres on both long sides."""
+    def wheels(self, x: float, radius: float, colour: Colour = (38, 36, 36), hub: Colour = (130, 130, 130)) -> Solid:
+        """Paint a wheel that stands on the ground at ``x`` metres on both long sides and return the solid."""
         angle = np.linspace(0, 2 * np.pi, 9)[:8] + np.pi / 8
         for side, sign in (('left', -1.0), ('right', 1.0)):
             y = self.high[1] if side == 'left' else self.low[1]
@@ -92,10 +113,11 @@ class Solid:
         return self
 
     def polygons(self) -> list[Polygon]:
-        """The six faces, then the decals in the order they were painted."""
+        """Return the six faces, then the decals in the order in which they were painted."""
         return [Polygon(self.faces[name], self.colours[name]) for name in FACES] + self.decals
 
-    def _on_face(self, face, u, v):
+    def _on_face(self, face: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """Return the points (n, 3) of a face at coordinates u and v (n,)."""
         bottom_left, bottom_right, top_right, top_left = self.faces[face]
         u, v = u[:, None], v[:, None]
         return (
@@ -104,9 +126,15 @@ class Solid:
 
 
 class Disc:
-    """An upright octagonal disc in the x-z plane: the wheel of a two-wheeler."""
+    """An upright octagonal disc in the x-z plane, which stands on the ground: the wheel of a two-wheeler.
 
-    def __init__(self, x, radius, thickness, tyre, hub):
+    Args:
+        x: of its centre.
+        radius, thickness: metres.
+        tyre, hub: colours.
+    """
+
+    def __init__(self, x: float, radius: float, thickness: float, tyre: Colour, hub: Colour) -> None:
         self.low = np.array([x - radius, -thickness / 2, 0.0])
         self.high = np.array([x + radius, thickness / 2, 2 * radius])
         angle = np.linspace(0, 2 * np.pi, 9)[:8] + np.pi / 8
@@ -117,12 +145,12 @@ class Disc:
             )
             for scale in (1.0, 0.62)
         }
-        self.thickness, self.tyre, self.hub = thickness, tuple(tyre), tuple(hub)
+        self.thickness, self.tyre, self.hub = thickness, tyre, hub
 
     def polygons(self) -> list[Polygon]:
-        """Both sides with their hubs, then the tread."""
+        """Return both sides with their hubs, then the tread."""
         offset = np.array([0.0, self.thickness / 2, 0.0])
-        result = []
+        result: list[Polygon] = []
         for scale, colour in ((1.0, self.tyre), (0.62, self.hub)):
             ring = self._rings[scale]
             result += [Polygon(ring - offset, colour), Polygon((ring + offset)[::-1], colour)]
@@ -132,8 +160,26 @@ class Disc:
         return result
 
 
+@dataclasses.dataclass(frozen=True)
+class _SeparatingPlane:
+    """An axis-aligned plane between solids.
+
+    Attributes:
+        axis, position: the plane holds the points whose coordinate ``axis`` is ``position``.
+        below, above: what lies on each side, the index of a solid or another plane.
+    """
+
+    axis: int
+    position: float
+    below: _SeparatingPlane | int
+    above: _SeparatingPlane | int
+
+
 class Model:
     """Several solids as arrays, with a tree of separating planes that gives their exact drawing order.
+
+    Args:
+        solids: of the object, in any order; axis-aligned planes must separate them.
 
     Attributes:
         corners: (P, 8, 3) polygon corners, the last one repeated where a polygon has fewer.
@@ -142,51 +188,58 @@ class Model:
         parts: (n, 2) first and last + 1 polygon of each solid; boxes: (n, 2, 3) their bounding boxes.
     """
 
-    def __init__(self, solids):
-        polygons = [solid.polygons() for solid in solids]
-        flat = [polygon for group in polygons for polygon in group]
-        self.corners = np.stack([_padded(polygon.corners) for polygon in flat])
-        self.normals = np.stack([_normal(polygon.corners) for polygon in flat])
-        self.centres = np.stack([polygon.corners.mean(axis=0) for polygon in flat])
-        self.colours = np.array([polygon.colour for polygon in flat], dtype=float)
-        self.shaded = np.array([polygon.shaded for polygon in flat])
-        ends = np.cumsum([len(group) for group in polygons])
-        self.parts = np.stack([ends - [len(group) for group in polygons], ends], axis=1)
+    def __init__(self, solids: Sequence[Solid | Disc]) -> None:
+        polygons_of_solids = [solid.polygons() for solid in solids]
+        polygons = [polygon for group in polygons_of_solids for polygon in group]
+        self.corners = np.stack([_padded(polygon.corners) for polygon in polygons])
+        self.normals = np.stack([_normal(polygon.corners) for polygon in polygons])
+        self.centres = np.stack([polygon.corners.mean(axis=0) for polygon in polygons])
+        self.colours = np.array([polygon.colour for polygon in polygons], dtype=float)
+        self.shaded = np.array([polygon.shaded for polygon in polygons])
+        counts = [len(group) for group in polygons_of_solids]
+        ends = np.cumsum(counts)
+        self.parts = np.stack([ends - counts, ends], axis=1)
         self.boxes = np.stack([np.stack([solid.low, solid.high]) for solid in solids])
         self._tree = _separate(self.boxes, list(range(len(solids))))
 
-    def drawing_order(self, eye) -> list[int]:
-        """Indices of the solids, back to front, for an eye at local position (3,)."""
-        order = []
+    def drawing_order(self, eye: np.ndarray) -> list[int]:
+        """Return the indices of the solids, back to front, for an eye at local position (3,)."""
+        order: list[int] = []
         pending = [self._tree]
         while pending:
             node = pending.pop()
             if isinstance(node, int):
                 order.append(node)
             else:
-                axis, plane, below, above = node
-                pending += [above, below] if eye[axis] > plane else [below, above]
+                eye_is_above = eye[node.axis] > node.position
+                pending += [node.above, node.below] if eye_is_above else [node.below, node.above]
         return order
 
 
-def _padded(corners):
+def _padded(corners: np.ndarray) -> np.ndarray:
+    """Repeat the last of corners (k, 3) until there are ``MAX_CORNERS``."""
     return np.concatenate([corners, np.repeat(corners[-1:], MAX_CORNERS - len(corners), axis=0)])
 
 
-def _normal(corners):
+def _normal(corners: np.ndarray) -> np.ndarray:
+    """Return the unit normal (3,) of a polygon (k, 3)."""
     normal = np.cross(corners, np.roll(corners, -1, axis=0)).sum(axis=0)
     return normal / np.linalg.norm(normal)
 
 
-def _separate(boxes, members):
-    """Split the members by axis-aligned planes that cut none of them, until each is alone."""
+def _separate(boxes: np.ndarray, members: list[int]) -> _SeparatingPlane | int:
+    """Split the members by axis-aligned planes that cut none of their boxes (n, 2, 3), until each is alone.
+
+    Raises:
+        InputError: no plane separates some of them.
+    """
     if len(members) == 1:
         return members[0]
     for axis in range(3):
         for candidate in members:
-            plane = boxes[candidate, 1, axis]
-            below = [m for m in members if boxes[m, 1, axis] <= plane + 1e-9]
-            above = [m for m in members if boxes[m, 0, axis] >= plane - 1e-9]
+            position = float(boxes[candidate, 1, axis])
+            below = [m for m in members if boxes[m, 1, axis] <= position + 1e-9]
+            above = [m for m in members if boxes[m, 0, axis] >= position - 1e-9]
             if above and below and len(below) + len(above) == len(members):
-                return axis, plane, _separate(boxes, below), _separate(boxes, above)
+                return _SeparatingPlane(axis, position, _separate(boxes, below), _separate(boxes, above))
     raise InputError(f'no plane separates the solids with boxes {boxes[members].tolist()}')

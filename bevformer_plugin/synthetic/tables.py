@@ -1,33 +1,24 @@
-"""The thirteen nuScenes tables of a synthetic world. Tokens are md5 sums of names, so a seed always gives the same."""
+"""The thirteen nuScenes tables of a synthetic world.
+
+Tokens are md5 sums of the seed and of names, so a seed always gives the same tables.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from pyquaternion import Quaternion
 
+from bevformer_plugin.nuscenes_format import TABLES
 from bevformer_plugin.synthetic.objects import POSITION_DECIMALS
-from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR, yaw_quaternion
+from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR, Camera, yaw_quaternion
 from bevformer_plugin.synthetic.scenario import Scenario, camera_timestamps
 
-TABLES = (
-    'category',
-    'attribute',
-    'visibility',
-    'instance',
-    'sensor',
-    'calibrated_sensor',
-    'ego_pose',
-    'log',
-    'scene',
-    'sample',
-    'sample_data',
-    'sample_annotation',
-    'map',
-)
 CATEGORIES = (
     'human.pedestrian.adult',
     'human.pedestrian.child',
@@ -63,32 +54,57 @@ ATTRIBUTES = (
     'pedestrian.standing',
     'pedestrian.moving',
 )
+# Token, level, and the least and the largest percentage of an object that is visible.
 VISIBILITIES = (('1', 'v0-40', 0, 40), ('2', 'v40-60', 40, 60), ('3', 'v60-80', 60, 80), ('4', 'v80-100', 80, 100))
 VEHICLE = 'synthetic'
 
 
-def token(*names) -> str:
-    """A 32-digit token that only depends on the names."""
+@dataclasses.dataclass(frozen=True)
+class BoxAnnotation:
+    """The box of an actor in a keyframe.
+
+    Attributes:
+        frame, actor: indices of the keyframe and of the actor in its scene.
+        name: detection class of the actor.
+        pose: x, y, yaw in the global frame.
+        attribute: nuScenes attribute, '' for none.
+        visibility: token of a row of ``VISIBILITIES``.
+        num_lidar_pts, num_radar_pts: points inside the box.
+    """
+
+    frame: int
+    actor: int
+    name: str
+    pose: tuple[float, float, float]
+    attribute: str
+    visibility: str
+    num_lidar_pts: int
+    num_radar_pts: int
+
+
+def token(*names: object) -> str:
+    """Make a 32-digit token that depends on the names only."""
     return hashlib.md5('/'.join(map(str, names)).encode()).hexdigest()
 
 
 def log_name(scenario: Scenario) -> str:
+    """Return the name of the log that a scene is of; each scene has its own."""
     return f'{VEHICLE}-{scenario.name}'
 
 
-def sensor_timestamps(keyframe) -> dict[str, int]:
-    """Timestamps of all sensors of a keyframe by channel, in microseconds."""
+def sensor_timestamps(keyframe: int) -> dict[str, int]:
+    """Return the timestamps of all sensors of a keyframe by channel, in microseconds."""
     return {**camera_timestamps(keyframe), LIDAR: int(keyframe)}
 
 
 def file_name(scenario: Scenario, channel: str, timestamp: int) -> str:
-    """Path of a sensor file relative to the dataroot."""
+    """Return the path of a sensor file relative to the dataroot."""
     ending = 'pcd.bin' if channel == LIDAR else 'jpg'
     return f'samples/{channel}/{log_name(scenario)}__{channel}__{timestamp}.{ending}'
 
 
 def map_file(seed: int, scenario: Scenario) -> str:
-    """Path of the scene's map mask relative to the dataroot."""
+    """Return the path of a scene's map mask relative to the dataroot."""
     return f'maps/{token(seed, "map", scenario.name)}.png'
 
 
@@ -100,9 +116,9 @@ class TableWriter:
         image_size: (width, height) in pixels.
     """
 
-    def __init__(self, seed: int, image_size):
+    def __init__(self, seed: int, image_size: tuple[int, int]) -> None:
         self.seed, self.image_size = seed, image_size
-        self.tables = {name: [] for name in TABLES}
+        self.tables: dict[str, list[dict]] = {name: [] for name in TABLES}
         for table, names in (('category', CATEGORIES), ('attribute', ATTRIBUTES)):
             self.tables[table] = [
                 {'token': token(table, name), 'name': name, 'description': f'Synthetic {name}.'} for name in names
@@ -120,18 +136,23 @@ class TableWriter:
             for channel in (*CAMERA_MOUNTS, LIDAR)
         ]
 
-    def add_scene(self, scenario: Scenario, annotations):
+    def add_scene(self, scenario: Scenario, annotations: list[BoxAnnotation]) -> None:
         """Append all records of a scene.
 
         Args:
-            annotations: dicts in time order with keys ``frame``, ``actor``, ``pose`` (x, y, yaw), ``attribute``,
-                ``visibility`` ('1' to '4'), ``num_lidar_pts`` and ``num_radar_pts``.
+            scenario: the scene.
+            annotations: its boxes in time order.
         """
         scene, samples = self._add_samples(scenario)
         self._add_sensor_data(scenario, samples)
         self._add_annotations(scenario, scene, samples, annotations)
 
-    def _add_samples(self, scenario):
+    def _add_samples(self, scenario: Scenario) -> tuple[str, list[str]]:
+        """Append the records of a scene's log, map, scene and samples.
+
+        Returns:
+            Tokens of the scene and of its samples.
+        """
         scene = token(self.seed, 'scene', scenario.name)
         log = token(self.seed, 'log', scenario.name)
         samples = [token(scene, 'sample', k) for k in range(len(scenario.keyframes))]
@@ -170,7 +191,8 @@ class TableWriter:
         ]
         return scene, samples
 
-    def _add_sensor_data(self, scenario, samples):
+    def _add_sensor_data(self, scenario: Scenario, samples: list[str]) -> None:
+        """Append the records of a scene's sensors, poses and files."""
         scene = token(self.seed, 'scene', scenario.name)
         for channel, sensor in scenario.rig.items():
             calibration = token(scene, 'calibrated_sensor', channel)
@@ -180,7 +202,7 @@ class TableWriter:
                     'sensor_token': token('sensor', channel),
                     'translation': sensor.translation.tolist(),
                     'rotation': sensor.rotation.elements.tolist(),
-                    'camera_intrinsic': [] if sensor.intrinsic is None else sensor.intrinsic.tolist(),
+                    'camera_intrinsic': sensor.intrinsic.tolist() if isinstance(sensor, Camera) else [],
                 }
             )
             times = [sensor_timestamps(keyframe)[channel] for keyframe in scenario.keyframes]
@@ -215,15 +237,18 @@ class TableWriter:
                     }
                 )
 
-    def _add_annotations(self, scenario, scene, samples, annotations):
-        by_actor = {}
+    def _add_annotations(
+        self, scenario: Scenario, scene: str, samples: list[str], annotations: list[BoxAnnotation]
+    ) -> None:
+        """Append the records of a scene's instances and their annotations."""
+        by_actor: dict[int, list[BoxAnnotation]] = {}
         for annotation in annotations:
-            by_actor.setdefault(annotation['actor'], []).append(annotation)
+            by_actor.setdefault(annotation.actor, []).append(annotation)
         for index, group in by_actor.items():
             actor = scenario.actors[index]
             length, width, height = actor.size
             instance = token(scene, 'instance', index)
-            records = [token(instance, samples[annotation['frame']]) for annotation in group]
+            records = [token(instance, samples[annotation.frame]) for annotation in group]
             before, after = _neighbours(records)
             self.tables['instance'].append(
                 {
@@ -235,40 +260,43 @@ class TableWriter:
                 }
             )
             for k, annotation in enumerate(group):
-                x, y, yaw = annotation['pose']
-                name = annotation['attribute']
+                x, y, yaw = annotation.pose
                 self.tables['sample_annotation'].append(
                     {
                         'token': records[k],
-                        'sample_token': samples[annotation['frame']],
+                        'sample_token': samples[annotation.frame],
                         'instance_token': instance,
-                        'visibility_token': annotation['visibility'],
-                        'attribute_tokens': [token('attribute', name)] if name else [],
+                        'visibility_token': annotation.visibility,
+                        'attribute_tokens': (
+                            [token('attribute', annotation.attribute)] if annotation.attribute else []
+                        ),
                         'translation': [round(x, POSITION_DECIMALS), round(y, POSITION_DECIMALS), height / 2],
                         'size': [width, length, height],
                         'rotation': Quaternion(axis=(0, 0, 1), radians=yaw).elements.tolist(),
                         'prev': before[k],
                         'next': after[k],
-                        'num_lidar_pts': annotation['num_lidar_pts'],
-                        'num_radar_pts': annotation['num_radar_pts'],
+                        'num_lidar_pts': annotation.num_lidar_pts,
+                        'num_radar_pts': annotation.num_radar_pts,
                     }
                 )
 
-    def write(self, folder: pathlib.Path):
-        """Write one JSON file per table."""
+    def write(self, folder: pathlib.Path) -> None:
+        """Write one JSON file per table into a new folder."""
         folder.mkdir(parents=True)
         for name, records in self.tables.items():
             (folder / f'{name}.json').write_text(json.dumps(records))
 
 
-def _neighbours(tokens):
+def _neighbours(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return for each token the one before it and the one after it, '' at the ends."""
     return ['', *tokens[:-1]], [*tokens[1:], '']
 
 
 def can_bus_messages(scenario: Scenario, rate: float = 50.0) -> list[dict]:
-    """Pose messages of the CAN-bus expansion from before the first to after the last sensor time of a scene.
+    """Make the pose messages of the CAN-bus expansion for a scene, ``rate`` of them a second.
 
-    ``pos`` and ``orientation`` (w, x, y, z) are global; ``vel``, ``accel`` and ``rotation_rate`` are in the ego frame.
+    They last from before the first to after the last timestamp of a sensor. ``pos`` and ``orientation`` (w, x, y, z)
+    are global; ``vel``, ``accel`` and ``rotation_rate`` are in the ego frame.
     """
     first, last = int(scenario.keyframes[0]) - 100_000, int(scenario.keyframes[-1]) + 60_000
     times = np.arange(first, last, round(1e6 / rate))

@@ -15,30 +15,42 @@ import shutil
 import signal
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.synchronize import Event
 
 import cv2
 import numpy as np
-from nuscenes.utils import splits
+from nuscenes.utils.splits import create_splits_scenes
 from tqdm import tqdm
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.nuscenes_format import OFFICIAL_SPLITS
 from bevformer_plugin.synthetic import objects
 from bevformer_plugin.synthetic.ground import PAVED
 from bevformer_plugin.synthetic.lidar import count_points, scan
 from bevformer_plugin.synthetic.rendering import SceneRenderer
 from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR
 from bevformer_plugin.synthetic.scenario import Scenario, build_scenario, camera_timestamps
-from bevformer_plugin.synthetic.tables import TableWriter, can_bus_messages, file_name, map_file
+from bevformer_plugin.synthetic.tables import BoxAnnotation, TableWriter, can_bus_messages, file_name, map_file
 
-SPLITS = {'v1.0-mini': ('mini_train', 'mini_val'), 'v1.0-trainval': ('train', 'val')}
+VERSIONS = sorted(version for version, splits in OFFICIAL_SPLITS.items() if {'train', 'val'} == set(splits.values()))
 JPEG_QUALITY = 92
 FRAMES_PER_JOB = 40
-SMALLEST_IMAGE = (64, 36)
+SMALLEST_IMAGE = (64, 36)  # width, height
+VISIBILITY_LIMITS = (0.4, 0.6, 0.8)  # visible shares of an object between the four levels of nuScenes
 
 
 @dataclasses.dataclass(frozen=True)
 class WorldSummary:
-    """What was written: counts, annotated boxes (with lidar points) per class, and seconds it took."""
+    """What a synthetic world holds, and how long it took to write.
+
+    Attributes:
+        root: the dataroot.
+        scenes, keyframes, images: how many there are.
+        boxes: annotated boxes by class.
+        boxes_with_points: those of them that hold lidar points.
+        seconds: duration of writing.
+    """
 
     root: pathlib.Path
     scenes: int
@@ -49,7 +61,7 @@ class WorldSummary:
     seconds: float
 
     def table(self) -> str:
-        """The summary as text for a terminal."""
+        """Return the summary as text for a terminal."""
         lines = [f'{"class":<22}{"boxes":>8}{"with points":>13}']
         lines += [f'{name:<22}{self.boxes[name]:>8}{self.boxes_with_points[name]:>13}' for name in self.boxes]
         lines += [f'{"all":<22}{sum(self.boxes.values()):>8}{sum(self.boxes_with_points.values()):>13}']
@@ -65,7 +77,7 @@ class WorldSummary:
 
 @dataclasses.dataclass(frozen=True)
 class _Scene:
-    """What a worker needs to know to build a scene again."""
+    """What a worker needs to know to build a scene again; see :func:`build_scenario`."""
 
     name: str
     index: int
@@ -74,13 +86,16 @@ class _Scene:
     image_size: tuple[int, int]
 
 
+_Part = tuple[_Scene, range]  # some keyframes of a scene
+
+
 def create_synthetic_world(
-    out_dir,
+    out_dir: str | pathlib.Path,
     scenes_train: int,
     scenes_val: int,
     frames: int,
     seed: int,
-    image_size,
+    image_size: tuple[int, int],
     version: str = 'v1.0-mini',
     workers: int = 2,
     overwrite: bool = False,
@@ -113,12 +128,13 @@ def create_synthetic_world(
         raise FileExistsError(f'{out_dir} is not empty: choose another folder or pass --overwrite')
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    scenes = [_Scene(name, index, frames, seed, tuple(image_size)) for index, name in enumerate(names)]
+    width, height = image_size
+    scenes = [_Scene(name, index, frames, seed, (width, height)) for index, name in enumerate(names)]
     root = pathlib.Path(tempfile.mkdtemp(prefix=f'.{out_dir.name}.', dir=out_dir.parent))
     try:
         root.chmod(0o755)
         annotations = _write_files(scenes, root, workers)
-        writer = TableWriter(seed, tuple(image_size))
+        writer = TableWriter(seed, (width, height))
         for scene in scenes:
             writer.add_scene(_scenario(scene), annotations[scene.name])
         writer.write(root / version)
@@ -126,9 +142,11 @@ def create_synthetic_world(
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
         raise
-    flat = [annotation for group in annotations.values() for annotation in group]
-    boxes = collections.Counter(annotation['name'] for annotation in flat)
-    seen = collections.Counter(annotation['name'] for annotation in flat if annotation['num_lidar_pts'])
+    of_all_scenes = [annotation for of_scene in annotations.values() for annotation in of_scene]
+    boxes = collections.Counter(annotation.name for annotation in of_all_scenes)
+    boxes_with_points = collections.Counter(
+        annotation.name for annotation in of_all_scenes if annotation.num_lidar_pts
+    )
     keyframes = frames * len(scenes)
     return WorldSummary(
         out_dir,
@@ -136,17 +154,23 @@ def create_synthetic_world(
         keyframes,
         len(CAMERA_MOUNTS) * keyframes,
         {name: boxes[name] for name in objects.KINDS},
-        {name: seen[name] for name in objects.KINDS},
+        {name: boxes_with_points[name] for name in objects.KINDS},
         time.perf_counter() - begin,
     )
 
 
-def _scene_names(scenes_train, scenes_val, version):
-    if version not in SPLITS:
-        raise InputError(f'version must be one of {sorted(SPLITS)}, got {version!r}')
-    names = []
-    for split, wanted in zip(SPLITS[version], (scenes_train, scenes_val), strict=True):
-        available = getattr(splits, split)
+def _scene_names(scenes_train: int, scenes_val: int, version: str) -> list[str]:
+    """Choose the names of scenes of the devkit's splits.
+
+    Raises:
+        InputError: the version is unknown, or a split cannot have so many scenes.
+    """
+    if version not in VERSIONS:
+        raise InputError(f'version must be one of {VERSIONS}, got {version!r}')
+    names: list[str] = []
+    wanted_by_role = {'train': scenes_train, 'val': scenes_val}
+    for split, role in OFFICIAL_SPLITS[version].items():
+        available, wanted = create_splits_scenes()[split], wanted_by_role[role]
         if not isinstance(wanted, int) or wanted < 1:
             raise InputError(f'{split} needs at least 1 scene, got {wanted!r}')
         if wanted > len(available):
@@ -156,7 +180,12 @@ def _scene_names(scenes_train, scenes_val, version):
     return names
 
 
-def _check(frames, seed, image_size, workers):
+def _check(frames: int, seed: int, image_size: Sequence[int], workers: int) -> None:
+    """Refuse settings of :func:`create_synthetic_world` that are out of range.
+
+    Raises:
+        InputError: naming the setting and its value.
+    """
     if not isinstance(frames, int) or not 2 <= frames <= 100:
         raise InputError(f'frames must be 2 to 100 (velocities need two keyframes), got {frames!r}')
     if not isinstance(seed, int) or seed < 0:
@@ -177,8 +206,12 @@ def _check(frames, seed, image_size, workers):
         )
 
 
-def _write_files(scenes, root, workers):
-    """Run all jobs; returns the annotations of each scene in time order."""
+def _write_files(scenes: list[_Scene], root: pathlib.Path, workers: int) -> dict[str, list[BoxAnnotation]]:
+    """Write all files but the tables.
+
+    Returns:
+        The annotations of each scene, by its name, in time order.
+    """
     for channel in (*CAMERA_MOUNTS, LIDAR):
         (root / 'samples' / channel).mkdir(parents=True)
     for folder in ('maps', 'can_bus'):
@@ -188,41 +221,45 @@ def _write_files(scenes, root, workers):
         for scene in scenes
         for first in range(0, scene.frames, FRAMES_PER_JOB)
     ]
-    annotations = {scene.name: {} for scene in scenes}
+    annotations: dict[str, dict[int, list[BoxAnnotation]]] = {scene.name: {} for scene in scenes}
     total = sum(scene.frames for scene in scenes)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(tqdm(total=total, unit='keyframe', desc='synthetic world'))
-        for scene, frames, found in _run(jobs, root, min(workers, len(jobs)), stack):
-            annotations[scene.name][frames.start] = found
+        for (scene, frames), of_frames in _run(jobs, root, min(workers, len(jobs)), stack):
+            annotations[scene.name][frames.start] = of_frames
             bar.update(len(frames))
     return {
-        name: [annotation for start in sorted(parts) for annotation in parts[start]]
+        name: [annotation for first_frame in sorted(parts) for annotation in parts[first_frame]]
         for name, parts in annotations.items()
     }
 
 
-def _run(jobs, root, workers, stack):
+def _run(
+    jobs: list[_Part], root: pathlib.Path, workers: int, stack: contextlib.ExitStack
+) -> Iterator[tuple[_Part, list[BoxAnnotation]]]:
+    """Yield each job with its annotations as it is done; the stack ends the workers."""
     if workers == 1:
-        yield from (_write_keyframes(scene, frames, root) for scene, frames in jobs)
+        yield from (_write_keyframes(job, root) for job in jobs)
         return
-    # Forked workers start at once; a spawned one would import torch and mmdet3d first.
+    # Forked workers start at once; spawned ones would import torch and mmdet3d first.
     method = 'fork' if 'fork' in multiprocessing.get_all_start_methods() else None
     context = multiprocessing.get_context(method)
     stop = context.Event()
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (stop,))
     stack.callback(pool.shutdown, wait=True, cancel_futures=True)
     stack.callback(stop.set)
-    futures = [pool.submit(_write_keyframes, scene, frames, root) for scene, frames in jobs]
+    futures = [pool.submit(_write_keyframes, job, root) for job in jobs]
     for future in concurrent.futures.as_completed(futures):
         yield future.result()
 
 
-_stop = None  # in a worker: the event that tells it to give up
+_stop_event: Event | None = None  # set in worker processes, which give up when it is set
 
 
-def _start_worker(stop):
-    global _stop
-    _stop = stop
+def _start_worker(stop: Event) -> None:
+    """Prepare a worker process; Ctrl-C is left to the main process, which sets ``stop``."""
+    global _stop_event
+    _stop_event = stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)  # 1 would wait for threads of the parent's pool, which a fork does not copy
 
@@ -237,8 +274,13 @@ def _renderer(scene: _Scene) -> SceneRenderer:
     return SceneRenderer(_scenario(scene), scene.image_size, scene.seed)
 
 
-def _write_keyframes(scene, frames, root):
-    """Write images and point clouds of some keyframes of a scene, and with the first its map and CAN bus."""
+def _write_keyframes(job: _Part, root: pathlib.Path) -> tuple[_Part, list[BoxAnnotation]]:
+    """Write images and point clouds of some keyframes of a scene, and with the first its map and CAN bus.
+
+    Returns:
+        The job and the annotations of its keyframes in time order.
+    """
+    scene, frames = job
     scenario, renderer = _scenario(scene), _renderer(scene)
     if frames.start == 0:
         mask = np.where(renderer.labels >= PAVED, 255, 0).astype(np.uint8)
@@ -246,60 +288,78 @@ def _write_keyframes(scene, frames, root):
         messages = json.dumps(can_bus_messages(scenario))
         (root / 'can_bus' / f'{scene.name}_pose.json').write_text(messages)
     spans = scenario.annotated()
-    annotations = []
+    annotations: list[BoxAnnotation] = []
     for frame in frames:
-        if _stop is not None and _stop.is_set():
+        if _stop_event is not None and _stop_event.is_set():
             break
         keyframe = int(scenario.keyframes[frame])
         rng = np.random.default_rng([scene.seed, scene.index, frame])
-        seen = collections.defaultdict(lambda: np.zeros(2))
+        pixels_of_actors = collections.defaultdict(lambda: np.zeros(2))  # visible, and within the outline
         for channel, timestamp in camera_timestamps(keyframe).items():
             image, pixels = renderer.render(channel, timestamp, rng)
             _write_image(
                 root / file_name(scenario, channel, timestamp), image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
             )
             for index, counts in pixels.items():
-                seen[index] += counts
+                pixels_of_actors[index] += counts
         points = scan(scenario, keyframe, rng)
         points.tofile(root / file_name(scenario, LIDAR, keyframe))
         present = [index for index, span in spans.items() if frame in span]
-        annotations += _annotate(scenario, frame, present, points, seen)
-    return scene, frames, annotations
+        annotations += _annotate(scenario, frame, present, points, pixels_of_actors)
+    return job, annotations
 
 
-def _annotate(scenario, frame, present, points, seen):
+def _annotate(
+    scenario: Scenario, frame: int, present: list[int], points: np.ndarray, pixels_of_actors: dict[int, np.ndarray]
+) -> list[BoxAnnotation]:
+    """Annotate the actors of a keyframe.
+
+    Args:
+        scenario: the scene.
+        frame: index of the keyframe.
+        present: indices of the actors that get annotated.
+        points: of the keyframe's scan.
+        pixels_of_actors: visible pixels and pixels within the outline over all cameras, by the actor's index.
+    """
     keyframe = int(scenario.keyframes[frame])
     poses = scenario.actor_poses(keyframe)
     counts = count_points(points, scenario, keyframe, present)
-    annotations = []
+    annotations: list[BoxAnnotation] = []
     for index, count in zip(present, counts.tolist(), strict=True):
         actor = scenario.actors[index]
+        x, y, yaw = poses[index].tolist()
         speed = float(actor.speeds(scenario.road, [scenario.seconds(keyframe)])[0])
-        visible, whole = seen.get(index, (0.0, 1.0))
+        visible, outlined = pixels_of_actors.get(index, (0.0, 1.0))
+        level = 1 + int(np.searchsorted(VISIBILITY_LIMITS, min(visible / outlined, 1.0), side='right'))
         annotations.append(
-            {
-                'frame': frame,
-                'actor': index,
-                'name': actor.name,
-                'pose': poses[index].tolist(),
-                'attribute': objects.attribute(actor.name, speed, actor.parked, actor.rider),
-                'visibility': str(1 + int(np.searchsorted((0.4, 0.6, 0.8), min(visible / whole, 1.0), side='right'))),
-                'num_lidar_pts': count,
-                'num_radar_pts': objects.radar_points(actor.name, count),
-            }
+            BoxAnnotation(
+                frame,
+                index,
+                actor.name,
+                (x, y, yaw),
+                objects.attribute(actor.name, speed, actor.parked, actor.rider),
+                str(level),
+                count,
+                objects.radar_points(actor.name, count),
+            )
         )
     return annotations
 
 
-def _write_image(path, image, options):
-    done, data = cv2.imencode(path.suffix, image, options)
-    if not done:
+def _write_image(path: pathlib.Path, image: np.ndarray, options: list[int]) -> None:
+    """Encode an image by the ending of its path, with OpenCV's options, and write it.
+
+    Raises:
+        OSError: it cannot be encoded.
+    """
+    is_encoded, data = cv2.imencode(path.suffix, image, options)
+    if not is_encoded:
         raise OSError(f'could not encode {path}')
     path.write_bytes(data.tobytes())
 
 
-def _replace(root, out_dir):
-    """Move the finished folder to its place; an old one is moved aside first and removed last."""
+def _replace(root: pathlib.Path, out_dir: pathlib.Path) -> None:
+    """Move the finished folder to its place; an old one there is moved aside first and removed last."""
     if not out_dir.exists():
         root.rename(out_dir)
         return

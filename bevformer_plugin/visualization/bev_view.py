@@ -10,22 +10,22 @@ from .frames import Boxes
 from .palette import CLASS_COLORS, FAINT_TEXT, GROUND, PAGE, RING, TEXT, TRUTH_EDGE
 
 LIMIT = 54.0  # metres shown to each side
-RING_STEP = 10.0  # metres
-VELOCITY_SECONDS = 1.0  # an arrow shows the way of this time
+RING_STEP = 10.0  # metres from one range ring to the next
+VELOCITY_SECONDS = 1.0  # an arrow ends where its object is after this time
 MIN_SPEED = 0.3  # m/s below which no arrow is drawn
 ARROW = {'arrowstyle': '-|>', 'shrinkA': 0, 'shrinkB': 0}
-UNDERSIDE, FRONT_BOTTOM = [0, 4, 7, 3], [4, 7]  # corners of a box
-EGO_LENGTH, EGO_WIDTH, EGO_CENTRE_Y = 4.08, 1.73, 0.35  # nuScenes' vehicle, metres, seen from its LiDAR
+UNDERSIDE, FRONT_BOTTOM = [0, 4, 7, 3], [4, 7]  # indices of corners, see Boxes.corners
+EGO_LENGTH, EGO_WIDTH, EGO_CENTRE_Y = 4.08, 1.73, 0.35  # metres, of nuScenes' vehicle in its LiDAR frame
 
 
 def draw_bev(axes: Axes, truth: Boxes, predictions: Boxes | None, points: np.ndarray | None) -> None:
-    """Fill axes with the view from above, forward up.
+    """Fill axes with the view from above, in which forward is up.
 
     Args:
         axes: empty matplotlib axes of square shape.
-        truth: true boxes, filled.
-        predictions: predicted boxes, outlined; None if there are none to show.
-        points: (n, >= 3) LiDAR points, metres, or None.
+        truth: true boxes, which are drawn filled.
+        predictions: predicted boxes, which are drawn as outlines; None draws true boxes only.
+        points: (n, >= 3) LiDAR points in metres, or None.
     """
     axes.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), xticks=[], yticks=[], facecolor=GROUND, aspect='equal')
     for spine in axes.spines.values():
@@ -84,7 +84,7 @@ def _draw_ego(axes: Axes) -> None:
 
 
 def _draw_boxes(axes: Axes, boxes: Boxes, filled: bool) -> None:
-    """Footprints with a tick from the centre to the front and an arrow along the velocity."""
+    """Draw footprints, each with a tick from the centre to the front and an arrow along the velocity."""
     colors = [CLASS_COLORS[name] for name in boxes.names]
     edges = [TRUTH_EDGE] * len(boxes) if filled else colors
     faces = [to_rgba(color, 0.55) for color in colors] if filled else 'none'
@@ -92,10 +92,10 @@ def _draw_boxes(axes: Axes, boxes: Boxes, filled: bool) -> None:
     corners = boxes.corners[:, :, :2]
     centres = boxes.values[:, :2]
     fronts = corners[:, FRONT_BOTTOM].mean(1)
-    axes.add_collection(PolyCollection(corners[:, UNDERSIDE], facecolors=faces, edgecolors=edges, **style))
-    axes.add_collection(LineCollection(np.stack([centres, fronts], axis=1), colors=edges, **style))
+    axes.add_collection(PolyCollection(list(corners[:, UNDERSIDE]), facecolors=faces, edgecolors=edges, **style))
+    axes.add_collection(LineCollection(list(np.stack([centres, fronts], axis=1)), colors=edges, **style))
     for centre, velocity, color in zip(centres, boxes.values[:, 7:], edges, strict=True):
-        if np.hypot(*velocity) > MIN_SPEED:  # False where the velocity is NaN
+        if np.hypot(*velocity) > MIN_SPEED:  # False for an unknown velocity, which is NaN
             axes.add_patch(
                 FancyArrowPatch(
                     centre,

@@ -18,28 +18,28 @@ from .palette import CLASS_COLORS, FAINT_TEXT, PAGE, RING, TEXT, TRUTH_EDGE
 
 CAMERA_ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
 COLUMNS = 3
-WIDTH, HEADER, GAP, BEV_SIZE = 1920, 60, 6, 860  # pixels
+WIDTH, HEADER, GAP, BEV_SIZE = 1920, 60, 6, 860  # pixels: page, title above the cameras, between pictures, BEV
 PANEL_WIDTH = (WIDTH - (COLUMNS - 1) * GAP) // COLUMNS
 SIDE_WIDTH = (WIDTH - BEV_SIZE) // 2
 DPI = 100
 TITLE_SIZE, TEXT_SIZE = 17, 14  # points
-LINE = 50  # pixels from line to line beside the bird's-eye view
+LINE_HEIGHT = 50  # pixels from line to line beside the bird's-eye view
 
 
 def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarray:
-    """Draw a keyframe.
+    """Draw the picture of a keyframe.
 
     Args:
-        frame: what to draw.
+        frame: the keyframe.
         score_thr: predicted boxes below this score are left out.
         note: a few words for the right end of the title.
 
     Returns:
-        (H, W, 3) uint8 BGR.
+        The picture, (H, W, 3) uint8 BGR.
 
     Raises:
         FileNotFoundError: an image is missing.
-        InputError: an image is one that training would refuse, or ``score_thr`` is no number from 0 to 1.
+        InputError: training would refuse an image, or ``score_thr`` is no number from 0 to 1.
     """
     check_score_threshold(score_thr)
     predictions = frame.predictions
@@ -83,31 +83,34 @@ def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarr
 
 
 def check_score_threshold(score_thr: float) -> None:
-    """Refuse a threshold that no score can be compared with.
+    """Refuse a score threshold that is no number from 0 to 1.
 
     Raises:
-        InputError: if it is no number from 0 to 1.
+        InputError: naming the threshold.
     """
     if not 0 <= score_thr <= 1:
         raise InputError(f'the score threshold must be a number from 0 to 1, as scores are, not {score_thr}')
 
 
 def _camera_pictures(frame: Frame, predictions: Boxes | None) -> dict[str, np.ndarray]:
-    """Camera name -> picture with boxes, all of one size, in reading order around the vehicle."""
-    known = [camera for camera in CAMERA_ORDER if camera in frame.info['images']]
-    cameras = [*known, *(camera for camera in frame.info['images'] if camera not in known)]
-    pictures = {}
-    for camera in cameras:
-        image = frame.image(camera)
-        if not pictures:
-            # Even numbers of pixels, as videos need them.
-            size = (PANEL_WIDTH, 2 * round(PANEL_WIDTH * image.shape[0] / image.shape[1] / 2))
-        pictures[camera] = draw_camera(image, frame.lidar2img(camera), frame.truth, predictions, size)
-    return pictures
+    """Draw a picture with boxes for each camera, by the camera's name.
+
+    The pictures are ordered as one looks around the vehicle and all have the shape of the first camera's image.
+    """
+    in_order = [camera for camera in CAMERA_ORDER if camera in frame.info['images']]
+    cameras = [*in_order, *(camera for camera in frame.info['images'] if camera not in in_order)]
+    images = {camera: frame.image(camera) for camera in cameras}
+    first = images[cameras[0]]
+    # The height is even, because videos need even numbers of pixels.
+    size = (PANEL_WIDTH, 2 * round(PANEL_WIDTH * first.shape[0] / first.shape[1] / 2))
+    return {
+        camera: draw_camera(image, frame.lidar2img(camera), frame.truth, predictions, size)
+        for camera, image in images.items()
+    }
 
 
 def _pixel_axes(figure: Figure, left: int, top: int, width: int, height: int) -> Axes:
-    """Invisible axes whose coordinates are pixels from their upper left corner."""
+    """Add invisible axes whose coordinates are pixels from their upper left corner."""
     total_w, total_h = (round(size * DPI) for size in figure.get_size_inches())
     axes = figure.add_axes((left / total_w, 1 - (top + height) / total_h, width / total_w, height / total_h))
     axes.set(xlim=(0, width), ylim=(height, 0))
@@ -140,39 +143,39 @@ def _draw_title(axes: Axes, frame: Frame, note: str) -> None:
 
 
 def _draw_legend(axes: Axes, with_predictions: bool, score_thr: float) -> None:
-    """What fills, outlines, ticks and arrows mean."""
+    """Explain what fills, outlines, ticks and arrows mean."""
     left, right, color = 40, 90, CLASS_COLORS['car']
-    axes.text(left, LINE, 'Legend', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
-    y = 2 * LINE
+    axes.text(left, LINE_HEIGHT, 'Legend', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
+    y = 2 * LINE_HEIGHT
     axes.add_patch(Rectangle((left, y - 13), right - left, 26, facecolor=color, alpha=0.55))
     axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=TRUTH_EDGE, linewidth=0.8))
     lines = ['true box']
     if with_predictions:
-        y += LINE
+        y += LINE_HEIGHT
         axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=color, linewidth=2))
         lines.append(f'predicted box, score at least {score_thr:g}')
-    y += LINE
+    y += LINE_HEIGHT
     axes.plot([left, right], [y, y], color=TRUTH_EDGE, linewidth=1.2)
     axes.plot([left], [y], color=TRUTH_EDGE, marker='|', markersize=14)
     lines.append('line from the centre: heading')
-    y += LINE
+    y += LINE_HEIGHT
     axes.annotate('', (right + 2, y), (left, y), arrowprops={**ARROW, 'color': TRUTH_EDGE})
     lines.append(f'arrow: motion in {VELOCITY_SECONDS:g} s')
     for index, line in enumerate(lines, start=2):
-        axes.text(right + 20, index * LINE, line, color=TEXT, fontsize=TEXT_SIZE, va='center')
+        axes.text(right + 20, index * LINE_HEIGHT, line, color=TEXT, fontsize=TEXT_SIZE, va='center')
 
 
 def _draw_counts(axes: Axes, truth: Boxes, predictions: Boxes | None) -> None:
-    """Classes with their colours and how many boxes of each the picture holds."""
+    """List the classes with their colours and how many boxes of each the picture holds."""
     tables = {'true': Counter(truth.names)}
     if predictions is not None:
         tables['predicted'] = Counter(predictions.names)
     columns = {name: 360 + 130 * index for index, name in enumerate(tables)}
-    axes.text(40, LINE, 'Boxes', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
+    axes.text(40, LINE_HEIGHT, 'Boxes', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
     for name, x in columns.items():
-        axes.text(x, LINE, name, color=FAINT_TEXT, fontsize=TEXT_SIZE, va='center', ha='right')
+        axes.text(x, LINE_HEIGHT, name, color=FAINT_TEXT, fontsize=TEXT_SIZE, va='center', ha='right')
     for index, (name, color) in enumerate(CLASS_COLORS.items(), start=2):
-        y = index * LINE
+        y = index * LINE_HEIGHT
         present = any(table[name] for table in tables.values())
         axes.add_patch(Rectangle((40, y - 12), 24, 24, facecolor=color, alpha=1 if present else 0.35))
         axes.text(
@@ -188,8 +191,8 @@ def _draw_counts(axes: Axes, truth: Boxes, predictions: Boxes | None) -> None:
                 va='center',
                 ha='right',
             )
-    y = (len(CLASS_COLORS) + 2) * LINE
-    axes.axhline(y - LINE / 2, 40 / SIDE_WIDTH, max(columns.values()) / SIDE_WIDTH, color=RING, linewidth=0.8)
+    y = (len(CLASS_COLORS) + 2) * LINE_HEIGHT
+    axes.axhline(y - LINE_HEIGHT / 2, 40 / SIDE_WIDTH, max(columns.values()) / SIDE_WIDTH, color=RING, linewidth=0.8)
     axes.text(80, y, 'all', color=TEXT, fontsize=TEXT_SIZE, va='center')
     for column, x in columns.items():
         axes.text(x, y, str(tables[column].total()), color=TEXT, fontsize=TEXT_SIZE, va='center', ha='right')

@@ -1,4 +1,4 @@
-"""What a picture shows: a keyframe of an info file, its true boxes and a submission's boxes in its LiDAR frame."""
+"""What a picture shows: a keyframe of an info file, with true boxes and boxes of a submission in its LiDAR frame."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -35,19 +35,26 @@ class Boxes:
 
     @cached_property
     def corners(self) -> np.ndarray:
-        """(n, 8, 3) metres in mmdetection3d's order: 0 to 3 are the rear face, 4 to 7 the front face."""
+        """Corners (n, 8, 3) in metres, in mmdetection3d's order: 0 to 3 are the rear face, 4 to 7 the front face."""
         boxes = LiDARInstance3DBoxes(torch.from_numpy(self.values), box_dim=9, origin=(0.5, 0.5, 0.5))
         return boxes.corners.numpy()
 
     def select(self, keep: np.ndarray) -> 'Boxes':
-        """The boxes where ``keep`` (n,) is True."""
+        """Return the boxes for which ``keep`` (n,) is True."""
         names = tuple(name for name, kept in zip(self.names, keep, strict=True) if kept)
         return replace(self, values=self.values[keep], names=names, scores=self.scores[keep])
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A keyframe: its info entry, true boxes that count, and predicted boxes (or None)."""
+    """A keyframe with its boxes.
+
+    Attributes:
+        root: nuScenes dataroot.
+        info: entry of the info file.
+        truth: true boxes that count.
+        predictions: predicted boxes, None without a submission.
+    """
 
     root: Path
     info: dict
@@ -55,23 +62,23 @@ class Frame:
     predictions: Boxes | None
 
     def image(self, camera: str) -> np.ndarray:
-        """A camera's image as training reads it, (H, W, 3) BGR, of the size that its calibration is for.
+        """Read a camera's image as training does, (H, W, 3) BGR of the size that its calibration is for.
 
         Raises:
             FileNotFoundError: the file is missing.
-            InputError: the file is one that :func:`load_camera_image` refuses.
+            InputError: :func:`load_camera_image` refuses the file.
         """
         image = self.info['images'][camera]
         path = str(self.root / image['img_path'])
         return load_camera_image(path, image, f'{path} of sample {self.info["token"]} ({camera})')[0]
 
     def lidar2img(self, camera: str) -> np.ndarray:
-        """(3, 4) LiDAR metres to (column * depth, row * depth, depth) in pixels of the image as stored."""
+        """Return the projection (3, 4) of LiDAR metres to (column * depth, row * depth, depth) of the stored image."""
         image = self.info['images'][camera]
         return np.asarray(image['cam2img']) @ np.asarray(image['lidar2cam'])[:3]
 
     def points(self) -> np.ndarray | None:
-        """LiDAR points, (n, features) with x, y, z first; None if the file is not there."""
+        """Read LiDAR points (n, features), with x, y, z first; None if there is no file."""
         lidar = self.info['lidar_points']
         path = self.root / lidar['lidar_path']
         if not path.is_file():
@@ -85,13 +92,13 @@ class FrameSource:
     Args:
         root: nuScenes dataroot.
         infos: info file.
-        results: submission JSON; None shows true boxes only.
-        rule: which annotated objects are true boxes: 'points', 'visibility' or 'all'.
+        results: submission, a JSON file; None shows true boxes only.
+        rule: which annotated objects are true boxes, 'points', 'visibility' or 'all'.
 
     Raises:
-        FileNotFoundError: if one of them does not exist.
-        InputError: if a file is of another kind or broken, the results lack samples of the infos, or the rule is
-            unknown or leaves none of the boxes.
+        FileNotFoundError: a file or folder does not exist.
+        InputError: a file is of another kind or broken, the results lack samples of the infos, or the rule is unknown
+            or leaves none of the boxes.
     """
 
     def __init__(
@@ -114,10 +121,10 @@ class FrameSource:
                 )
 
     def tokens_of_scene(self, scene: str) -> list[str]:
-        """Sample tokens of a scene, given by its name or token, in time order.
+        """Return the sample tokens of a scene, given by its name or token, in time order.
 
         Raises:
-            InputError: if the infos hold no such scene.
+            InputError: the infos hold no such scene.
         """
         infos = [info for info in self.infos.values() if scene in (info['scene_name'], info['scene_token'])]
         if not infos:
@@ -129,10 +136,10 @@ class FrameSource:
         return [info['token'] for info in sorted(infos, key=lambda info: info['timestamp'])]
 
     def frame(self, token: str) -> Frame:
-        """The keyframe of a sample token.
+        """Return the keyframe of a sample token.
 
         Raises:
-            InputError: if the infos hold no such sample.
+            InputError: the infos hold no such sample.
         """
         if token not in self.infos:
             raise InputError(
@@ -145,7 +152,7 @@ class FrameSource:
 
 
 def true_boxes(info: dict, classes: dict[int, str]) -> Boxes:
-    """Boxes of an info entry's valid instances; ``classes`` names the labels."""
+    """Return the boxes of those instances of an info entry that count; ``classes`` names the labels."""
     instances = [instance for instance in info.get('instances', ()) if instance['bbox_3d_isvalid']]
     values = [[*instance['bbox_3d'], *instance['velocity']] for instance in instances]
     names = tuple(classes[instance['bbox_label_3d']] for instance in instances)
@@ -153,7 +160,7 @@ def true_boxes(info: dict, classes: dict[int, str]) -> Boxes:
 
 
 def boxes_from_results(entries: list[dict], info: dict) -> Boxes:
-    """Submission entries of one sample, from the global frame into the LiDAR frame, in the order of their scores."""
+    """Bring the submission entries of a sample from the global frame into its LiDAR frame, ordered by score."""
     lidar2global = np.asarray(info['ego2global']) @ np.asarray(info['lidar_points']['lidar2ego'])
     global2lidar = np.linalg.inv(lidar2global)
     rotation, translation = global2lidar[:3, :3], global2lidar[:3, 3]

@@ -1,4 +1,4 @@
-"""Colours of the pictures: one per class, and the few of the dark page."""
+"""Colours of the pictures: one for each class, and those of the dark page."""
 
 from matplotlib.colors import to_rgb
 
@@ -23,6 +23,6 @@ TRUTH_EDGE = '#f0f6fc'
 
 
 def color_bgr(color: str) -> tuple[int, int, int]:
-    """An OpenCV colour, 0 to 255 in the order blue, green, red."""
+    """Turn a colour of matplotlib into one of OpenCV: blue, green, red from 0 to 255."""
     red, green, blue = (round(255 * channel) for channel in to_rgb(color))
     return blue, green, red

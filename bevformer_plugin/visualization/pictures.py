@@ -18,11 +18,11 @@ FRAMES_PER_SECOND = 4  # twice the pace of nuScenes' keyframes
 
 
 def prepare_folder(folder: str | Path, overwrite: bool = False) -> Path:
-    """Make the output folder.
+    """Make the folder for pictures and return its path.
 
     Raises:
-        FileExistsError: if it holds something and ``overwrite`` is False.
-        NotADirectoryError: if it is a file.
+        FileExistsError: the folder holds something and ``overwrite`` is False.
+        NotADirectoryError: there is a file of that name.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -38,20 +38,20 @@ def draw_sample(source: FrameSource, token: str, folder: Path, score_thr: float 
 
     Raises:
         FileNotFoundError: an image is missing.
-        InputError: no such sample, an image that training would refuse, or an impossible ``score_thr``.
+        InputError: there is no such sample, training would refuse an image, or ``score_thr`` is impossible.
     """
     return _draw(source.frame(token), folder, score_thr)
 
 
 def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float = 0.3) -> list[Path]:
-    """Write a picture per keyframe of a scene, and a video of them.
+    """Write a picture of each keyframe of a scene, and a video of them.
 
-    Keyframes whose image files are missing, as in a part of a data set, are left out, counted and named.
+    Keyframes whose image files are missing, as in a part of a data set, are left out and named in the log.
 
     Args:
-        source: keyframes.
-        scene: its name or token.
-        folder: where the files go.
+        source: the keyframes.
+        scene: name or token of the scene.
+        folder: folder for the files.
         score_thr: predicted boxes below this score are left out.
 
     Returns:
@@ -59,11 +59,12 @@ def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float =
 
     Raises:
         FileNotFoundError: no keyframe of the scene has its images.
-        InputError: no such scene, an image that training would refuse, or an impossible ``score_thr``.
+        InputError: there is no such scene, training would refuse an image, or ``score_thr`` is impossible.
         OSError: the video cannot be written.
     """
     tokens = source.tokens_of_scene(scene)
-    paths, problems = [], []
+    paths: list[Path] = []
+    problems: list[str] = []
     for token in tqdm(tokens, desc=f'pictures of {scene}', unit='frame'):
         try:
             paths.append(draw_sample(source, token, folder, score_thr))
@@ -79,22 +80,26 @@ def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float =
 def draw_best_and_worst(
     source: FrameSource, best: int, worst: int, folder: Path, score_thr: float = 0.3
 ) -> list[Path]:
-    """Write pictures of the samples with the highest and the lowest :func:`sample_score`; their names tell the rank.
+    """Write pictures of the samples with the highest and the lowest :func:`sample_score`.
 
-    Samples without true boxes within range have no score and are not drawn; no sample is drawn twice.
+    The names of the files tell the rank. Samples without true boxes within range have no score and are not drawn; no
+    sample is drawn twice.
 
     Returns:
         The files written, the best first.
 
     Raises:
         FileNotFoundError: an image is missing.
-        InputError: there are no results to rank, an image that training would refuse, or an impossible
-            ``score_thr``.
+        InputError: there are no results to rank, training would refuse an image, or ``score_thr`` is impossible.
     """
     if source.results is None:
         raise InputError('best and worst samples need results: give --results results_nusc.json')
-    scores = {token: sample_score(source.frame(token)) for token in tqdm(source.infos, desc='scores', unit='sample')}
-    ranked = sorted((token for token in scores if scores[token] is not None), key=scores.get, reverse=True)
+    scores = {
+        token: score
+        for token in tqdm(source.infos, desc='scores', unit='sample')
+        if (score := sample_score(source.frame(token))) is not None
+    }
+    ranked = sorted(scores, key=scores.__getitem__, reverse=True)
     if not ranked:
         raise InputError('no sample has true boxes within range, so there is nothing to rank')
     print_log(
@@ -110,7 +115,8 @@ def draw_best_and_worst(
 
 
 def _draw(frame: Frame, folder: Path, score_thr: float, prefix: str = '') -> Path:
-    score = None if frame.predictions is None else sample_score(frame)
+    """Write the picture of a keyframe and return its path."""
+    score = sample_score(frame)
     picture = draw_frame(frame, score_thr, note='' if score is None else f'{SCORE_NAME}: {score:.2f}')
     info = frame.info
     path = folder / f'{prefix}{info["scene_name"]}_{info["frame_idx"]:03d}_{info["token"][:8]}.png'
@@ -120,9 +126,9 @@ def _draw(frame: Frame, folder: Path, score_thr: float, prefix: str = '') -> Pat
 
 
 def _write_video(pictures: list[Path], path: Path) -> Path:
-    """An MP4 (VP9, which browsers and players show) of picture files."""
+    """Write an MP4 of picture files and return its path; browsers and players can show its codec, VP9."""
     height, width = cv2.imread(str(pictures[0])).shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'vp09'), FRAMES_PER_SECOND, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'vp09'), FRAMES_PER_SECOND, (width, height))
     if not writer.isOpened():
         raise OSError(f'OpenCV cannot write the video {path}; the pictures beside it are complete')
     for picture in pictures:

@@ -1,4 +1,6 @@
-"""A score per sample, to find the best and the worst pictures of a submission."""
+"""A score for a single sample, to find the best and the worst pictures of a submission."""
+
+from collections.abc import Mapping
 
 import numpy as np
 from nuscenes.eval.common.data_classes import EvalBoxes
@@ -10,18 +12,20 @@ from pyquaternion import Quaternion
 
 from .frames import Boxes, Frame
 
-DISTANCE = 2.0  # metres between centres up to which a predicted box counts as found
-SCORE_NAME = f'AP at {DISTANCE:g} m'
+MATCH_DISTANCE = 2.0  # metres between centres up to which a predicted box matches a true one
+SCORE_NAME = f'AP at {MATCH_DISTANCE:g} m'
 
 
 def sample_score(frame: Frame) -> float | None:
-    """The devkit's average precision at 2 m centre distance on this sample alone, mean over the classes it contains.
+    """Compute the devkit's average precision at 2 m centre distance for one sample, as the mean over its classes.
 
     As in the devkit, boxes beyond their class's detection range count neither as true nor as predicted.
 
     Returns:
-        The score in [0, 1], or None for a sample without true boxes within range.
+        The score in [0, 1], or None for a sample without a submission or without true boxes within range.
     """
+    if frame.predictions is None:
+        return None
     config = config_factory('detection_cvpr_2019')
     truth = _within_range(frame.truth, frame.info, config.class_range)
     predictions = _within_range(frame.predictions, frame.info, config.class_range)
@@ -30,7 +34,7 @@ def sample_score(frame: Frame) -> float | None:
     true_boxes, predicted_boxes = _eval_boxes(truth), _eval_boxes(predictions)
     precisions = [
         calc_ap(
-            accumulate(true_boxes, predicted_boxes, name, center_distance, DISTANCE),
+            accumulate(true_boxes, predicted_boxes, name, center_distance, MATCH_DISTANCE),
             config.min_recall,
             config.min_precision,
         )
@@ -39,8 +43,8 @@ def sample_score(frame: Frame) -> float | None:
     return float(np.mean(precisions))
 
 
-def _within_range(boxes: Boxes, info: dict, class_range: dict[str, float]) -> Boxes:
-    """Boxes nearer to the vehicle than their class's detection range."""
+def _within_range(boxes: Boxes, info: dict, class_range: Mapping[str, float]) -> Boxes:
+    """Keep the boxes that are nearer to the vehicle than their class's detection range."""
     lidar2ego = np.asarray(info['lidar_points']['lidar2ego'])
     centres = boxes.values[:, :3] @ lidar2ego[:3, :3].T + lidar2ego[:3, 3]
     ranges = np.array([class_range[name] for name in boxes.names])
@@ -48,6 +52,7 @@ def _within_range(boxes: Boxes, info: dict, class_range: dict[str, float]) -> Bo
 
 
 def _eval_boxes(boxes: Boxes) -> EvalBoxes:
+    """Turn boxes into the devkit's, as of one sample."""
     evaluated = EvalBoxes()
     evaluated.add_boxes(
         'sample',

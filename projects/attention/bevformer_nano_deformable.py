@@ -1,4 +1,4 @@
-# The paper's table 5 on a small scale: one frame, one feature level, so that all forms of SCA see the same features.
+# Table 5 of the paper on a small scale; one frame and one feature level, so that all forms of SCA use equal features.
 _base_ = '../../configs/bevformer/bevformer_nano.py'
 
 model = dict(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw the pictures of docs/attention.md: python tools/draw_attention.py --out docs/images"""
+"""Draw the pictures of docs/attention.md: python projects/attention/draw_figures.py --out docs/images"""
 
 import argparse
 
@@ -8,13 +8,13 @@ import matplotlib
 from projects.attention.figures import draw_attention_figures
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Draw the pictures of the guide to attention.')
     parser.add_argument('--out', required=True, help='folder for the pictures')
     return parser.parse_args()
 
 
-def main():
+def main() -> None:
     args = parse_args()
     matplotlib.use('Agg')
     print('wrote', *draw_attention_figures(args.out), sep='\n  ')

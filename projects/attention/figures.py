@@ -1,4 +1,4 @@
-"""The pictures of the guide to attention; every number in them comes from the layers they explain."""
+"""The pictures of the guide to attention, whose numbers all come from the layers that they explain."""
 
 import math
 from pathlib import Path
@@ -18,15 +18,15 @@ from bevformer_plugin.layers import (
     causal_mask,
     padding_mask,
 )
-from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR, sample_rig
+from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR, Camera, sample_rig
 
-QUERY, KEYS = (1.0, 0.5), ((1.0, 0.5), (0.0, 1.0))
+QUERY, KEYS = (1.0, 0.5), ((1.0, 0.5), (0.0, 1.0))  # of the worked example
 BLUE, ORANGE, GREY = '#1f6feb', '#e36209', '#6e7781'
-FEATURE_HW, STRIDE = (15, 25), 32  # of tiny: 480 x 800 pixels
-GRID = BEVGrid(50, 50, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0))
-CELL = (34, 22)  # row and column of the pillar that is followed: 19 m ahead, 5 m to the left
-SUBSPACES, POINTS_EACH = 3, 12
-SINE_POINTS, LARGEST_ERROR = 24, 0.4
+FEATURE_HW, STRIDE = (15, 25), 32  # of bevformer_tiny's last feature level, for images of 480 x 800 pixels
+GRID = BEVGrid(50, 50, (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0))  # of bevformer_tiny
+PILLAR_CELL = (34, 22)  # row and column of the pillar in the picture of SCA: 19 m ahead, 5 m to the left
+SUBSPACES, POINTS_EACH = 3, 12  # planes, and points on each, in the picture of self-expression
+SINE_POINTS, LARGEST_ERROR = 24, 0.4  # measured points of the sine
 
 
 def draw_attention_figures(folder: str | Path) -> list[Path]:
@@ -53,13 +53,13 @@ def draw_attention_figures(folder: str | Path) -> list[Path]:
 
 
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(Q, K) weights of scaled dot-product attention: what pooling makes of values that are unit vectors."""
+    """Return the weights (Q, K) of scaled dot-product attention, which are the result of pooling unit vectors."""
     score = ScaledDotProduct(1, query.shape[-1], key.shape[-1])
     return attention_pooling(query[None, None], key[None, None], torch.eye(len(key))[None, None], score, mask)[0, 0]
 
 
 def draw_worked_example() -> Figure:
-    """Query and keys in the plane; their scores and weights."""
+    """Draw a query and two keys in the plane, and their scores and weights."""
     query, keys = torch.tensor([QUERY]), torch.tensor(KEYS)
     scores = ScaledDotProduct(1, 2, 2)(query[None], keys[None])[0, 0]
     weights = attention_weights(query, keys)[0]
@@ -83,7 +83,7 @@ def draw_worked_example() -> Figure:
 
 
 def draw_masks() -> Figure:
-    """Attention of six queries to six keys, without a mask, with two keys of padding, and causal."""
+    """Draw the attention of six queries to six keys without a mask, with two keys of padding, and with causal mask."""
     points = torch.randn(6, 4, generator=torch.Generator().manual_seed(3))
     masks = {
         'no mask': None,
@@ -109,7 +109,11 @@ def draw_masks() -> Figure:
 
 
 def noisy_sine() -> tuple[Tensor, Tensor]:
-    """Measured points of a sine: (24,) ascending places from 0 to 2 pi, (24,) values with uniform errors up to 0.4."""
+    """Measure a sine at 24 places with errors of up to 0.4, which are uniformly distributed.
+
+    Returns:
+        Ascending places (24,) from 0 to 2 pi, and the values (24,) there.
+    """
     generator = torch.Generator().manual_seed(1)
     x = (2 * math.pi * torch.rand(SINE_POINTS, generator=generator)).sort().values
     error = LARGEST_ERROR * (2 * torch.rand(SINE_POINTS, generator=generator) - 1)
@@ -119,23 +123,24 @@ def noisy_sine() -> tuple[Tensor, Tensor]:
 def kernel_regression(
     query: Tensor, x: Tensor, y: Tensor, width: float | Tensor, mask: Tensor | None = None
 ) -> Tensor:
-    """Attention pooling with a Gaussian kernel, which is Nadaraya-Watson regression.
+    """Estimate values by attention pooling with a Gaussian kernel, which is Nadaraya-Watson regression.
 
-    The score -(q - x)^2 / (2 width^2) is, but for q^2, which is the same for all keys, an inner product of (q, 1) and
-    (x, -x^2 / 2) in units of the width.
+    The score of a query q and a key x is -(q - x)^2 / (2 width^2). Its term in q^2 is the same for all keys, so the
+    softmax ignores it; the rest is the inner product of (q, 1) and (x, -x^2 / 2) in units of the width.
 
     Args:
         query: (Q,) places whose values are sought.
         x: (K,) places whose values are known.
         y: (K, C) their values.
-        width: of the kernel, in the unit of the places; ``math.inf`` gives every point the same weight.
-        mask: (Q, K) bool, True where a point may take part.
+        width: width of the kernel, in the unit of the places; ``math.inf`` gives every point the same weight.
+        mask: (Q, K) bool, True for the points that may take part.
 
     Returns:
-        (Q, C).
+        Estimated values (Q, C).
     """
     query, x = query / width, x / width
-    queries = math.sqrt(2) * torch.stack([query, torch.ones_like(query)], dim=-1)  # the score divides by this root
+    # ScaledDotProduct divides scores by the square root of 2, the number of entries of a key.
+    queries = math.sqrt(2) * torch.stack([query, torch.ones_like(query)], dim=-1)
     keys = torch.stack([x, -x.square() / 2], dim=-1)
     return attention_pooling(queries[None, None], keys[None, None], y[None, None], ScaledDotProduct(1, 2, 2), mask)[
         0, 0
@@ -143,14 +148,14 @@ def kernel_regression(
 
 
 def leave_one_out_error(x: Tensor, y: Tensor, width: float | Tensor) -> Tensor:
-    """Root of the mean squared error, (), of kernel regression that answers for each of (n,) points by the others."""
+    """Return the root mean squared error, (), of kernel regression that estimates each of n points from the others."""
     others = ~torch.eye(len(x), dtype=torch.bool)
     return (kernel_regression(x, x, y[:, None], width, others)[:, 0] - y).square().mean().sqrt()
 
 
 def learned_width(x: Tensor, y: Tensor) -> float:
-    """Width of least leave-one-out error for (n,) points, found by torch's L-BFGS, starting from 1."""
-    log_width = torch.zeros((), requires_grad=True)  # a width is positive
+    """Find the width with the least leave-one-out error for (n,) points by torch's L-BFGS, starting from 1."""
+    log_width = torch.zeros((), requires_grad=True)  # the logarithm keeps the width positive
     optimizer = torch.optim.LBFGS([log_width], max_iter=50, line_search_fn='strong_wolfe')
 
     def loss_with_gradient() -> Tensor:
@@ -164,7 +169,7 @@ def learned_width(x: Tensor, y: Tensor) -> float:
 
 
 def draw_kernel_regression() -> Figure:
-    """A noisy sine by attention pooling: equal weights, a Gaussian kernel of width 1 and one of learned width."""
+    """Draw three regressions of a noisy sine: equal weights, a Gaussian kernel of width 1, one of learned width."""
     x, y = noisy_sine()
     places = torch.linspace(0, 2 * math.pi, 200)
     learned = learned_width(x, y)
@@ -189,7 +194,7 @@ def draw_kernel_regression() -> Figure:
 
 
 def draw_sca_forms() -> Figure:
-    """One pillar from above, and where each form of SCA looks for it in the front camera's features."""
+    """Draw one pillar from above, and where each form of SCA samples the front camera's features for it."""
     points = front_camera_points()
     core = DeformableAttentionCore(256, num_heads=8, num_levels=1, num_points=8)
     offsets = core.predict_sampling(torch.zeros(1, 1, 256))[0][0, 0, :, 0, 0].detach()  # heads x P x 2, in cells
@@ -213,26 +218,31 @@ def draw_sca_forms() -> Figure:
 
 
 def front_camera_points() -> Tensor:
-    """(D, 2) the followed pillar's points in the front camera, fractions of the image, of a nuScenes-like rig."""
+    """Project the points of the pillar at ``PILLAR_CELL`` into the front camera of a rig like that of nuScenes.
+
+    Returns:
+        (D, 2) x and y as fractions of the image.
+    """
     height, width = (STRIDE * cells for cells in FEATURE_HW)
     rig = sample_rig((width, height), np.random.default_rng(0))
     camera = rig['CAM_FRONT']
+    assert isinstance(camera, Camera)
     matrix = np.eye(4)
     matrix[:3, :3] = camera.intrinsic
     lidar2img = torch.from_numpy(matrix @ np.linalg.inv(camera.to_ego) @ rig[LIDAR].to_ego)
     reference_points_cam, visible = project_to_cameras(pillar_points(GRID, 4), lidar2img[None, None], (height, width))
-    index = CELL[0] * GRID.bev_w + CELL[1]
+    index = PILLAR_CELL[0] * GRID.bev_w + PILLAR_CELL[1]
     assert visible[0, 0, index].all()
     return reference_points_cam[0, 0, index]
 
 
 def _draw_pillar_from_above(axes: Axes) -> None:
-    """The vehicle, where its cameras look, and the pillar; metres, x to the right, y ahead."""
+    """Draw the vehicle, the fields of view of its cameras, and the pillar, in metres with x right and y ahead."""
     for mount in CAMERA_MOUNTS.values():
-        half = np.arctan(800 / mount.focal)
-        for edge in (np.deg2rad(mount.yaw) - half, np.deg2rad(mount.yaw) + half):
+        half_fov = np.arctan(800 / mount.focal)
+        for edge in (np.deg2rad(mount.yaw) - half_fov, np.deg2rad(mount.yaw) + half_fov):
             axes.plot([0, -40 * np.sin(edge)], [0, 40 * np.cos(edge)], color=GREY, lw=0.7)
-    x, y = pillar_points(GRID, 4)[0, CELL[0] * GRID.bev_w + CELL[1], :2].tolist()
+    x, y = pillar_points(GRID, 4)[0, PILLAR_CELL[0] * GRID.bev_w + PILLAR_CELL[1], :2].tolist()
     axes.scatter([x], [y], marker='s', s=30, color=ORANGE, zorder=3)
     axes.annotate(f'pillar at ({x:.0f}, {y:.0f}) m', (x, y), (x - 16, y + 4), color=ORANGE, fontsize=9)
     axes.scatter([0], [0], marker='^', s=60, color=BLUE, zorder=3)
@@ -240,7 +250,11 @@ def _draw_pillar_from_above(axes: Axes) -> None:
 
 
 def subspace_points() -> Tensor:
-    """(3 * 12, 6) unit vectors on three planes through the origin, plane after plane."""
+    """Draw 12 random unit vectors on each of three planes through the origin of a space of six dimensions.
+
+    Returns:
+        (36, 6), plane after plane.
+    """
     generator = torch.Generator().manual_seed(0)
     points = [
         torch.randn(POINTS_EACH, 2, generator=generator) @ torch.randn(2, 6, generator=generator)
@@ -250,7 +264,11 @@ def subspace_points() -> Tensor:
 
 
 def self_expression(points: Tensor, regularization: float = 0.02) -> Tensor:
-    """(n, n) coefficients Z with zero diagonal, row by row: the ridge regression of each point on all others."""
+    """Express each of (n, ...) points by all others, by ridge regression.
+
+    Returns:
+        Coefficients Z (n, n) with zero diagonal, a row for each point.
+    """
     coefficients = torch.zeros(len(points), len(points))
     for index, point in enumerate(points):
         others = torch.arange(len(points)) != index
@@ -261,7 +279,7 @@ def self_expression(points: Tensor, regularization: float = 0.02) -> Tensor:
 
 
 def draw_self_expression() -> Figure:
-    """Who explains whom: points on three planes by attention and by least squares."""
+    """Draw which points explain which, for points on three planes, by least squares and by attention."""
     points = subspace_points()
     others = ~torch.eye(len(points), dtype=torch.bool)
     attention = attention_weights(10 * points, points, others)

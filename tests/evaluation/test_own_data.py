@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.dataset import ConcatDataset
 from mmengine.registry import DefaultScope
 from nuscenes import NuScenes
 from nuscenes.eval.detection.config import config_factory
@@ -175,6 +176,12 @@ def test_dataset_and_evaluator_share_the_rule(synthetic_root, info_files):
         NuScenesDevkitMetric(str(synthetic_root), VERSION, str(info_files['mini_val']), true_boxes='lidar')
     metric = NuScenesDevkitMetric(str(synthetic_root), VERSION, str(info_files['mini_val']), true_boxes='all')
     metric.check_dataset(dataset)
+
+
+def test_datasets_of_another_kind_are_refused(synthetic_root, info_files):
+    metric = NuScenesDevkitMetric(str(synthetic_root), VERSION, str(info_files['mini_val']))
+    with pytest.raises(ValueError, match='scores detections on a NuScenesTemporalDataset, not on a ConcatDataset'):
+        metric.check_dataset(ConcatDataset([evaluated(synthetic_root, info_files['mini_val'])]))
 
 
 def test_own_splits_and_version(copied_root, change_table, submit, tmp_path):

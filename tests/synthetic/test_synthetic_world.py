@@ -3,6 +3,8 @@
 import hashlib
 import json
 import signal
+import subprocess
+import sys
 import time
 
 import cv2
@@ -262,3 +264,9 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, workers):
         signal.signal(signal.SIGALRM, before)
     assert not list(tmp_path.iterdir())
     assert time.perf_counter() - begin < 5
+
+
+def test_importing_the_package_leaves_the_simulator_out():
+    code = 'import sys, bevformer_plugin; print(*(name for name in sys.modules if "synthetic" in name))'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert 'bevformer_plugin.synthetic' not in done.stdout, done.stdout

@@ -1,10 +1,10 @@
-"""Info files: one pickle per split with what the dataset needs of every keyframe, made from the nuScenes tables.
+"""Info files: one pickle per split that holds, for every keyframe, what the dataset needs from the nuScenes tables.
 
-Read in this order: :mod:`.table_files` (opening the tables), :mod:`.nuscenes_tables` (a keyframe's tables -> its
-entry), :mod:`.row_checks` (rows that cannot be), :mod:`.can_bus` (its 18-vector), :mod:`.splits` (which scenes),
-:mod:`.categories` (which annotations get a class), :mod:`.creation` (scenes in parallel, files), :mod:`.formats`
-(recognising a file; foreign formats -> ours), :mod:`.entry_checks` (entries that cannot be), :mod:`.true_boxes` (which
-objects count).
+Read in this order: :mod:`.table_files` (opening the tables), :mod:`.nuscenes_tables` (from a keyframe's rows in the
+tables to its entry), :mod:`.row_checks` (refusing broken rows), :mod:`.can_bus` (the CAN-bus vector), :mod:`.splits`
+(which scenes are for training), :mod:`.categories` (which annotations get a class), :mod:`.creation` (all scenes in
+parallel, writing the files), :mod:`.formats` (reading files of several formats), :mod:`.published` (converting the
+published BEVFormer's), :mod:`.entry_checks` (refusing broken entries), :mod:`.true_boxes` (which objects count).
 """
 
 from .can_bus import CAN_BUS_RULES

@@ -6,6 +6,7 @@ rad/s), velocity (3, m/s), heading in radians [0, 2 pi), heading in degrees [0, 
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +22,21 @@ RECORDED = slice(7, 16)
 WITHOUT_POSE = slice(3, 16)  # what ego2global does not say: the quaternion with its sign, and what was recorded
 RECORDED_CHANNELS = ('accel', 'rotation_rate', 'vel')  # keys of a message, three numbers each
 CAN_BUS_RULES = ('nearest', 'official_v1')
-FARTHEST_MESSAGE = 500_000  # microseconds between a keyframe and its message; one farther off says nothing of it
+FARTHEST_MESSAGE = 500_000  # microseconds; a message farther from its keyframe says nothing about the keyframe
 
 
-def find_can_bus(root, can_bus_dir=None) -> Path | None:
-    """The folder of ``scene-XXXX_pose.json`` files: ``root/can_bus``, or the one given, or ``can_bus`` in it.
+def find_can_bus(root: str | Path, can_bus_dir: str | Path | None = None) -> Path | None:
+    """Find the folder of ``scene-XXXX_pose.json`` files.
+
+    Args:
+        root: nuScenes dataroot; ``root/can_bus`` is taken if no other folder is given.
+        can_bus_dir: the folder, named ``can_bus``, or its parent.
 
     Returns:
-        None where none was given and ``root`` has none: CAN bus is optional.
+        The folder, or None if none is given and ``root`` holds none: CAN bus is optional.
 
     Raises:
-        FileNotFoundError: a folder was given and is not there.
+        FileNotFoundError: a folder is given and does not exist.
     """
     candidates = [Path(can_bus_dir), Path(can_bus_dir, 'can_bus')] if can_bus_dir else [Path(root, 'can_bus')]
     for folder in candidates:
@@ -49,27 +54,30 @@ class CanBusMessages:
     """Recorded pose messages, scene by scene.
 
     Args:
-        folder: what :func:`find_can_bus` returned; None means that nothing was recorded.
-        rule: which message belongs to a keyframe: 'nearest' in time, or 'official_v1', the first one after it (the
-            last one after the recording's end), as the published BEVFormer's info files have it (a mistake that its
-            weights have learned). By both rules a message farther off than half a second belongs to no keyframe.
+        folder: from :func:`find_can_bus`; None means that nothing was recorded.
+        rule: which message belongs to a keyframe. 'nearest' is the nearest in time; 'official_v1' is the first one
+            after the keyframe, or the last one of all, as in the info files of the published BEVFormer, whose weights
+            have learned this mistake. By both rules no message farther off than half a second belongs to a keyframe.
+
+    Raises:
+        InputError: an unknown rule.
     """
 
-    def __init__(self, folder: Path | None, rule: str = 'nearest'):
+    def __init__(self, folder: Path | None, rule: str = 'nearest') -> None:
         if rule not in CAN_BUS_RULES:
             raise InputError(f'which CAN-bus message belongs to a sample is one of {CAN_BUS_RULES}, got {rule!r}')
         self.rule = rule if folder else 'none'
         self.folder = folder
-        # Scenes of nuScenes whose files the devkit says not to use.
+        # The devkit lists scenes of nuScenes whose recordings are not to be used.
         numbers = NuScenesCanBus(str(folder.parent)).can_blacklist if folder else ()
         self.unusable = {f'scene-{number:04d}' for number in numbers}
 
     def of_keyframes(self, name: str, timestamps: list[int]) -> list[dict | None]:
-        """The message that belongs to each keyframe of a scene; None where none is within half a second.
+        """Return the message that belongs to each keyframe of a scene, None if none is within half a second.
 
         Args:
-            name: of the scene.
-            timestamps: of its keyframes, microseconds.
+            name: name of the scene.
+            timestamps: timestamps of its keyframes in microseconds.
 
         Raises:
             InputError: the scene's file cannot be read, a message lacks its time, or there are messages but none
@@ -90,18 +98,18 @@ class CanBusMessages:
                 f'{name}: the nearest is {gaps.min() / 1e6:g} s off, {FARTHEST_MESSAGE / 1e6:g} s is the most; utime '
                 "is in microseconds of the samples' clock"
             )
-        near = (gaps <= FARTHEST_MESSAGE).tolist()
-        return [messages[index] if close else None for index, close in zip(chosen.tolist(), near, strict=True)]
+        is_near = (gaps <= FARTHEST_MESSAGE).tolist()
+        return [messages[index] if near else None for index, near in zip(chosen.tolist(), is_near, strict=True)]
 
     def _of_scene(self, name: str) -> list[dict]:
-        """The pose messages of a scene in time order; empty where nothing was recorded.
+        """Return the pose messages of a scene in time order, an empty list if nothing was recorded.
 
         Raises:
             InputError: the scene's file cannot be read, or a message lacks its time.
         """
         if self.folder is None or name in self.unusable:
             return []
-        # Not the devkit's get_messages: it asserts that scenes are named scene-0001.
+        # The devkit's get_messages asserts that scenes are named like scene-0001, and own scenes need not be.
         path = self.folder / f'{name}_pose.json'
         if not path.is_file():
             return []
@@ -117,10 +125,10 @@ class CanBusMessages:
 
 
 def recorded_channels(message: dict | None, where: str) -> list[float]:
-    """Acceleration, rotation rate and velocity of a message: 9 numbers, zeros for None.
+    """Return the acceleration, rotation rate and velocity of a message, 9 numbers, or zeros for None.
 
     Args:
-        message: of :meth:`CanBusMessages.of_keyframes`.
+        message: from :meth:`CanBusMessages.of_keyframes`.
         where: names the sample in an error.
 
     Raises:
@@ -136,8 +144,10 @@ def recorded_channels(message: dict | None, where: str) -> list[float]:
     return finite_rows([message.get(key) for key in RECORDED_CHANNELS], (3,), describe).ravel().tolist()
 
 
-def can_bus_vector(translation, rotation, recorded) -> list[float]:
-    """The 18 numbers of a keyframe.
+def can_bus_vector(
+    translation: Sequence[float], rotation: Sequence[float], recorded: Sequence[float] | np.ndarray
+) -> list[float]:
+    """Make the CAN-bus vector of a keyframe, 18 numbers whose layout the module's docstring gives.
 
     Args:
         translation: (3,) of the vehicle in the global frame, metres.

@@ -8,11 +8,11 @@ from nuscenes.utils.color_map import get_colormap
 
 from bevformer_plugin.errors import InputError
 
-NAMED_CATEGORIES = 10  # of a longer list
+NAMED_CATEGORIES = 10  # a message names so many categories at most
 
 
 def describe_unmapped_categories(tables: NuScenes) -> list[str]:
-    """Lines for the log about annotations that get no box because their category belongs to no detection class.
+    """Write lines for the log about annotations that get no box, because their category is of no detection class.
 
     Raises:
         InputError: there are annotations, and none of their categories belongs to a class.
@@ -39,5 +39,6 @@ def describe_unmapped_categories(tables: NuScenes) -> list[str]:
 
 
 def _counted(counts: Counter) -> str:
+    """List the most frequent names with their counts."""
     named = ', '.join(f'{name} ({count})' for name, count in counts.most_common(NAMED_CATEGORIES))
     return named + (', ...' if len(counts) > NAMED_CATEGORIES else '')

@@ -1,10 +1,11 @@
-"""Makes the info files of a dataroot: scenes in parallel, one file per split, a table of what was left out."""
+"""Making the info files of a dataroot: scenes in parallel, a file for each split, a table of what was left out."""
 
 import concurrent.futures
 import multiprocessing
 import pickle
 import signal
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -24,50 +25,52 @@ from .splits import Splits, find_splits
 from .table_files import check_tables, open_tables, refuse_tables_that_do_not_fit
 from .true_boxes import box_table
 
-NAMED_SCENES = 5  # of a longer list, in the log
-_builder: EntryBuilder | None = None  # of a worker process, inherited by fork so that the tables are in memory once
+NAMED_SCENES = 5  # the log and messages name so many scenes at most
+# Set in worker processes only, which are forked so that the tables are in memory once.
+_builder_of_worker: EntryBuilder | None = None
 
 
 def create_nuscenes_infos(
-    root,
+    root: str | Path,
     version: str,
-    out_dir=None,
-    can_bus_dir=None,
+    out_dir: str | Path | None = None,
+    can_bus_dir: str | Path | None = None,
     workers: int = 2,
     overwrite: bool = False,
     can_bus_message: str = 'nearest',
     cameras: list[str] | None = None,
-    splits_file=None,
+    splits_file: str | Path | None = None,
 ) -> dict[str, Path]:
     """Write ``nuscenes_infos_temporal_{train,val,test}.pkl`` for the splits of a version and print what they hold.
 
-    Keyframes without all their camera images are left out and counted. LiDAR files and CAN bus are optional: without
-    recorded messages the nine recorded channels are 0; the pose channels always come from the ``ego_pose`` table. A
-    split none of whose keyframes has images gets no file. Tables without LIDAR_TOP get a frame at the vehicle's
-    origin, see :class:`EntryBuilder`.
+    Keyframes that lack a camera image are left out and counted. LiDAR files and CAN bus are optional: without
+    recorded messages the nine recorded channels are 0, and the pose channels always come from the ``ego_pose`` table.
+    A split none of whose keyframes has images gets no file. For tables without LIDAR_TOP, boxes are given in a frame
+    at the vehicle's origin, see :class:`EntryBuilder`.
 
     Args:
         root: nuScenes dataroot.
-        version: 'v1.0-trainval', 'v1.0-mini', 'v1.0-test', or the folder of own tables.
-        out_dir: where the files go, default ``root``.
-        can_bus_dir: the folder ``can_bus`` or its parent, default ``root/can_bus`` where it exists.
-        workers: processes; the result does not depend on it.
+        version: 'v1.0-trainval', 'v1.0-mini', 'v1.0-test', or the name of a folder of your own tables.
+        out_dir: folder for the files, by default ``root``.
+        can_bus_dir: the folder ``can_bus`` or its parent, by default ``root/can_bus`` if it exists.
+        workers: number of processes; the result does not depend on it.
         overwrite: replace existing files.
-        can_bus_message: which recorded message belongs to a keyframe, see :class:`CanBusMessages`; for weights
-            published by BEVFormer's authors 'official_v1'.
-        cameras: channels to take, such as ['CAM_FRONT']; None takes all of the tables.
-        splits_file: JSON object, split name -> scene names, for own scenes, see :func:`find_splits`; by default
-            ``root/version/splits.json`` where it exists, else nuScenes' own splits.
+        can_bus_message: which recorded message belongs to a keyframe, see :class:`CanBusMessages`; the weights
+            published by BEVFormer's authors need 'official_v1'.
+        cameras: channels to take, such as ['CAM_FRONT']; None takes all cameras of the tables.
+        splits_file: JSON object, split name -> scene names, for your own scenes, see :func:`find_splits`; by default
+            ``root/version/splits.json`` if it exists, else nuScenes' own splits.
 
     Returns:
         The files written, by split name.
 
     Raises:
-        FileNotFoundError: a folder, table or map is missing, no keyframe at all has its images, or a camera none.
-        FileExistsError: a file is there already and ``overwrite`` is False.
-        InputError: unknown version, camera or ``can_bus_message``, unusable splits, no scene of a split, fewer than
-            one worker, broken numbers in tables or messages, no annotation of a
-            detection class, messages of another time than their scene, or images of another size than their
+        FileNotFoundError: a folder, table or map is missing, no keyframe has all its images, or no image of a camera
+            is there.
+        FileExistsError: a file exists already and ``overwrite`` is False.
+        InputError: the version, a camera or ``can_bus_message`` is unknown, splits cannot be used or name no scene of
+            the tables, ``workers`` is less than one, tables or messages hold broken numbers, no annotation is of a
+            detection class, messages are of another time than their scene, or images are of another size than their
             calibration.
     """
     if workers < 1:
@@ -106,17 +109,25 @@ def create_nuscenes_infos(
 
 
 def convert_infos(
-    path,
-    out_path,
-    root=None,
+    path: str | Path,
+    out_path: str | Path,
+    root: str | Path | None = None,
     version: str | None = None,
     overwrite: bool = False,
     box_convention: str | None = None,
 ) -> Path:
-    """Read an info file of any format that :func:`load_infos` knows, whose arguments these are, and write it in ours.
+    """Read an info file of any format that :func:`load_infos` knows and write it in this plugin's format.
+
+    Args:
+        path, root, version, box_convention: see :func:`load_infos`.
+        out_path: the file to write.
+        overwrite: replace an existing file.
+
+    Returns:
+        ``out_path``.
 
     Raises:
-        FileExistsError: ``out_path`` is there already and ``overwrite`` is False.
+        FileExistsError: ``out_path`` exists already and ``overwrite`` is False.
     """
     if not overwrite:
         _refuse_existing([Path(out_path)])
@@ -126,21 +137,24 @@ def convert_infos(
     return Path(out_path)
 
 
-def _refuse_existing(files) -> None:
+def _refuse_existing(files: Iterable[Path]) -> None:
     existing = [str(path) for path in files if path.exists()]
     if existing:
         raise FileExistsError(f'already there: {", ".join(existing)}; give --overwrite (overwrite=True) to replace')
 
 
-def write_infos(infos: dict, path) -> None:
-    """Pickle infos under ``path``, complete or not at all; makes the folder."""
+def write_infos(infos: dict, path: str | Path) -> None:
+    """Pickle infos into a file, which is complete or does not exist; its folder is made if needed."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         pickle.dump(infos, file, protocol=4)
 
 
 def _scenes_of_splits(builder: EntryBuilder, splits: Splits, split_of: dict[str, str]) -> list[dict]:
-    """The scenes that get entries, by the time they start; says which scenes and splits are left out.
+    """Choose the scenes that get entries, and log which scenes belong to no split.
+
+    Returns:
+        Rows of ``scene``, ordered by the time at which the scenes start.
 
     Raises:
         InputError: two scenes of the tables have one name, or none belongs to a split.
@@ -152,32 +166,32 @@ def _scenes_of_splits(builder: EntryBuilder, splits: Splits, split_of: dict[str,
         raise InputError(
             f'scene.json has several scenes named {repeated[0]}: splits name scenes, so names must differ'
         )
-    of_none = [name for name in names if name not in split_of]
+    without_split = [name for name in names if name not in split_of]
     wanted = [scene for scene in tables.scene if scene['name'] in split_of]
     if not wanted:
         raise InputError(
-            f'none of the scenes in {builder.root}/{tables.version} ({_some(of_none)}) belongs to the splits '
+            f'none of the scenes in {builder.root}/{tables.version} ({_some(without_split)}) belongs to the splits '
             f'{", ".join(splits.roles)} of {splits.source}: give --splits FILE, a JSON object such as '
             '{"train": ["scene names"], "val": ["scene names"]}'
         )
-    if of_none:
+    if without_split:
         print_log(
-            f'{len(of_none)} scenes belong to no split of {splits.source} and are left out: {_some(of_none)}; own '
-            'scenes get into a split with --splits FILE'
+            f'{len(without_split)} scenes belong to no split of {splits.source} and are left out: '
+            f'{_some(without_split)}; own scenes get into a split with --splits FILE'
         )
     return sorted(wanted, key=lambda scene: tables.get('sample', scene['first_sample_token'])['timestamp'])
 
 
 def _log_inputs(builder: EntryBuilder, messages: CanBusMessages, splits: Splits) -> None:
-    """Say which splits are made and what the tables lack.
+    """Log which splits are made and what the tables lack.
 
     Raises:
         InputError: no annotation is of a detection class.
     """
     if splits.source != 'nuScenes':
-        made = ', '.join(f'{split} for {role}' for split, role in splits.roles.items())
+        used = ', '.join(f'{split} for {role}' for split, role in splits.roles.items())
         unused = [split for split in splits.scenes if split not in splits.roles]
-        print_log(f'Splits of {splits.source}: {made}' + (f'; not used: {", ".join(unused)}' if unused else ''))
+        print_log(f'Splits of {splits.source}: {used}' + (f'; not used: {", ".join(unused)}' if unused else ''))
     present = {scene['name'] for scene in builder.tables.scene}
     for split in splits.roles:
         lacking = [name for name in splits.scenes[split] if name not in present]
@@ -198,27 +212,28 @@ def _log_inputs(builder: EntryBuilder, messages: CanBusMessages, splits: Splits)
 
 
 def _refuse_absent_cameras(builder: EntryBuilder, scenes: list[dict]) -> None:
-    """Refuse cameras of which nothing is on disk, while others are there.
+    """Refuse cameras without a single image on disk, unless this is so for all cameras.
 
     Raises:
-        FileNotFoundError: naming them.
+        FileNotFoundError: naming these cameras.
     """
     samples = [sample for scene in scenes for sample in builder.keyframes(scene)]
-    there = [name for name in builder.cameras if any(builder.on_disk(sample, name) for sample in samples)]
-    absent = [name for name in builder.cameras if name not in there]
-    if there and absent:
+    on_disk = [name for name in builder.cameras if any(builder.on_disk(sample, name) for sample in samples)]
+    absent = [name for name in builder.cameras if name not in on_disk]
+    if on_disk and absent:
         raise FileNotFoundError(
             f'{", ".join(absent)}: no image of its {len(samples)} keyframes is on disk under {builder.root}; unpack '
-            f'it there, or make infos for the others with --cameras {" ".join(there)}'
+            f'it there, or make infos for the others with --cameras {" ".join(on_disk)}'
         )
 
 
 def _some(names: list[str]) -> str:
+    """List the first few of many names."""
     return ', '.join(names[:NAMED_SCENES]) + (', ...' if len(names) > NAMED_SCENES else '')
 
 
-def _build_scenes(builder: EntryBuilder, scenes: list[dict], workers: int):
-    """Entries and counts of each scene, in the order of ``scenes``."""
+def _build_scenes(builder: EntryBuilder, scenes: list[dict], workers: int) -> Iterator[tuple[list[dict], SceneCount]]:
+    """Yield the entries and the counts of each scene, in the order of ``scenes``."""
     if workers == 1 or len(scenes) < 2:
         yield from map(builder.scene, scenes)
         return
@@ -228,21 +243,22 @@ def _build_scenes(builder: EntryBuilder, scenes: list[dict], workers: int):
 
 
 def _start_worker(builder: EntryBuilder) -> None:
-    global _builder
-    _builder = builder
+    global _builder_of_worker
+    _builder_of_worker = builder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the main process, which ends the workers
 
 
 def _build_in_worker(scene: dict) -> tuple[list[dict], SceneCount]:
-    return _builder.scene(scene)
+    assert _builder_of_worker is not None, '_start_worker runs first'
+    return _builder_of_worker.scene(scene)
 
 
-_COLUMNS = ('keyframes', 'written', 'without_images', 'without_lidar', 'without_can_bus')
+_COLUMNS = ('keyframes', 'written', 'without_images', 'without_lidar', 'without_can_bus')  # fields of SceneCount
 _TABLE_HEAD = f'{"scene":<24}{"keyframes":>10}{"written":>10}{"no images":>11}{"no lidar":>10}{"no CAN bus":>12}'
 
 
 def _table_rows(split: str, counts: list[SceneCount]) -> list[str]:
-    """A line per scene that lacks something, then the split's totals."""
+    """Write a line for each scene that lacks something, then the totals of the split."""
     total = reduce(add, counts, SceneCount(f'{split}, {len(counts)} scenes'))
     lacking = [
         count for count in counts if count.written < count.keyframes or count.without_lidar or count.without_can_bus

@@ -1,6 +1,7 @@
 """Checks of all entries of an info file at once: keys, shapes, finite numbers, rotations, sizes."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
@@ -33,19 +34,19 @@ INSTANCE_KEYS = {
     'visibility',
 }
 ORTHOGONAL_TOLERANCE = 1e-2
-SHORTEST_GAP = 1e-3  # seconds between frames of a scene; less means that timestamps are in another unit
-LARGEST_DEVIATION = 20.0  # degrees; between the timestamps of LiDAR and camera a vehicle turns by less
+SHORTEST_GAP = 1e-3  # seconds between frames of a scene; a shorter gap means that timestamps are in another unit
+LARGEST_DEVIATION = 20.0  # degrees; a vehicle turns by less between the timestamps of LiDAR and camera
 
 
-def check_entries(entries: list[dict], categories: dict[str, int], path) -> None:
-    """Refuse entries that lack something or hold numbers that cannot be.
+def check_entries(entries: list[dict], categories: dict[str, int], path: str | Path) -> None:
+    """Refuse entries that lack something or hold impossible numbers.
 
-    A velocity may be NaN, which means unknown: the object was seen once.
+    A velocity may be NaN, which means unknown: the object was annotated in one keyframe only.
 
     Args:
-        entries: in our format.
+        entries: in this plugin's format.
         categories: label of each class name.
-        path: the file, for errors.
+        path: the file, which errors name.
 
     Raises:
         InputError: naming file, sample, camera or box, and field of the first one.
@@ -70,7 +71,8 @@ def check_entries(entries: list[dict], categories: dict[str, int], path) -> None
     _check_instances(entries, categories, path)
 
 
-def _check_images(entries: list[dict], path) -> None:
+def _check_images(entries: list[dict], path: str | Path) -> None:
+    """Refuse entries with broken camera images; arguments and errors are those of :func:`check_entries`."""
     views = [(entry['token'], name, image) for entry in entries for name, image in entry['images'].items()]
     images = [image for _, _, image in views]
 
@@ -88,10 +90,10 @@ def _check_images(entries: list[dict], path) -> None:
     _check_extrinsics(entries, path)
 
 
-def _check_extrinsics(entries: list[dict], path) -> None:
-    """Refuse a ``lidar2cam`` whose rotation is not about that from LiDAR to vehicle to camera, where that is known.
+def _check_extrinsics(entries: list[dict], path: str | Path) -> None:
+    """Refuse a ``lidar2cam`` whose rotation contradicts ``lidar2ego`` and ``cam2ego``, if an entry has the latter.
 
-    The two differ by the vehicle's motion between the sensors' timestamps only.
+    ``lidar2cam`` may differ from these two by the vehicle's motion between the timestamps of the sensors only.
 
     Raises:
         InputError: naming sample, camera and the angle between them.
@@ -116,25 +118,25 @@ def _check_extrinsics(entries: list[dict], path) -> None:
     require_all(angles <= LARGEST_DEVIATION, angles.round(1).tolist(), named('lidar2cam'), complaint)
 
 
-def _check_gaps(entries: list[dict], path) -> None:
+def _check_gaps(entries: list[dict], path: str | Path) -> None:
     """Refuse frames of a scene that are less than a millisecond apart.
 
     Raises:
         InputError: naming the sample and the gap.
     """
-    before: dict[str, float] = {}
+    time_before: dict[str, float] = {}  # of each scene
     for entry in sorted(entries, key=lambda entry: entry['timestamp']):
-        gap = entry['timestamp'] - before.get(entry['scene_token'], -np.inf)
+        gap = entry['timestamp'] - time_before.get(entry['scene_token'], -np.inf)
         if gap < SHORTEST_GAP:
             raise InputError(
                 f'{path}: sample {entry["token"]} is {gap:g} s after the sample before it in its scene: times are '
                 'in seconds (in the published files: microseconds)'
             )
-        before[entry['scene_token']] = entry['timestamp']
+        time_before[entry['scene_token']] = entry['timestamp']
 
 
 def in_time_order(entries: list[dict]) -> bool:
-    """Whether every frame stands right behind the frame of its scene that was before it in time."""
+    """Return whether entries are ordered scene by scene, and in each scene by time."""
     ended, scene, time = set(), None, -np.inf
     for entry in entries:
         if entry['scene_token'] != scene:
@@ -146,7 +148,8 @@ def in_time_order(entries: list[dict]) -> bool:
     return True
 
 
-def _check_instances(entries: list[dict], categories: dict[str, int], path) -> None:
+def _check_instances(entries: list[dict], categories: dict[str, int], path: str | Path) -> None:
+    """Refuse entries with broken boxes; arguments and errors are those of :func:`check_entries`."""
     owners = [(entry['token'], number) for entry in entries for number in range(len(entry['instances']))]
     instances = [instance for entry in entries for instance in entry['instances']]
 
@@ -161,8 +164,8 @@ def _check_instances(entries: list[dict], categories: dict[str, int], path) -> N
     require_all((boxes[:, 3:6] > 0).all(1), column('bbox_3d'), named('bbox_3d'), 'has a size that is not positive')
     finite_rows(column('velocity'), (2,), named('velocity'), unknown_as_nan=True)
     labels = finite_rows(column('bbox_label_3d'), (), named('bbox_label_3d'))
-    known = np.isin(labels, list(categories.values()))
-    require_all(known, column('bbox_label_3d'), named('bbox_label_3d'), 'is no label of the categories')
+    is_known = np.isin(labels, list(categories.values()))
+    require_all(is_known, column('bbox_label_3d'), named('bbox_label_3d'), 'is no label of the categories')
     for key in ('num_lidar_pts', 'num_radar_pts'):
         counts = finite_rows(column(key), (), named(key))
         require_all(counts >= 0, column(key), named(key), 'is no number of points, 0 or more')
@@ -171,6 +174,7 @@ def _check_instances(entries: list[dict], categories: dict[str, int], path) -> N
 
 
 def _require_keys(rows: list, keys: set[str], describe: Callable[[int], str]) -> None:
+    """Refuse rows that are not dicts with all of the keys; ``describe`` names a row by its number."""
     for index, row in enumerate(rows):
         if not isinstance(row, dict) or not keys <= row.keys():
             missing = sorted(keys - row.keys()) if isinstance(row, dict) else sorted(keys)
@@ -178,7 +182,12 @@ def _require_keys(rows: list, keys: set[str], describe: Callable[[int], str]) ->
 
 
 def _check_poses(values: list, describe: Callable[[int], str]) -> np.ndarray:
-    """Rigid motions (n, 4, 4): finite, rotation orthogonal and not mirrored, last row 0, 0, 0, 1; refuses others."""
+    """Return rigid motions as an array (n, 4, 4).
+
+    Raises:
+        InputError: a value is not finite, its rotation is not orthogonal or mirrors, or its last row is not
+            0, 0, 0, 1.
+    """
     matrices = finite_rows(values, (4, 4), describe)
     rotations = matrices[:, :3, :3]
     product = rotations @ rotations.transpose(0, 2, 1)
@@ -189,5 +198,6 @@ def _check_poses(values: list, describe: Callable[[int], str]) -> np.ndarray:
 
 
 def _require_upright(matrices: np.ndarray, describe: Callable[[int], str]) -> None:
+    """Refuse motions (n, 4, 4) that tip the z axis over by more than 60 degrees."""
     upright = matrices[:, 2, 2] > LEAST_UPWARD
     require_all(upright, matrices.tolist(), describe, 'tips the z axis over, which points up')

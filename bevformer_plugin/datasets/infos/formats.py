@@ -1,14 +1,18 @@
-"""Info files of three kinds, told apart by what they hold and returned in ours.
+"""Reading info files of three kinds, which are told apart by their content, and converting them to one format.
 
-Ours: ``dict(metainfo=..., data_list=[entry per keyframe])``, scene by scene and in time order. The published
-BEVFormer's: ``dict(infos, metadata)`` with float64 poses as quaternions. mmdetection3d 1.4's: like ours without the
-temporal fields, with float32 matrices and bare image names.
+- This plugin's own: ``dict(metainfo=..., data_list=[entry per keyframe])``, scene by scene and in time order.
+- The published BEVFormer's: ``dict(infos, metadata)`` with float64 poses as quaternions.
+- mmdetection3d 1.4's ("stock"): like this plugin's without the temporal fields, with float32 matrices and image names
+  without folders.
 """
 
+import math
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmengine.fileio import load
+from nuscenes import NuScenes
 
 from bevformer_plugin.errors import InputError
 
@@ -24,20 +28,20 @@ INFO_KIND = 'bevformer_temporal'
 REMEDY = 'make infos with: python tools/create_data.py nuscenes --root ROOT --version VERSION'
 
 
-def infos_file(folder, split: str) -> Path:
-    """The info file of 'train', 'val' or 'test' in a folder."""
-    return Path(folder, f'nuscenes_infos_temporal_{split}.pkl')
+def infos_file(folder: str | Path, role: str) -> Path:
+    """Return the path of the info file for 'train', 'val' or 'test' in a folder."""
+    return Path(folder, f'nuscenes_infos_temporal_{role}.pkl')
 
 
 def our_metainfo(version: str, split: str | None, can_bus: str, scenes: list[str], frame: str) -> dict:
-    """The ``metainfo`` of our files.
+    """Make the ``metainfo`` of a file in this plugin's format.
 
     Args:
         version: nuScenes version.
-        split: name, or None where it is not known.
+        split: name of the split, or None if it is not known.
         can_bus: a rule of :class:`CanBusMessages`, or 'none'.
         scenes: names of the split's scenes, also of those without a keyframe in the file.
-        frame: of boxes and BEV: 'lidar', or 'vehicle' where the tables have no LIDAR_TOP.
+        frame: frame of boxes and BEV, 'lidar', or 'vehicle' if the tables have no LIDAR_TOP.
     """
     return {
         'dataset': 'nuscenes',
@@ -53,32 +57,39 @@ def our_metainfo(version: str, split: str | None, can_bus: str, scenes: list[str
 
 
 def number(entries: list[dict]) -> list[dict]:
-    """The entries with ``sample_idx``, their position."""
+    """Return the entries with their position in the list as ``sample_idx``."""
     return [dict(sample_idx=index, **entry) for index, entry in enumerate(entries)]
 
 
-def load_infos(path, root=None, version: str | None = None, box_convention: str | None = None) -> dict:
-    """Read an info file, check its numbers and return it in our format.
+def load_infos(
+    path: str | Path,
+    root: str | Path | None = None,
+    version: str | None = None,
+    box_convention: str | None = None,
+) -> dict:
+    """Read an info file of any of the three kinds, check its numbers and return it in this plugin's format.
 
-    A published BEVFormer file has no scene names, annotation tokens or attributes: the names are read from the tables
-    where ``root`` is given (else they are the scene tokens), the others stay '' and visibilities 0 (unknown). A file
-    of mmdetection3d 1.4 gives the samples and their boxes; all else comes from the tables under ``root`` by token,
-    which takes a minute and some gigabytes for v1.0-trainval: convert it once with ``tools/create_data.py convert``.
+    A file of the published BEVFormer holds no scene names, annotation tokens or attributes. Scene names are read from
+    the tables if ``root`` is given, else scene tokens stand for them; tokens and attributes of annotations become '',
+    visibilities 0 (unknown). Of a file of mmdetection3d 1.4 only the samples and their boxes are taken; all else is
+    looked up by token in the tables under ``root``, which takes a minute and some gigabytes for v1.0-trainval:
+    convert it once with ``tools/create_data.py convert``.
 
     Args:
         path: the pickle.
         root: nuScenes dataroot.
-        version: the version that the file must be of, if given.
-        box_convention: 'old' or 'new', see :func:`convert_published`; only for published files whose classes do not
-            tell it.
+        version: if given, the file must be of this version.
+        box_convention: 'old' or 'new', see :func:`convert_published`; only for published files whose convention
+            cannot be told from their classes.
 
     Returns:
         ``dict(metainfo=..., data_list=[...])``.
 
     Raises:
-        FileNotFoundError: no such file.
-        InputError: not an info file, of another kind or version, empty, with broken numbers, of mmdetection3d and no
-            ``root`` is given, or ``box_convention`` is needed, has no effect or contradicts the boxes.
+        FileNotFoundError: there is no such file.
+        InputError: the file is no info file or of another version, it is empty or holds broken numbers, it is one of
+            mmdetection3d and ``root`` is not given, or ``box_convention`` is needed, has no effect or contradicts the
+            boxes.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no info file {path}: {REMEDY}')
@@ -101,27 +112,30 @@ def load_infos(path, root=None, version: str | None = None, box_convention: str 
     return infos
 
 
-def require_matching(metainfo: dict, version: str | None = None, classes=None, split: str | None = None) -> None:
-    """Check that infos are what a dataset or an evaluation expects; arguments left None are not checked.
+def require_matching(
+    metainfo: dict, version: str | None = None, classes: Iterable[str] | None = None, split: str | None = None
+) -> None:
+    """Refuse infos that are not what a dataset or an evaluation expects; arguments that are None are not checked.
 
     Args:
-        metainfo: the ``metainfo`` of :func:`load_infos`.
+        metainfo: ``metainfo`` of the infos from :func:`load_infos`.
         version: nuScenes version.
-        classes: names that the infos must label; any order, any subset of the infos' categories.
-        split: devkit split, such as 'mini_val'; passes where the infos do not know theirs.
+        classes: names that the infos must label, in any order; the infos may label more.
+        split: devkit split, such as 'mini_val'; infos that do not know their split pass.
 
     Raises:
-        InputError: naming both values.
+        InputError: naming the value expected and the value of the infos.
     """
     if version is not None and metainfo['version'] != version:
         raise InputError(
             f'the infos are of nuScenes {metainfo["version"]}, not {version}: give infos and version that match'
         )
     if split is not None and metainfo['split'] not in (None, split):
-        its = metainfo['split']
+        of_infos = metainfo['split']
         raise InputError(
-            f'the infos are of split {its}, not {split}: give infos of {split}, or score those of {its} with '
-            f'test_evaluator.split={its} (in training val_evaluator.split, of tools/evaluate.py --split {its})'
+            f'the infos are of split {of_infos}, not {split}: give infos of {split}, or score those of {of_infos} '
+            f'with test_evaluator.split={of_infos} (in training val_evaluator.split, of tools/evaluate.py --split '
+            f'{of_infos})'
         )
     unknown = [name for name in classes or () if name not in metainfo['categories']]
     if unknown:
@@ -130,8 +144,8 @@ def require_matching(metainfo: dict, version: str | None = None, classes=None, s
         )
 
 
-def _load_stock(content: dict, root, path) -> dict:
-    """A file of mmdetection3d 1.4 in our format."""
+def _load_stock(content: dict, root: str | Path | None, path: str | Path) -> dict:
+    """Convert the content of a file of mmdetection3d 1.4 to this plugin's format."""
     if root is None:
         raise InputError(
             f'{path} is an info file of mmdetection3d, without scenes, order and CAN bus: give the nuScenes root, '
@@ -144,8 +158,12 @@ def _load_stock(content: dict, root, path) -> dict:
     return _finish(entries, version, messages.rule, builder.frame)
 
 
-def _recognise(content, path) -> tuple[str, list[dict], dict]:
-    """The kind of a file's content ('ours', 'published' or 'stock'), its entries and its metainfo."""
+def _recognise(content: object, path: str | Path) -> tuple[str, list[dict], dict]:
+    """Return the kind of a file's content ('ours', 'published' or 'stock'), its entries and its metainfo.
+
+    Raises:
+        InputError: the content is of no known kind, or lacks what every file of its kind has.
+    """
     found = f'keys {", ".join(map(str, content))}' if isinstance(content, dict) else f'a {type(content).__name__}'
     if isinstance(content, dict) and {'metainfo', 'data_list'} <= content.keys():
         kind, entries, metainfo = _kind_of_new(content['metainfo'], path), content['data_list'], content['metainfo']
@@ -169,7 +187,12 @@ def _recognise(content, path) -> tuple[str, list[dict], dict]:
     return kind, entries, metainfo
 
 
-def _kind_of_new(metainfo: dict, path) -> str:
+def _kind_of_new(metainfo: dict, path: str | Path) -> str:
+    """Tell a file of this plugin ('ours') from one of mmdetection3d 1.4 ('stock') by its metainfo.
+
+    Raises:
+        InputError: it is of another data set, of another version of the format, or lacks something.
+    """
     if metainfo.get('dataset') != 'nuscenes':
         raise InputError(
             f'{path} is an info file of {metainfo.get("dataset", "another dataset")}, not of nuscenes: {REMEDY}'
@@ -188,10 +211,10 @@ def _kind_of_new(metainfo: dict, path) -> str:
 
 
 def _finish(entries: list[dict], version: str, can_bus: str, frame: str) -> dict:
-    """Converted entries as infos of ours: scenes by the time they start, numbered."""
-    starts = {}
+    """Make infos of converted entries: scenes in the order of their starts, entries in time order and numbered."""
+    starts: dict[str, float] = {}
     for entry in entries:
-        starts[entry['scene_token']] = min(entry['timestamp'], starts.get(entry['scene_token'], entry['timestamp']))
+        starts[entry['scene_token']] = min(entry['timestamp'], starts.get(entry['scene_token'], math.inf))
     entries = sorted(
         entries, key=lambda entry: (starts[entry['scene_token']], entry['scene_token'], entry['timestamp'])
     )
@@ -200,13 +223,16 @@ def _finish(entries: list[dict], version: str, can_bus: str, frame: str) -> dict
     return {'metainfo': our_metainfo(version, split, can_bus, names, frame), 'data_list': number(entries)}
 
 
-def _join_stock(content: dict, builder: EntryBuilder, path) -> list[dict]:
-    """Entries from the tables, with the boxes of an mmdetection3d 1.4 file.
+def _join_stock(content: dict, builder: EntryBuilder, path: str | Path) -> list[dict]:
+    """Build entries from the tables, with the boxes of a file of mmdetection3d 1.4.
 
-    Its matrices are float32 and its rotations have lost the quaternions' signs, so those come from the tables too.
+    Matrices and rotations come from the tables too, because those of the file are float32 and do not tell the signs
+    of quaternions.
     """
     names = {index: name for name, index in content['metainfo'].get('categories', CATEGORIES).items()}
-    tables, frames, entries = builder.tables, {}, []
+    tables = builder.tables
+    frames: dict[str, tuple[dict, int, dict | None]] = {}
+    entries: list[dict] = []
     wanted = {item['token'] for item in content['data_list']}
     for scene in tables.scene:
         samples = list(builder.keyframes(scene))
@@ -227,8 +253,10 @@ def _join_stock(content: dict, builder: EntryBuilder, path) -> list[dict]:
     return entries
 
 
-def _stock_instances(item: dict, sample: dict, names: dict[int, str], tables, path) -> list[dict]:
-    """Instances of an mmdetection3d 1.4 entry; they are in the order of the sample's annotations."""
+def _stock_instances(
+    item: dict, sample: dict, names: dict[int, str], tables: NuScenes, path: str | Path
+) -> list[dict]:
+    """Convert the instances of an entry of mmdetection3d 1.4, which are in the order of the sample's annotations."""
     instances = item.get('instances', [])
     if instances and len(instances) != len(sample['anns']):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Checks of the numbers that come from tables, messages and info files: shape, finiteness, what a rotation needs."""
+"""Checks of the numbers in tables, messages and info files: their shape, that they are finite, valid rotations."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,20 +6,20 @@ import numpy as np
 
 from bevformer_plugin.errors import InputError
 
-NORM_TOLERANCE = 0.01  # of a quaternion written with three decimals or more
-LEAST_UPWARD = 0.5  # z component of a z axis that points up: at most 60 degrees off
+NORM_TOLERANCE = 0.01  # how far the length of a quaternion may be from 1, as of one written with three decimals
+LEAST_UPWARD = 0.5  # z component of an axis that is tipped over by 60 degrees
 
 
 def finite_rows(
     values: Sequence, shape: tuple[int, ...], describe: Callable[[int], str], unknown_as_nan: bool = False
 ) -> np.ndarray:
-    """Many values of one kind as an array, all of them numbers and finite.
+    """Turn many values of one kind into an array and refuse values that are not finite numbers.
 
     Args:
         values: n values, each nested lists or an array of ``shape``.
-        shape: of one value; () for plain numbers.
-        describe: names value number i in an error, such as 'translation of ego_pose 4f5e'.
-        unknown_as_nan: NaN stands for "unknown" and passes; infinity never does.
+        shape: shape of one value, () for plain numbers.
+        describe: names the value of a given number in an error, such as 'translation of ego_pose 4f5e'.
+        unknown_as_nan: let NaN pass, which stands for "unknown"; infinity never passes.
 
     Returns:
         (n, *shape) float64.
@@ -32,20 +32,26 @@ def finite_rows(
         index = next(i for i, value in enumerate(values) if _as_array([value], shape) is None)
         wanted = ' x '.join(map(str, shape)) + ' numbers' if shape else 'a number'
         raise InputError(f'{describe(index)} is {_short(values[index])}, not {wanted}')
-    good = ~np.isinf(array) if unknown_as_nan else np.isfinite(array)
-    require_all(good.all(tuple(range(1, good.ndim))), values, describe, 'is not finite')
+    is_good = ~np.isinf(array) if unknown_as_nan else np.isfinite(array)
+    require_all(is_good.all(tuple(range(1, is_good.ndim))), values, describe, 'is not finite')
     return array
 
 
-def require_all(good: np.ndarray, values: Sequence, describe: Callable[[int], str], complaint: str) -> None:
-    """Refuse values of which ``good`` (n,) is False.
+def require_all(is_good: np.ndarray, values: Sequence, describe: Callable[[int], str], complaint: str) -> None:
+    """Refuse values if any of them is not good.
+
+    Args:
+        is_good: (n,) bool, whether each value passes.
+        values: n values.
+        describe: names the value of a given number in an error.
+        complaint: what is wrong with a value that does not pass, such as 'is not positive'.
 
     Raises:
-        InputError: naming the first of them, its value, the complaint, and how many there are.
+        InputError: naming the first value that does not pass, the complaint, and how many more there are.
     """
-    if good.all():
+    if is_good.all():
         return
-    bad = np.flatnonzero(~good)
+    bad = np.flatnonzero(~is_good)
     others = f' (and {len(bad) - 1} more)' if len(bad) > 1 else ''
     raise InputError(f'{describe(int(bad[0]))} {complaint}: {_short(values[bad[0]])}{others}')
 
@@ -57,8 +63,8 @@ def require_unit_quaternions(quaternions: np.ndarray, describe: Callable[[int], 
         InputError: naming the first of them.
     """
     lengths = np.linalg.norm(quaternions, axis=1)
-    good = np.abs(lengths - 1) <= NORM_TOLERANCE
-    require_all(good, quaternions.tolist(), describe, 'is no rotation: a quaternion w, x, y, z has length 1')
+    is_unit = np.abs(lengths - 1) <= NORM_TOLERANCE
+    require_all(is_unit, quaternions.tolist(), describe, 'is no rotation: a quaternion w, x, y, z has length 1')
 
 
 def require_upright_quaternions(quaternions: np.ndarray, describe: Callable[[int], str]) -> None:
@@ -73,38 +79,40 @@ def require_upright_quaternions(quaternions: np.ndarray, describe: Callable[[int
 
 
 def require_intrinsics(matrices: np.ndarray, sizes: np.ndarray, describe: Callable[[int], str]) -> None:
-    """Refuse camera matrices (n, 3, 3) that cannot be those of images of ``sizes`` (n, 2: width, height).
+    """Refuse camera matrices (n, 3, 3) that do not fit images of ``sizes`` (n, 2: width, height).
 
-    The focal lengths must be positive, the last row 0, 0, 1, and the principal point within the image: it is not
-    when images were made smaller and the calibration was not.
+    The focal lengths must be positive, the last row 0, 0, 1, and the principal point within the image; it is outside
+    if images were made smaller and the calibration was not scaled with them.
 
     Raises:
         InputError: naming the first of them.
     """
     values = matrices.tolist()
-    pinhole = (matrices[:, [0, 1], [0, 1]] > 0).all(1) & (np.abs(matrices[:, 2] - [0, 0, 1]) < 1e-6).all(1)
+    is_pinhole = (matrices[:, [0, 1], [0, 1]] > 0).all(1) & (np.abs(matrices[:, 2] - [0, 0, 1]) < 1e-6).all(1)
     complaint = 'is no camera matrix: it needs positive focal lengths and the last row 0, 0, 1'
-    require_all(pinhole, values, describe, complaint)
+    require_all(is_pinhole, values, describe, complaint)
     centres = matrices[:, :2, 2]
-    inside = ((centres > 0) & (centres < sizes)).all(1)
+    is_inside = ((centres > 0) & (centres < sizes)).all(1)
 
     def describe_both(index: int) -> str:
         return f'{describe(index)}, of images of {sizes[index, 0]:g} x {sizes[index, 1]:g} pixels,'
 
     complaint = 'has its principal point outside the image: give the calibration of images of this size'
-    require_all(inside, values, describe_both, complaint)
+    require_all(is_inside, values, describe_both, complaint)
 
 
 def _as_array(values: Sequence, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Return values as a float64 array (n, *shape), or None if one is of another shape or no number."""
     try:
         array = np.asarray(values)
-    except ValueError:  # lists of different lengths
+    except ValueError:  # NumPy raises it for lists of different lengths
         return None
     if not len(values):
         return np.zeros((0, *shape))
     return array.astype(np.float64) if array.dtype.kind in 'iuf' and array.shape == (len(values), *shape) else None
 
 
-def _short(value) -> str:
+def _short(value: object) -> str:
+    """Write a value in at most 120 characters."""
     text = repr(value)
     return text if len(text) <= 120 else text[:117] + '...'

@@ -1,12 +1,12 @@
 """From the nuScenes tables to info entries, one per keyframe, in mmdetection3d's info format with the temporal fields.
 
 All matrices are float64 and map points as columns, ``p_target = M @ p_source``. Boxes are (x, y, z of the centre, l,
-w, h, yaw) in the LiDAR frame of the keyframe, x right, y forward, z up; velocities are in the same frame. Tables
-without LIDAR_TOP get a frame of the same axes at the vehicle's origin in its place.
+w, h, yaw) in the LiDAR frame of the keyframe, x right, y forward, z up; velocities are in the same frame. If the
+tables have no LIDAR_TOP, a frame with the same axes at the vehicle's origin stands for the LiDAR frame.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,22 +40,23 @@ CLASSES = (
 CATEGORIES = {name: index for index, name in enumerate(CLASSES)}
 CAMERAS = ('CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_FRONT_LEFT', 'CAM_BACK', 'CAM_BACK_LEFT', 'CAM_BACK_RIGHT')
 LIDAR = 'LIDAR_TOP'
-# Without a LiDAR: x right, y forward as a LiDAR frame, from the vehicle's origin; the vehicle's x is forward, y left.
+# The mount of a LiDAR at the vehicle's origin, which stands in for a missing one: it turns x right, y forward into the
+# vehicle's x forward, y left.
 VEHICLE_FRAME = {'translation': [0.0, 0.0, 0.0], 'rotation': [0.5**0.5, 0.0, 0.0, -(0.5**0.5)]}
 VISIBILITY_LEVELS = {'v0-40': 1, 'v40-60': 2, 'v60-80': 3, 'v80-100': 4}
-SHORTEST_GAP = 1000  # microseconds between keyframes; less means that timestamps are in another unit
+SHORTEST_GAP = 1000  # microseconds between keyframes; a shorter gap means that timestamps are in another unit
 
 
-def order_cameras(names) -> list[str]:
-    """The six nuScenes cameras in mmdetection3d's order, then any others by name."""
+def order_cameras(names: Iterable[str]) -> list[str]:
+    """Order cameras: the six of nuScenes as mmdetection3d does, then any others by name."""
     names = set(names)
     return [name for name in CAMERAS if name in names] + sorted(names.difference(CAMERAS))
 
 
 def reference_record(tables: NuScenes, sample: dict) -> dict:
-    """The ``sample_data`` record whose ego pose is a keyframe's: of LIDAR_TOP, else the one nearest in time.
+    """Return the row of ``sample_data`` whose ego pose is the pose of a keyframe.
 
-    Without a LiDAR it is the keyframe's reading of any sensor whose timestamp is nearest to the sample's.
+    It is the row of LIDAR_TOP or, without a LiDAR, of the sensor whose timestamp is nearest to the sample's.
 
     Raises:
         InputError: the sample has no key frame of any sensor.
@@ -69,10 +70,13 @@ def reference_record(tables: NuScenes, sample: dict) -> dict:
 
 
 def visibility_level(tables: NuScenes, annotation: dict) -> int:
-    """How visible an object is over all cameras: 1 (less than 40 %) to 4 (80 % and more), 0 if the tables do not say.
+    """Return how visible an annotated object is over all cameras.
+
+    Returns:
+        1 (less than 40 %) to 4 (80 % and more), or 0 if the tables do not say.
 
     Raises:
-        InputError: a level that is not nuScenes'.
+        InputError: the tables name a level that nuScenes does not have.
     """
     token = annotation.get('visibility_token')
     if not token:
@@ -85,9 +89,15 @@ def visibility_level(tables: NuScenes, annotation: dict) -> int:
 
 @dataclass
 class SceneCount:
-    """How many keyframes of a scene there are, were written, were left out, and what else they lack.
+    """What became of the keyframes of a scene.
 
-    ``absent_images`` counts, by camera, keyframes without its image on disk.
+    Attributes:
+        name: of the scene, or a title for the sum over several.
+        keyframes: how many the tables have.
+        written: how many got an entry.
+        without_images: how many got none because an image is not on disk.
+        without_lidar, without_can_bus: how many of the entries lack a LiDAR file or a CAN-bus message.
+        absent_images: number of keyframes whose image is not on disk, by camera.
     """
 
     name: str
@@ -106,19 +116,19 @@ class SceneCount:
 class EntryBuilder:
     """Builds the entries of keyframes and scenes.
 
-    Without LIDAR_TOP in the tables, the LiDAR frame of entries and boxes is one of the same axes at the vehicle's
+    If the tables have no LIDAR_TOP, the LiDAR frame of entries and boxes is one with the same axes at the vehicle's
     origin, see ``VEHICLE_FRAME``, and the vehicle's pose is that of :func:`reference_record`.
 
     Args:
         tables: see :func:`open_tables`.
         messages: recorded CAN-bus messages.
-        cameras: channels that entries have; None takes all of the tables.
+        cameras: channels that entries have; None takes all cameras of the tables.
 
     Raises:
-        InputError: a camera that the tables do not have, the same one twice, or none at all.
+        InputError: the tables lack a camera, ``cameras`` names one twice, or there is no camera at all.
     """
 
-    def __init__(self, tables: NuScenes, messages: CanBusMessages, cameras: list[str] | None = None):
+    def __init__(self, tables: NuScenes, messages: CanBusMessages, cameras: list[str] | None = None) -> None:
         self.tables = tables
         self.messages = messages
         self.root = Path(tables.dataroot)
@@ -139,9 +149,9 @@ class EntryBuilder:
         self.cameras = order_cameras(chosen)
 
     def scene(self, scene: dict) -> tuple[list[dict], SceneCount]:
-        """Entries of a scene's keyframes in time order; those that lack an image on disk are left out and counted.
+        """Build the entries of a scene's keyframes in time order, without those that lack an image on disk.
 
-        A missing LiDAR file is counted only: the model needs images, and the boxes come from the tables.
+        A missing LiDAR file is only counted: the model needs images, and the boxes come from the tables.
 
         Raises:
             InputError: a number of the tables or messages is broken, images are of another size than their
@@ -174,19 +184,19 @@ class EntryBuilder:
         return entries, count
 
     def keyframes(self, scene: dict) -> Iterator[dict]:
-        """The samples of a scene, in time order.
+        """Yield the samples of a scene, in time order.
 
         Raises:
-            InputError: a sample is not later than the one before it, or of another scene, or the chain does not reach
-                all samples of the scene.
+            InputError: a sample is not later than the one before it or is of another scene, or the chain from sample
+                to sample does not reach all samples of the scene.
         """
-        token, before, reached = scene['first_sample_token'], None, 0
+        token, previous, reached = scene['first_sample_token'], None, 0
         while token:
             sample = self.tables.get('sample', token)
-            if before is not None and sample['timestamp'] - before['timestamp'] < SHORTEST_GAP:
+            if previous is not None and sample['timestamp'] - previous['timestamp'] < SHORTEST_GAP:
                 raise InputError(
                     f'sample {token} of {scene["name"]} has timestamp {sample["timestamp"]}, but the sample before it '
-                    f'{before["timestamp"]}: sample.json holds microseconds, which grow along next'
+                    f'{previous["timestamp"]}: sample.json holds microseconds, which grow along next'
                 )
             if sample['scene_token'] != scene['token']:
                 raise InputError(
@@ -194,7 +204,7 @@ class EntryBuilder:
                     f'{sample["scene_token"]}: next of the last sample of a scene is empty'
                 )
             yield sample
-            token, before, reached = sample['next'], sample, reached + 1
+            token, previous, reached = sample['next'], sample, reached + 1
         total = self.samples_of_scenes[scene['token']]
         if reached < total:
             raise InputError(
@@ -203,15 +213,15 @@ class EntryBuilder:
             )
 
     def keyframe(self, sample: dict, frame_idx: int, message: dict | None) -> dict:
-        """The entry of a keyframe without its boxes.
+        """Build the entry of a keyframe, without its boxes.
 
-        ``frame_idx``, ``prev`` and ``next`` are those of the tables, so that a keyframe left out is visible as a gap.
+        ``frame_idx``, ``prev`` and ``next`` are those of the tables, so that a gap shows where a keyframe is left out.
         ``lidar_path`` is '' without a LiDAR.
 
         Args:
-            sample: its row of ``sample``.
-            frame_idx: its position in its scene.
-            message: that belongs to it, see :meth:`CanBusMessages.of_keyframes`.
+            sample: the keyframe's row of ``sample``.
+            frame_idx: position of the keyframe in its scene.
+            message: CAN-bus message of the keyframe, see :meth:`CanBusMessages.of_keyframes`.
         """
         where = f'sample {sample["token"]}'
         check_sensor_times(sample, [self.tables.get('sample_data', token) for token in sample['data'].values()])
@@ -241,9 +251,10 @@ class EntryBuilder:
         }
 
     def instances(self, sample: dict) -> list[dict]:
-        """The boxes of a keyframe in its LiDAR frame, in the tables' order; only the ten detection classes.
+        """Build the boxes of a keyframe in its LiDAR frame, in the order of the tables.
 
-        Velocities are the devkit's: NaN for an object seen in one keyframe only.
+        Only annotations of the ten detection classes get a box. Velocities are the devkit's, NaN for an object that is
+        annotated in one keyframe only.
         """
         _, mount, pose = self._reference(sample)
         to_lidar = (_matrix(pose)[:3, :3] @ _matrix(mount)[:3, :3]).T
@@ -257,13 +268,14 @@ class EntryBuilder:
         ]
 
     def on_disk(self, sample: dict, channel: str) -> bool:
-        """Whether the file of a keyframe's sensor is there and not empty."""
+        """Return whether the file of a keyframe's sensor exists and is not empty."""
         if channel not in sample['data']:
             return False
         path = self.root / self.tables.get('sample_data', sample['data'][channel])['filename']
         return path.is_file() and path.stat().st_size > 0
 
     def _instance(self, annotation: dict, name: str, mount: dict, pose: dict, to_lidar: np.ndarray) -> dict:
+        """Build one box; see :meth:`_reference` for mount and pose, ``to_lidar`` (3, 3) turns global directions."""
         box = self.tables.get_box(annotation['token'])
         for row in (pose, mount):  # global to vehicle, vehicle to LiDAR, as the devkit does
             box.translate(-np.array(row['translation']))
@@ -284,7 +296,10 @@ class EntryBuilder:
         }
 
     def _image(self, token: str, lidar2global: np.ndarray) -> dict:
-        """One camera of an entry; ``lidar2cam`` includes the vehicle's motion between the two sensors' timestamps."""
+        """Build one camera of an entry.
+
+        Its ``lidar2cam`` includes the motion of the vehicle between the timestamps of LiDAR and camera.
+        """
         record = self.tables.get('sample_data', token)
         mount, pose = self._mount(record), self._pose(record)
         cam2ego = _matrix(mount)
@@ -301,7 +316,14 @@ class EntryBuilder:
         }
 
     def _reference(self, sample: dict) -> tuple[dict, dict, dict]:
-        """Of the frame that boxes are given in: its sensor's record, mount on the vehicle, and the vehicle's pose."""
+        """Return what defines the frame that boxes are given in.
+
+        Returns:
+            Its sensor's row of ``sample_data``, the sensor's mount on the vehicle, and the pose of the vehicle.
+
+        Raises:
+            InputError: the sample has no LiDAR although others have one.
+        """
         if self.has_lidar and LIDAR not in sample['data']:
             raise InputError(
                 f'sample {sample["token"]} has no {LIDAR} in sample_data.json though others have: boxes are given in '
@@ -311,7 +333,7 @@ class EntryBuilder:
         return record, self._mount(record) if self.has_lidar else VEHICLE_FRAME, self._pose(record)
 
     def _mount(self, record: dict) -> dict:
-        """A sensor's row of ``calibrated_sensor``, checked."""
+        """Return a sensor's row of ``calibrated_sensor`` and refuse a broken one."""
         row = self.tables.get('calibrated_sensor', record['calibrated_sensor_token'])
         if record['channel'] == LIDAR:
             check_lidar_mount(row, _where(record))
@@ -320,27 +342,28 @@ class EntryBuilder:
         return row
 
     def _pose(self, record: dict) -> dict:
-        """The vehicle's pose at a sensor's timestamp, a row of ``ego_pose``, checked."""
+        """Return the row of ``ego_pose`` at a sensor's timestamp and refuse a broken one."""
         row = self.tables.get('ego_pose', record['ego_pose_token'])
         check_transform(row, 'ego_pose', _where(record))
         return row
 
     def _intrinsic(self, record: dict, mount: dict) -> list[list[float]]:
+        """Return the camera matrix of a sensor's mount and refuse one that does not fit the size of its images."""
         where = _where(record)
 
         def describe(_: int) -> str:
             return f'{where}: camera_intrinsic in calibrated_sensor.json'
 
         size = [record['width'], record['height']]
-        size = finite_rows([size], (2,), lambda _: f'{where}: width, height in sample_data.json')
-        require_intrinsics(finite_rows([mount['camera_intrinsic']], (3, 3), describe), size, describe)
+        sizes = finite_rows([size], (2,), lambda _: f'{where}: width, height in sample_data.json')
+        require_intrinsics(finite_rows([mount['camera_intrinsic']], (3, 3), describe), sizes, describe)
         return mount['camera_intrinsic']
 
     def _check_image_size(self, sample: dict, channel: str) -> None:
-        """Refuse an image that is not of the size that its calibration is for.
+        """Refuse an image file whose size is not the one that its calibration is for.
 
         Raises:
-            InputError: naming the file and both sizes, or a file that is no image.
+            InputError: naming the file and both sizes; or the file is no image.
         """
         record = self.tables.get('sample_data', sample['data'][channel])
         path = self.root / record['filename']
@@ -358,20 +381,22 @@ class EntryBuilder:
 
 
 def attribute_name(tables: NuScenes, annotation: dict) -> str:
-    """The attribute of an annotation; '' if it has none."""
+    """Return the attribute of an annotation, or '' if it has none."""
     names = [tables.get('attribute', token)['name'] for token in annotation['attribute_tokens']]
     return names[0] if names else ''
 
 
 def _box_values(box: Box) -> list[float]:
+    """Return centre, length, width, height and yaw of the devkit's box."""
     width, length, height = box.wlh
     return [float(value) for value in (*box.center, length, width, height, box.orientation.yaw_pitch_roll[0])]
 
 
 def _matrix(row: dict) -> np.ndarray:
-    """(4, 4) of a row of ``ego_pose`` or ``calibrated_sensor``."""
+    """Return the transformation (4, 4) that a row of ``ego_pose`` or ``calibrated_sensor`` holds."""
     return transform_matrix(row['translation'], Quaternion(row['rotation']))
 
 
 def _where(record: dict) -> str:
+    """Name a row of ``sample_data`` in an error."""
     return f'sample {record["sample_token"]}, {record["channel"]}'

@@ -1,4 +1,4 @@
-"""The published BEVFormer's info files (mmdetection3d before 1.1, ``dict(infos, metadata)``) in our format."""
+"""Conversion of the published BEVFormer's info files, ``dict(infos, metadata)`` as of mmdetection3d before 1.1."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -33,48 +33,51 @@ PUBLISHED_KEYS = {
     'timestamp',
 }
 NUSCENES_IMAGE_SIZE = (1600, 900)  # width, height
-CENTRAL = (0.4, 0.6)  # where, in widths and heights of the image, the principal point of an unchanged camera lies
+CENTRAL = (0.4, 0.6)  # limits, in widths and heights of the image, of a camera's principal point
 LONGER_THAN_WIDE = ('car', 'truck', 'trailer', 'bus', 'construction_vehicle', 'bicycle', 'motorcycle')
 WIDER_THAN_LONG = ('barrier',)
-CLEAR_MAJORITY = 0.8
+CLEAR_MAJORITY = 0.8  # share of boxes that must agree on their convention
 BOX_CONVENTIONS = ('old', 'new')
 
 
-def convert_published(infos: list[dict], root, version: str, box_convention: str | None = None) -> list[dict]:
-    """Entries of ours from those of a published file.
+def convert_published(
+    infos: list[dict], root: str | Path | None, version: str, box_convention: str | None = None
+) -> list[dict]:
+    """Convert the entries of a file of the published BEVFormer to this plugin's format.
 
-    The recorded channels of its CAN-bus vector are those of the message after the keyframe ('official_v1'); the pose
-    channels are filled from the vehicle's pose.
+    The recorded channels of a CAN-bus vector stay as they are, those of the message after the keyframe
+    ('official_v1'); the pose channels are filled from the vehicle's pose.
 
-    The file does not say how large images are. Where a camera's principal point is that of a 1600 x 900 image, they
-    are of that size; for other cameras the first image found under ``root`` says it, and must agree with the
-    calibration.
+    The file does not say how large images are. If a camera's principal point lies in the middle of a 1600 x 900 image,
+    its images are taken to be of that size; for another camera the first image found under ``root`` gives the size,
+    which must agree with the calibration.
 
     Args:
-        infos: of the file.
+        infos: entries of the file.
         root: nuScenes dataroot, or None.
         version: nuScenes version.
         box_convention: 'old' for boxes of mmdetection3d before 1.0, (x, y, z, w, l, h, -yaw - pi / 2); 'new' for
-            later ones, (x, y, z, l, w, h, yaw); both about the centre. None finds out: vehicles and cycles are longer
-            than wide, barriers wider than long.
+            later ones, (x, y, z, l, w, h, yaw); z is the centre's in both. None tells it from the boxes: vehicles and
+            cycles are longer than wide, barriers wider than long.
 
     Raises:
-        InputError: a sample lacks what it needs; images are of another size than their calibration, or their size
-            cannot be known; ``box_convention`` is unknown, missing or contradicts the boxes.
+        InputError: a sample lacks something; images are of another size than their calibration, or their size is not
+            known; ``box_convention`` is unknown, is needed, or contradicts the boxes.
     """
     names = _scene_names(root, version)
-    old_boxes = _boxes_are_old(infos, box_convention)
-    sizes, entries = {}, []
+    are_boxes_old = _boxes_are_old(infos, box_convention)
+    sizes: dict[str, tuple[int, int]] = {}
+    entries: list[dict] = []
     for info in infos:
         with _naming_sample(info):
             sizes.update(_image_sizes(infos, info['cams'].keys() - sizes.keys(), root))
-            entries.append(_entry(info, names, sizes, old_boxes))
+            entries.append(_entry(info, names, sizes, are_boxes_old))
     return entries
 
 
 @contextmanager
 def _naming_sample(info: dict) -> Iterator[None]:
-    """Name the sample in errors about what it holds."""
+    """Turn an error about the content of a sample, raised in the block, into one that names the sample."""
     try:
         yield
     except (KeyError, TypeError, AttributeError, IndexError, ZeroDivisionError, ValueError) as error:
@@ -83,7 +86,8 @@ def _naming_sample(info: dict) -> Iterator[None]:
         ) from error
 
 
-def _entry(info: dict, names: dict, sizes: dict, old_boxes: bool) -> dict:
+def _entry(info: dict, names: dict[str, str], sizes: dict[str, tuple[int, int]], are_boxes_old: bool) -> dict:
+    """Convert one entry; see :func:`_scene_names`, :func:`_image_sizes` and :func:`_boxes_are_old`."""
     lidar2ego = transform_matrix(info['lidar2ego_translation'], Quaternion(info['lidar2ego_rotation']))
     ego2global = transform_matrix(info['ego2global_translation'], Quaternion(info['ego2global_rotation']))
     return {
@@ -104,11 +108,12 @@ def _entry(info: dict, names: dict, sizes: dict, old_boxes: bool) -> dict:
             'lidar2ego': lidar2ego.tolist(),
         },
         'images': {name: _image(info['cams'][name], sizes[name]) for name in order_cameras(info['cams'])},
-        'instances': _instances(info, old_boxes),
+        'instances': _instances(info, are_boxes_old),
     }
 
 
 def _image(camera: dict, size: tuple[int, int]) -> dict:
+    """Convert one camera, whose images are of ``size`` (width, height)."""
     cam2lidar = np.eye(4)
     cam2lidar[:3, :3] = camera['sensor2lidar_rotation']
     cam2lidar[:3, 3] = camera['sensor2lidar_translation']
@@ -125,11 +130,12 @@ def _image(camera: dict, size: tuple[int, int]) -> dict:
     }
 
 
-def _instances(info: dict, old_boxes: bool) -> list[dict]:
-    if 'gt_boxes' not in info:  # the test split
+def _instances(info: dict, are_boxes_old: bool) -> list[dict]:
+    """Convert the boxes of the ten detection classes of an entry."""
+    if 'gt_boxes' not in info:  # as in the test split, which has no annotations
         return []
     boxes = torch.as_tensor(np.asarray(info['gt_boxes'], dtype=np.float64).reshape(-1, 7))
-    if old_boxes:
+    if are_boxes_old:
         boxes = boxes_from_old_convention(boxes)
     rows = zip(
         boxes.tolist(),
@@ -159,7 +165,9 @@ def _instances(info: dict, old_boxes: bool) -> list[dict]:
 
 
 def _boxes_are_old(infos: list[dict], box_convention: str | None) -> bool:
-    """Whether the fourth number of a box is its width, by the classes whose longer side is known.
+    """Return whether boxes are in the old convention, in which the fourth number of a box is its width.
+
+    Boxes of classes whose longer side is known tell it, if a clear majority of them agrees.
 
     Raises:
         InputError: see :func:`convert_published`.
@@ -171,14 +179,14 @@ def _boxes_are_old(infos: list[dict], box_convention: str | None) -> bool:
         with _naming_sample(info):
             rows = zip(info.get('gt_boxes', ()), info.get('gt_names', ()), strict=True)
             boxes += [(name, box[3], box[4]) for box, name in rows]
-    votes = [first < second for name, first, second in boxes if name in LONGER_THAN_WIDE]
-    votes += [first > second for name, first, second in boxes if name in WIDER_THAN_LONG]
-    old = sum(votes) / len(votes) if votes else 0.5
-    if old > CLEAR_MAJORITY or old < 1 - CLEAR_MAJORITY:
-        found = 'old' if old > CLEAR_MAJORITY else 'new'
+    looks_old = [fourth < fifth for name, fourth, fifth in boxes if name in LONGER_THAN_WIDE]
+    looks_old += [fourth > fifth for name, fourth, fifth in boxes if name in WIDER_THAN_LONG]
+    share_of_old = sum(looks_old) / len(looks_old) if looks_old else 0.5
+    if share_of_old > CLEAR_MAJORITY or share_of_old < 1 - CLEAR_MAJORITY:
+        found = 'old' if share_of_old > CLEAR_MAJORITY else 'new'
         if box_convention not in (None, found):
             raise InputError(
-                f'the boxes of {len(votes)} vehicles and barriers are in the {found} convention, not the '
+                f'the boxes of {len(looks_old)} vehicles and barriers are in the {found} convention, not the '
                 f'{box_convention} one: leave the convention out'
             )
         return found == 'old'
@@ -192,18 +200,19 @@ def _boxes_are_old(infos: list[dict], box_convention: str | None) -> bool:
 
 
 def _below_root(path: str) -> str:
-    """'./data/nuscenes/samples/CAM_FRONT/a.jpg' -> 'samples/CAM_FRONT/a.jpg'."""
+    """Make a path relative to the dataroot: './data/nuscenes/samples/CAM_FRONT/a.jpg' -> 'samples/CAM_FRONT/a.jpg'."""
     return '/'.join(Path(path).parts[-3:])
 
 
-def _scene_names(root, version: str) -> dict[str, str]:
+def _scene_names(root: str | Path | None, version: str) -> dict[str, str]:
+    """Read the names of scenes by their tokens; there are none without a dataroot that has tables."""
     table = Path(root or '', version, 'scene.json')
     return {row['token']: row['name'] for row in json.loads(table.read_text())} if root and table.is_file() else {}
 
 
-def _image_sizes(infos: list[dict], cameras: Iterable[str], root) -> dict[str, tuple[int, int]]:
-    """Width and height of cameras' images, see :func:`convert_published`."""
-    sizes = {}
+def _image_sizes(infos: list[dict], cameras: Iterable[str], root: str | Path | None) -> dict[str, tuple[int, int]]:
+    """Find out width and height of the images of cameras, see :func:`convert_published`."""
+    sizes: dict[str, tuple[int, int]] = {}
     for name in cameras:
         views = [info['cams'][name] for info in infos if name in info['cams']]
         centre = np.asarray(views[0]['cam_intrinsic'])[:2, 2]
@@ -228,5 +237,6 @@ def _image_sizes(infos: list[dict], cameras: Iterable[str], root) -> dict[str, t
 
 
 def _is_centre(point: np.ndarray, size: tuple[int, int]) -> bool:
+    """Return whether a point (2,) lies near the middle of an image of ``size`` (width, height)."""
     low, high = CENTRAL
     return bool(((point > np.multiply(low, size)) & (point < np.multiply(high, size))).all())

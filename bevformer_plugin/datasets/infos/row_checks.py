@@ -1,4 +1,6 @@
-"""Checks of rows of the nuScenes tables: poses, mounts, times and annotations that cannot be."""
+"""Checks of rows of the nuScenes tables: broken poses, sensor mounts, times and annotations are refused."""
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -6,7 +8,7 @@ from bevformer_plugin.errors import InputError
 
 from .numeric_checks import finite_rows, require_all, require_unit_quaternions, require_upright_quaternions
 
-LONGEST_SENSOR_DELAY = 1_000_000  # microseconds between a sample and its key frames; they are of one moment
+LONGEST_SENSOR_DELAY = 1_000_000  # microseconds from a sample to its key frames, which are all of one moment
 
 
 def check_transform(row: dict, table: str, where: str) -> None:
@@ -14,8 +16,8 @@ def check_transform(row: dict, table: str, where: str) -> None:
 
     Args:
         row: with ``translation`` (3, metres) and ``rotation`` (quaternion w, x, y, z).
-        table: its table, for the error.
-        where: sample and channel, for the error.
+        table: name of its table; a pose must also be upright.
+        where: sample and channel, which errors name.
 
     Raises:
         InputError: a number is missing or not finite, the quaternion is not of length 1, or it tips the vehicle over
@@ -29,7 +31,9 @@ def check_transform(row: dict, table: str, where: str) -> None:
 
 
 def check_lidar_mount(row: dict, where: str) -> None:
-    """Refuse a row of ``calibrated_sensor`` that is broken or tips a LiDAR over; boxes have heights in its frame.
+    """Refuse a row of ``calibrated_sensor`` that is broken or tips a LiDAR over.
+
+    The LiDAR's frame must be upright, because the heights of boxes are given in it.
 
     Raises:
         InputError: as :func:`check_transform`; or the LiDAR's z axis does not point up.
@@ -64,13 +68,13 @@ def check_sensor_times(sample: dict, records: list[dict]) -> None:
 
 
 def check_annotations(rows: list[dict]) -> None:
-    """Refuse annotations with a centre, size, rotation, number of points or attribute that cannot be.
+    """Refuse annotations with an impossible centre, size, rotation, number of points or attribute.
 
     Raises:
         InputError: naming sample, field and annotation of the first one.
     """
 
-    def named(key: str):
+    def named(key: str) -> Callable[[int], str]:
         return lambda i: f'sample {rows[i]["sample_token"]}: {key} of {rows[i]["token"]} in sample_annotation.json'
 
     def column(key: str) -> list:
@@ -83,7 +87,7 @@ def check_annotations(rows: list[dict]) -> None:
     require_unit_quaternions(rotations, named('rotation'))
     require_upright_quaternions(rotations, named('rotation'))
     for key in ('num_lidar_pts', 'num_radar_pts'):
-        whole = np.array([type(value) is int and value >= 0 for value in column(key)], dtype=bool)
-        require_all(whole, column(key), named(key), 'is no number of points, 0 or more')
-    single = np.array([len(value) <= 1 for value in column('attribute_tokens')], dtype=bool)
-    require_all(single, column('attribute_tokens'), named('attribute_tokens'), 'has more than one attribute')
+        is_count = np.array([type(value) is int and value >= 0 for value in column(key)], dtype=bool)
+        require_all(is_count, column(key), named(key), 'is no number of points, 0 or more')
+    is_single = np.array([len(value) <= 1 for value in column('attribute_tokens')], dtype=bool)
+    require_all(is_single, column('attribute_tokens'), named('attribute_tokens'), 'has more than one attribute')

@@ -1,4 +1,4 @@
-"""Which scenes are for training, validation and test: nuScenes' own splits, or a file of splits for own data."""
+"""Which scenes are for training, validation and test: nuScenes' own splits, or a file of splits for your own data."""
 
 import json
 from collections import Counter
@@ -9,12 +9,8 @@ from pathlib import Path
 from nuscenes.utils.splits import create_splits_scenes
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.nuscenes_format import OFFICIAL_SPLITS
 
-OFFICIAL_SPLITS = {  # version -> split of the devkit -> what it is for
-    'v1.0-trainval': {'train': 'train', 'val': 'val'},
-    'v1.0-mini': {'mini_train': 'train', 'mini_val': 'val'},
-    'v1.0-test': {'test': 'test'},
-}
 ROLES = ('train', 'val', 'test')
 
 
@@ -23,9 +19,9 @@ class Splits:
     """The splits of a dataroot's version.
 
     Attributes:
-        source: 'nuScenes', or the file that they come from.
+        source: 'nuScenes', or the path of the file that gives the splits.
         scenes: scene names by split name.
-        roles: 'train', 'val' or 'test' by split name, of the splits that get info files.
+        roles: what a split is for, 'train', 'val' or 'test', by split name; only splits with a role get info files.
     """
 
     source: str
@@ -33,15 +29,16 @@ class Splits:
     roles: dict[str, str]
 
     def split_of(self) -> dict[str, str]:
-        """The split of each scene name, of the splits that get info files."""
+        """Return the split of each scene, by scene name, for the splits that get info files."""
         return {name: split for split in self.roles for name in self.scenes[split]}
 
 
-def find_splits(root, version: str, path=None) -> Splits:
-    """The splits of a version: of a file that is given, of ``ROOT/VERSION/splits.json``, or nuScenes' own.
+def find_splits(root: str | Path, version: str, path: str | Path | None = None) -> Splits:
+    """Find the splits of a version: those of a given file, of ``ROOT/VERSION/splits.json``, or nuScenes' own.
 
-    The file is the devkit's: a JSON object, split name -> list of scene names. The split whose name ends in 'train' is
-    for training, in 'val' for validation, in 'test' for test; at most one of each, others get no info file.
+    The file is of the devkit's format, a JSON object, split name -> list of scene names. The split whose name ends in
+    'train' is for training, in 'val' for validation, in 'test' for testing. There may be one of each at most; a split
+    with another name gets no info file.
 
     Args:
         root: nuScenes dataroot.
@@ -49,9 +46,9 @@ def find_splits(root, version: str, path=None) -> Splits:
         path: splits file.
 
     Raises:
-        FileNotFoundError: ``path`` is not there.
-        InputError: the file is no such mapping, or several of its splits are for the same; a split changes what the
-            devkit has fixed; or a version that nuScenes does not have comes without a file.
+        FileNotFoundError: ``path`` does not exist.
+        InputError: the file is no such mapping, several of its splits have one role, a split of nuScenes has other
+            scenes than there, or nuScenes has no such version and there is no file.
     """
     file = Path(root, version, 'splits.json') if path is None else Path(path)
     if path is None and not file.is_file():
@@ -68,9 +65,9 @@ def find_splits(root, version: str, path=None) -> Splits:
 
 
 def is_official(split: str | None, version: str) -> bool:
-    """Whether the scenes of a split are fixed by nuScenes: the devkit knows it, and as one of this version.
+    """Return whether nuScenes fixes the scenes of a split of this version.
 
-    The devkit's splits for detection and tracking divide the training scenes of v1.0-trainval.
+    The devkit also knows splits for detection and tracking, which divide the training scenes of v1.0-trainval.
     """
     if split not in create_splits_scenes():
         return False
@@ -79,23 +76,32 @@ def is_official(split: str | None, version: str) -> bool:
 
 
 def role_of(split: str) -> str | None:
-    """What a split is for by the end of its name: 'train', 'val' or 'test', or None."""
+    """Tell what a split is for by the end of its name: 'train', 'val' or 'test', or None for another name."""
     return next((role for role in ROLES if split.lower().endswith(role)), None)
 
 
 def default_split(roles: dict[str, str]) -> str | None:
-    """The split that is evaluated unless another is named: that for validation, else that for test."""
-    return next((split for role in ('val', 'test') for split, its in roles.items() if its == role), None)
+    """Choose the split to evaluate if none is named: the one for validation, else the one for testing.
+
+    Args:
+        roles: what each split is for, see :class:`Splits`.
+
+    Returns:
+        Its name, or None if there is neither.
+    """
+    split_by_role = {role: split for split, role in roles.items()}
+    return split_by_role.get('val') or split_by_role.get('test')
 
 
 def recognise_split(names: Iterable[str], version: str) -> str | None:
-    """The official split of a version that holds all these scenes; None if there is none."""
+    """Return the official split of a version that holds all these scenes, or None if there is none."""
     names = set(names)
     splits = create_splits_scenes()
     return next((split for split in OFFICIAL_SPLITS.get(version, ()) if names <= set(splits[split])), None)
 
 
 def _read(file: Path) -> dict[str, list[str]]:
+    """Read a splits file; errors are those of :func:`find_splits`."""
     if not file.is_file():
         raise FileNotFoundError(f'no splits file {file}: a JSON object, split name -> list of scene names')
     try:
@@ -114,6 +120,7 @@ def _read(file: Path) -> dict[str, list[str]]:
 
 
 def _refuse_changed(scenes: dict[str, list[str]], version: str, file: Path) -> None:
+    """Refuse splits that have a name of nuScenes and other scenes than there."""
     official = create_splits_scenes()
     changed = [
         split for split, names in scenes.items() if is_official(split, version) and set(names) != set(official[split])
@@ -126,6 +133,11 @@ def _refuse_changed(scenes: dict[str, list[str]], version: str, file: Path) -> N
 
 
 def _roles(scenes: dict[str, list[str]], file: Path) -> dict[str, str]:
+    """Return what each split is for, without those that are for nothing.
+
+    Raises:
+        InputError: there is none, several have one role, or a scene is in several.
+    """
     roles = {split: role for split in scenes if (role := role_of(split))}
     if not roles:
         raise InputError(
@@ -133,13 +145,13 @@ def _roles(scenes: dict[str, list[str]], file: Path) -> dict[str, str]:
             'what it is for'
         )
     for role in ROLES:
-        same = [split for split, its in roles.items() if its == role]
-        if len(same) > 1:
+        of_role = [split for split in roles if roles[split] == role]
+        if len(of_role) > 1:
             raise InputError(
-                f'splits file {file} has several splits for {role}: {", ".join(same)}; leave one of them in a file '
+                f'splits file {file} has several splits for {role}: {", ".join(of_role)}; leave one of them in a file '
                 'of your own and give it with --splits'
             )
-    owner = {}
+    owner: dict[str, str] = {}
     for split in roles:
         for name in scenes[split]:
             if name in owner:

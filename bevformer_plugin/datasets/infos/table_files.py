@@ -10,29 +10,20 @@ from pathlib import Path
 from nuscenes import NuScenes
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.nuscenes_format import OFFICIAL_SPLITS, TABLES
 
-from .splits import OFFICIAL_SPLITS
-
-TABLES = (
-    'category',
-    'attribute',
-    'visibility',
-    'instance',
-    'sensor',
-    'calibrated_sensor',
-    'ego_pose',
-    'log',
-    'scene',
-    'sample',
-    'sample_data',
-    'sample_annotation',
-    'map',
-)
 EMPTY_TABLE_BYTES = 64  # a table of one row is larger
 
 
-def check_tables(root, version: str) -> Path:
-    """The folder of a version's tables, with all of them and the maps they name there; reads next to nothing.
+def check_tables(root: str | Path, version: str) -> Path:
+    """Check in an instant that all tables of a version exist, and the maps that they name.
+
+    Args:
+        root: nuScenes dataroot.
+        version: name of the folder of tables.
+
+    Returns:
+        The folder of the tables.
 
     Raises:
         FileNotFoundError: the root, the version's folder, a table or a map is missing.
@@ -46,13 +37,13 @@ def check_tables(root, version: str) -> Path:
     folder = root / version
     if not folder.is_dir():
         others = sorted(path.parent.name for path in root.glob('*/sample.json'))
-        held = f'give one that it holds: {", ".join(others)}' if others else 'it holds no tables at all'
+        remedy = f'give one that it holds: {", ".join(others)}' if others else 'it holds no tables at all'
         if version not in OFFICIAL_SPLITS:
             raise InputError(
                 f'unknown nuScenes version {version!r}: it is one of {", ".join(OFFICIAL_SPLITS)}, or the folder of '
-                f'your own tables in {root}; {held}'
+                f'your own tables in {root}; {remedy}'
             )
-        raise FileNotFoundError(f'{root} holds no {version}: {held}')
+        raise FileNotFoundError(f'{root} holds no {version}: {remedy}')
     missing = [f'{name}.json' for name in TABLES if not (folder / f'{name}.json').is_file()]
     if missing:
         raise FileNotFoundError(f'{folder} lacks {", ".join(missing)}: unpack the metadata archive of {version} again')
@@ -71,8 +62,10 @@ def check_tables(root, version: str) -> Path:
     return folder
 
 
-def open_tables(root, version: str) -> NuScenes:
-    """Open a dataroot with the devkit; the tables of the last call stay in memory while their files do not change.
+def open_tables(root: str | Path, version: str) -> NuScenes:
+    """Open a dataroot with the devkit.
+
+    The tables of the last call stay in memory, and are read again when one of their files has changed.
 
     Raises:
         FileNotFoundError: the root, the version's folder, a table or a map is missing.
@@ -84,19 +77,19 @@ def open_tables(root, version: str) -> NuScenes:
     return _open(str(root), version, tuple((state.st_mtime_ns, state.st_size) for state in states))
 
 
-def has_annotations(root, version: str) -> bool:
-    """Whether a version's tables hold any annotation; those of nuScenes' test split hold none."""
+def has_annotations(root: str | Path, version: str) -> bool:
+    """Return whether the tables of a version hold any annotation; those of nuScenes' test split hold none."""
     path = Path(root, version, 'sample_annotation.json')
     return path.stat().st_size > EMPTY_TABLE_BYTES or ''.join(path.read_text().split()) != '[]'
 
 
 @contextlib.contextmanager
 def refuse_tables_that_do_not_fit(tables: NuScenes, what: str) -> Iterator[None]:
-    """Turn errors of the block about rows or columns that are not there into one that names the tables.
+    """Turn an error about a missing row or column, raised in the block, into one that names the tables.
 
     Args:
-        tables: that the block reads.
-        what: what of them it reads, such as a scene's name.
+        tables: the tables that the block reads.
+        what: the part of them that it reads, such as a scene's name.
 
     Raises:
         InputError: the block looked up a row or column that the tables lack.
@@ -122,7 +115,7 @@ def _open(root: str, version: str, states: tuple) -> NuScenes:
 
 
 def _refuse_repeated_tokens(tables: NuScenes) -> None:
-    """Refuse a token twice in a table; the devkit would count its annotation twice and find only the last row.
+    """Refuse tables in which a token occurs twice: the devkit would count its annotation twice and find one row.
 
     Raises:
         InputError: naming token and table.
@@ -138,28 +131,30 @@ def _refuse_repeated_tokens(tables: NuScenes) -> None:
 
 
 def _refuse_second_key_frames(tables: NuScenes) -> None:
-    """Refuse two key frames of one sample and channel, of which the devkit would take the last.
+    """Refuse two key frames of one sample and channel: the devkit would silently take the last one.
 
     Raises:
         InputError: naming sample, channel and the tokens of both.
     """
-    first = {}
+    first_tokens: dict[tuple[str, str], str] = {}
     for row in tables.sample_data:
         if not row['is_key_frame']:
             continue
-        other = first.setdefault((row['sample_token'], row['channel']), row['token'])
-        if other != row['token']:
+        first = first_tokens.setdefault((row['sample_token'], row['channel']), row['token'])
+        if first != row['token']:
             raise InputError(
-                f'sample {row["sample_token"]} has two key frames of {row["channel"]} in sample_data.json, {other} '
+                f'sample {row["sample_token"]} has two key frames of {row["channel"]} in sample_data.json, {first} '
                 f'and {row["token"]}: is_key_frame is true for one reading of each sensor only'
             )
 
 
-def _and_more(found: list) -> str:
-    return f' (and {len(found) - 1} more)' if len(found) > 1 else ''
+def _and_more(named: list) -> str:
+    """Say how many there are besides the first of a list, '' if none."""
+    return f' (and {len(named) - 1} more)' if len(named) > 1 else ''
 
 
 def _unreadable(folder: Path, error: Exception) -> InputError:
+    """Make the error to raise for tables that cannot be read."""
     return InputError(
         f'the tables in {folder} cannot be read ({type(error).__name__}: {error}): unpack the metadata archive of '
         f'{folder.name} again'

@@ -1,6 +1,6 @@
 """Which annotated objects count as true boxes: one rule for training targets, evaluation and pictures.
 
-'points': at least one LiDAR or radar point lies in the box, as nuScenes scores and BEVFormer was trained.
+'points': at least one LiDAR or radar point lies in the box; nuScenes scores and BEVFormer was trained by this rule.
 'visibility': at least 40 % of the object's pixels are visible over all cameras, level 2 of nuScenes' table
 ``visibility``.
 'all': every annotated box; for data without LiDAR and radar.
@@ -19,7 +19,7 @@ REMEDIES = {
 
 
 def check_rule(rule: str) -> None:
-    """Refuse what is no rule.
+    """Refuse an unknown rule for true boxes.
 
     Raises:
         InputError: naming the rules.
@@ -29,18 +29,18 @@ def check_rule(rule: str) -> None:
 
 
 def counted_boxes(rule: str, points: np.ndarray, visibility: np.ndarray) -> np.ndarray:
-    """Which of n boxes count.
+    """Decide which of n annotated boxes count as true boxes.
 
     Args:
-        rule: 'points', 'visibility' or 'all'.
+        rule: 'points', 'visibility' or 'all', see the module's docstring.
         points: (n,) LiDAR and radar points in each box.
         visibility: (n,) levels 1 to 4, 0 where unknown.
 
     Returns:
-        (n,) bool.
+        (n,) bool, True for boxes that count.
 
     Raises:
-        InputError: an unknown rule; a visibility is needed and not known; none of the boxes counts.
+        InputError: the rule is unknown, it needs a visibility that is not known, or none of the boxes counts.
     """
     check_rule(rule)
     if rule == 'points':
@@ -61,14 +61,14 @@ def counted_boxes(rule: str, points: np.ndarray, visibility: np.ndarray) -> np.n
 
 
 def count_true_boxes(entries: list[dict], rule: str) -> tuple[int, int]:
-    """Set ``bbox_3d_isvalid`` of all instances to whether they count.
+    """Set ``bbox_3d_isvalid`` of all instances to whether they count as true boxes.
 
     Args:
-        entries: of :func:`load_infos`; changed.
+        entries: from :func:`load_infos`; they are changed in place.
         rule: see :func:`counted_boxes`.
 
     Returns:
-        How many count, and how many there are.
+        How many instances count, and how many there are.
 
     Raises:
         InputError: see :func:`counted_boxes`.
@@ -83,7 +83,7 @@ def count_true_boxes(entries: list[dict], rule: str) -> tuple[int, int]:
 
 
 def box_table(name: str, entries: list[dict]) -> str:
-    """One line that says how many boxes of a split count by each rule and how visible they are."""
+    """Write one line that says how many boxes of a split count by each rule and how visible they are."""
     instances = [instance for entry in entries for instance in entry['instances']]
     points = sum(instance['num_lidar_pts'] + instance['num_radar_pts'] > 0 for instance in instances)
     levels = np.bincount([instance['visibility'] for instance in instances], minlength=5).tolist()

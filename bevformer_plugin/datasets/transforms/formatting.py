@@ -27,16 +27,16 @@ FRAME_META = (
 
 @TRANSFORMS.register_module()
 class PackTemporalInputs(BaseTransform):
-    """Makes ``dict(inputs=dict(img=...), data_samples=Det3DDataSample)`` of a queue.
+    """Turns a queue of frames into ``dict(inputs=dict(img=...), data_samples=Det3DDataSample)``.
 
-    ``img`` is (T, N, 3, H, W), BGR, uint8 or float32 as loaded; T frames, oldest first, the last is the current one.
-    Uint8 images that were distorted come with ``img_range`` (T, N, 2) float32: the values that 0 and 255 stand for.
-    The data sample's metainfo is the meta of the current frame (``FRAME_META``, ``sample_idx`` = sample token,
-    ``img_shape`` = (H, W), box type and mode) and ``history``, the metas of the T - 1 frames before. Training items
-    have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``.
+    ``img`` is (T, N, 3, H, W), BGR, uint8 or float32 as loaded; the T frames are ordered from the oldest to the
+    current one. Uint8 images that were distorted come with ``img_range`` (T, N, 2) float32, the values that 0 and 255
+    stand for. The data sample's metainfo is the meta of the current frame (``FRAME_META``, ``sample_idx`` = sample
+    token, ``img_shape`` = (H, W), box type and mode) and ``history``, the metas of the T - 1 frames before. Training
+    items have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``.
 
     Raises:
-        InputError: if the images differ in size, or have another one than the dataset's ``image_size``.
+        InputError: the images differ in size, or are of another size than the dataset's ``image_size``.
     """
 
     def transform(self, results: dict) -> dict:
@@ -55,6 +55,7 @@ class PackTemporalInputs(BaseTransform):
         return {'inputs': inputs, 'data_samples': sample}
 
     def _meta(self, frame: dict, results: dict) -> dict:
+        """Return the meta of a frame of the queue ``results``."""
         return {
             'sample_idx': frame['token'],
             **{key: frame[key] for key in FRAME_META},
@@ -64,6 +65,7 @@ class PackTemporalInputs(BaseTransform):
         }
 
     def _stack(self, frames: list[dict]) -> torch.Tensor:
+        """Stack all images to (T, N, 3, H, W), see the class for errors."""
         shapes = {image.shape for frame in frames for image in frame['img']}
         if len(shapes) > 1:
             sizes = ', '.join(f'{width} x {height}' for height, width, _ in sorted(shapes))

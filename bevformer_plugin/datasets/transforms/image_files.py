@@ -12,9 +12,9 @@ import numpy as np
 from bevformer_plugin.errors import InputError
 
 JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
-START_OF_SCAN = 0xDA
-WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
-# C4, C8 and CC, in the same row of the standard, do not describe a frame.
+START_OF_SCAN = 0xDA  # marker of the segment before the pixels
+MARKERS_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
+# The markers C4, C8 and CC are in the same row of the standard, but their segments do not describe a frame.
 FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 LIBJPEG_WARNINGS = (
     b'Corrupt JPEG data',
@@ -24,7 +24,7 @@ LIBJPEG_WARNINGS = (
 )
 COPY_AGAIN = 'copy it again'
 
-_stderr_is_ours = threading.Lock()
+_stderr_lock = threading.Lock()  # held while standard error is caught, which only one thread can do at a time
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class JpegHeader:
 
     Attributes:
         size: (W, H) as stored.
-        components: 1 is grey, 3 colours, 4 CMYK.
-        bits: of a component.
-        scan: where in the file the pixels start.
+        components: 1 for grey, 3 for colours, 4 for CMYK.
+        bits: number of bits of a component.
+        scan: position in the file at which the pixels start.
     """
 
     size: tuple[int, int]
@@ -45,17 +45,17 @@ class JpegHeader:
 
     @classmethod
     def of(cls, content: bytes) -> 'JpegHeader':
-        """Read the header, segment by segment: a thumbnail inside of one is not taken for the picture.
+        """Read the header of a file, segment by segment, so that no thumbnail in a segment is taken for the picture.
 
         Raises:
-            InputError: if the file ends, or holds something else, before the pixels start.
+            InputError: the file ends before the pixels start, or holds something else than segments.
         """
         frame, position = None, len(JPEG_START)
         while len(content) >= position + 4:
             if content[position] != 0xFF:
                 raise InputError(f'is damaged at byte {position}, before its pixels: {COPY_AGAIN}')
             marker = content[position + 1]
-            if marker == 0xFF or marker in WITHOUT_LENGTH:
+            if marker == 0xFF or marker in MARKERS_WITHOUT_LENGTH:
                 position += 1 if marker == 0xFF else 2
                 continue
             length = int.from_bytes(content[position + 2 : position + 4], 'big')
@@ -69,26 +69,34 @@ class JpegHeader:
 
 
 def is_jpeg(content: bytes) -> bool:
-    """Whether a file is a JPEG."""
+    """Return whether the content of a file is a JPEG."""
     return content.startswith(JPEG_START)
 
 
-def decode_jpeg(content: bytes, header: JpegHeader, halved: bool) -> np.ndarray:
-    """The (H, W, 3) uint8 pixels, BGR, of a JPEG; an orientation tag is ignored, a grey picture has equal channels.
+def size_of(pixels: np.ndarray) -> tuple[int, int]:
+    """Return the (W, H) of an image."""
+    height, width = pixels.shape[:2]
+    return width, height
 
-    Refused are files that are cut, and those about whose data libjpeg complains: it decodes them all the same, to
-    garbage from the damaged place on. It notices what breaks the code or moves what follows. On nuScenes images that
-    is a damaged block of a disk (512 bytes, whether 0, random or of another JPEG) practically always, 16 bytes in
-    three of four cases, a single flipped bit in one of three. What decodes to another valid picture cannot be found
-    without a checksum.
+
+def decode_jpeg(content: bytes, header: JpegHeader, halved: bool) -> np.ndarray:
+    """Decode a JPEG to (H, W, 3) uint8 pixels, BGR.
+
+    An orientation tag is ignored, and a grey picture gets three equal channels.
+
+    Files that are cut short are refused, and files about whose data libjpeg complains: libjpeg decodes them all the
+    same, but to garbage from the damaged place on. It notices damage that makes the code invalid or shifts what
+    follows. On nuScenes images it notices a damaged block of a disk (512 bytes, whether 0, random or of another JPEG)
+    practically always, 16 damaged bytes in three of four cases, and a single flipped bit in one of three. Damage that
+    decodes to another valid picture cannot be found without a checksum.
 
     Args:
-        content: the file.
-        header: of the same file.
-        halved: decode at half the size: of each 8 x 8 block the 4 x 4 pixels of the lower frequencies.
+        content: content of the file.
+        header: header of the same file.
+        halved: decode at half the size, to the 4 x 4 pixels of the lower frequencies of each 8 x 8 block.
 
     Raises:
-        InputError: if the picture is damaged, of more than 8 bits or in CMYK.
+        InputError: the picture is damaged, has more than 8 bits per colour, or is in CMYK.
     """
     if header.bits != 8:
         raise InputError(f'has {header.bits} bits per colour, images have 8: convert it to 8 bits')
@@ -96,11 +104,11 @@ def decode_jpeg(content: bytes, header: JpegHeader, halved: bool) -> np.ndarray:
         raise InputError(
             f'has {header.components} colour components, as of CMYK, images have 3 or are grey: convert it to RGB'
         )
-    if content.find(JPEG_END, header.scan) < 0:  # within pixels these bytes cannot stand for anything else
+    if content.find(JPEG_END, header.scan) < 0:  # the code of pixels never contains these two bytes
         raise InputError(f'is cut short ({len(content)} bytes): {COPY_AGAIN}')
     size = cv2.IMREAD_REDUCED_COLOR_2 if halved else cv2.IMREAD_COLOR
     with _libjpeg_warnings() as warnings:
-        # Calibration is of pixels as stored, so an orientation tag must not turn the image.
+        # The calibration is for pixels as stored, so an orientation tag must not turn the image.
         pixels = _decode(content, size | cv2.IMREAD_IGNORE_ORIENTATION)
     if warnings:
         raise InputError(f'is damaged ({warnings[0]}): {COPY_AGAIN}, or write it anew if it is meant to look so')
@@ -108,12 +116,12 @@ def decode_jpeg(content: bytes, header: JpegHeader, halved: bool) -> np.ndarray:
 
 
 def decode_image(content: bytes) -> np.ndarray:
-    """The (H, W, 3) uint8 pixels, BGR, of a file of another format that OpenCV knows, such as PNG.
+    """Decode a file of any format that OpenCV knows, such as PNG, to (H, W, 3) uint8 pixels, BGR.
 
-    A grey picture has equal channels; an alpha channel is left out if nothing is transparent.
+    A grey picture gets three equal channels; an alpha channel is left out if nothing is transparent.
 
     Raises:
-        InputError: if the file is damaged, of more than 8 bits per colour or transparent.
+        InputError: the file is damaged, has more than 8 bits per colour, or is transparent in places.
     """
     pixels = _decode(content, cv2.IMREAD_UNCHANGED)
     if pixels.dtype != np.uint8:
@@ -129,14 +137,14 @@ def decode_image(content: bytes) -> np.ndarray:
 
 
 def _decode(content: bytes, flags: int) -> np.ndarray:
-    """OpenCV's ``imdecode``.
+    """Decode a file by OpenCV's ``imdecode``.
 
     Raises:
-        InputError: if it cannot.
+        InputError: OpenCV cannot decode it.
     """
     try:
         pixels = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
-    except cv2.error:  # of sizes beyond its limits
+    except cv2.error:  # raised for images larger than OpenCV's limits
         pixels = None
     if pixels is None:
         raise InputError(f'is not a readable image ({len(content)} bytes): {COPY_AGAIN}')
@@ -145,16 +153,19 @@ def _decode(content: bytes, flags: int) -> np.ndarray:
 
 @contextmanager
 def _libjpeg_warnings() -> Iterator[list[str]]:
-    """Collects what libjpeg says about damaged data; it says so on the process's standard error and nowhere else.
+    """Collect what libjpeg says about damaged data, which it says on the process's standard error and nowhere else.
 
-    What others write there in the meantime is passed on. Costs some microseconds.
+    Whatever else is written to standard error in the block is passed on afterwards. This costs some microseconds.
+
+    Yields:
+        A list that holds libjpeg's warnings once the block has ended.
     """
     warnings: list[str] = []
-    with _stderr_is_ours:
+    with _stderr_lock:
         written = os.memfd_create('libjpeg')
         try:
             stderr = os.dup(2)
-        except OSError:  # a process without standard error
+        except OSError:  # the process has no standard error
             stderr = None
         os.dup2(written, 2)
         try:
@@ -165,7 +176,7 @@ def _libjpeg_warnings() -> Iterator[list[str]]:
             else:
                 os.dup2(stderr, 2)
                 os.close(stderr)
-            os.sched_yield()  # another thread may be in the middle of a write that it began before
+            os.sched_yield()  # lets another thread finish a write to standard error that it began in the block
             lines = os.pread(written, os.fstat(written).st_size, 0).splitlines(keepends=True)
             os.close(written)
         warnings += [line.decode().strip() for line in lines if line.startswith(LIBJPEG_WARNINGS)]

@@ -7,7 +7,7 @@ from mmengine.fileio import get
 
 from bevformer_plugin.errors import InputError
 
-from .image_files import JpegHeader, decode_image, decode_jpeg, is_jpeg
+from .image_files import JpegHeader, decode_image, decode_jpeg, is_jpeg, size_of
 from .resize import resized_projection
 
 
@@ -15,22 +15,22 @@ from .resize import resized_projection
 class LoadMultiViewImages(BaseTransform):
     """Reads the images of every frame.
 
-    Sets per frame ``img`` (list of (H, W, 3) arrays, BGR, one per camera), ``lidar2img`` (N, 4, 4 float64: LiDAR
-    metres to pixels of ``img`` times depth), ``img_paths``, ``cameras``, ``ori_shape`` (H, W of the first image as
-    stored). Where a camera of an item says the ``width`` and ``height`` that its ``lidar2img`` is for, as those of the
-    dataset do, a file of another size is refused.
+    Each frame gets ``img`` (list of (H, W, 3) arrays, BGR, one per camera), ``lidar2img`` (N, 4, 4 float64: LiDAR
+    metres to pixels of ``img`` times depth), ``img_paths``, ``cameras`` and ``ori_shape`` (H, W of the first image as
+    stored). If a camera of an item gives the ``width`` and ``height`` that its ``lidar2img`` is for, as all cameras of
+    the dataset do, a file of another size is refused.
 
-    Images have 8 bits per colour. Grey ones get three equal channels, and an alpha channel is left out where nothing
-    is transparent; see :func:`decode_jpeg` for which damage of a JPEG is found.
+    Images must have 8 bits per colour. Grey images get three equal channels, and an alpha channel is left out if
+    nothing is transparent; :func:`decode_jpeg` says which damage of a JPEG is found.
 
-    A JPEG exactly twice as large as the dataset's ``image_size`` is decoded at half its size: of each 8 x 8 block
-    libjpeg computes the 4 x 4 pixels of the lower frequencies. Pixels lie where halving by a resize puts them.
+    A JPEG exactly twice as large as the dataset's ``image_size`` is decoded at half its size, for which libjpeg
+    computes the 4 x 4 pixels of the lower frequencies of each 8 x 8 block. Pixels lie where a resize would put them.
 
     Args:
-        to_float32: the exact path: decode at full size and give float32 images; all following transforms then keep
-            float32 without rounding, as the published code does. The default, uint8, takes a quarter of the memory;
-            its pixels differ from the exact ones by about a third of a level of 255.
-        backend_args: of MMEngine's file backends, for images that are not on a local disk.
+        to_float32: decode at full size and give float32 images, which all following transforms keep as float32 without
+            rounding, as the published code does. The default, uint8, takes a quarter of the memory, and its pixels
+            differ from the exact ones by about a third of a level of 255.
+        backend_args: settings of MMEngine's file backends, for images that are not on a local disk.
 
     Raises:
         FileNotFoundError: an image file is missing.
@@ -52,7 +52,7 @@ class LoadMultiViewImages(BaseTransform):
             frame['img'] = [pixels for pixels, _ in loaded]
             frame['lidar2img'] = np.stack(
                 [
-                    resized_projection(image['lidar2img'], stored_size, pixels.shape[1::-1])
+                    resized_projection(image['lidar2img'], stored_size, size_of(pixels))
                     for image, (pixels, stored_size) in zip(images.values(), loaded, strict=True)
                 ]
             )
@@ -60,7 +60,7 @@ class LoadMultiViewImages(BaseTransform):
         return results
 
     def _load(self, camera: str, frame: dict) -> tuple[np.ndarray, tuple[int, int]]:
-        """The image, and its (W, H) as stored."""
+        """Load the image of a camera, and return it with its (W, H) as stored."""
         image = frame['images'][camera]
         pixels, stored_size = load_camera_image(
             image['img_path'],
@@ -75,14 +75,14 @@ class LoadMultiViewImages(BaseTransform):
 def load_camera_image(
     path: str, image: dict, origin: str, halve_to: tuple[int, int] | None = None, backend_args: dict | None = None
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Read the image of a camera, and refuse one that its calibration or the detector is not made for.
+    """Read the image of a camera, and refuse an image that does not fit its calibration or the detector.
 
     Args:
-        path: the file, as MMEngine's file backends take it.
-        image: what the infos say of the image: a file of another ``width`` and ``height``, where given, is refused.
-        origin: which image it is, for messages.
+        path: path or address of the file for MMEngine's file backends.
+        image: entry of the image in the infos; if it has ``width`` and ``height``, a file of another size is refused.
+        origin: names the image in errors.
         halve_to: (W, H); a JPEG exactly twice as large is decoded at half its size.
-        backend_args: of MMEngine's file backends.
+        backend_args: settings of MMEngine's file backends.
 
     Returns:
         The (H, W, 3) uint8 pixels, BGR, and the (W, H) of the image as stored.
@@ -108,16 +108,17 @@ def load_camera_image(
 
 
 def _decode(content: bytes, halve_to: tuple[int, int] | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """The uint8 image, and its (W, H) as stored."""
+    """Decode a file to its uint8 image, and return it with its (W, H) as stored."""
     if not is_jpeg(content):
         pixels = decode_image(content)
-        return pixels, pixels.shape[1::-1]
+        return pixels, size_of(pixels)
     header = JpegHeader.of(content)
     is_double = halve_to is not None and header.size == (2 * halve_to[0], 2 * halve_to[1])
     return decode_jpeg(content, header, halved=is_double), header.size
 
 
 def _read(path: str, origin: str, backend_args: dict | None) -> bytes:
+    """Read a file; arguments and errors are those of :func:`load_camera_image`."""
     try:
         return get(path, backend_args=backend_args)
     except FileNotFoundError as error:

@@ -1,16 +1,19 @@
-"""Bringing images to the size the model sees."""
+"""Resizing of images to the size that the model takes."""
 
 import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
+from .image_files import size_of
+
 
 @TRANSFORMS.register_module()
 class ResizeMultiView(BaseTransform):
     """Resizes all images of a queue to ``scale`` = (W, H), bilinearly, and ``lidar2img`` with them.
 
-    The size comes from the dataset's ``image_size``. An image that has it already, or any if it is None, stays as is.
+    The size comes from the dataset's ``image_size``. An image that has this size stays as it is, and all do if the
+    size is None.
     """
 
     def transform(self, results: dict) -> dict:
@@ -20,7 +23,7 @@ class ResizeMultiView(BaseTransform):
             if size is None:
                 continue
             for camera, image in enumerate(frame['img']):
-                current_size = image.shape[1::-1]
+                current_size = size_of(image)
                 if current_size == size:
                     continue
                 frame['img'][camera] = mmcv.imresize(image, size, interpolation='bilinear')
@@ -29,7 +32,7 @@ class ResizeMultiView(BaseTransform):
 
 
 def resized_projection(lidar2img: np.ndarray, from_size: tuple[int, int], to_size: tuple[int, int]) -> np.ndarray:
-    """The (4, 4) projection into an image of (W, H) ``to_size`` instead of ``from_size``.
+    """Return the projection (4, 4) into an image that is resized from (W, H) ``from_size`` to ``to_size``.
 
     Pixel coordinates scale as u' = u * W' / W, v' = v * H' / H, as in the published code.
     """

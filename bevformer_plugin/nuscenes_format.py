@@ -1,0 +1,22 @@
+"""What the nuScenes format fixes: the names of its tables, and the splits of each version."""
+
+TABLES = (
+    'category',
+    'attribute',
+    'visibility',
+    'instance',
+    'sensor',
+    'calibrated_sensor',
+    'ego_pose',
+    'log',
+    'scene',
+    'sample',
+    'sample_data',
+    'sample_annotation',
+    'map',
+)
+OFFICIAL_SPLITS = {  # version -> split of the devkit -> what the split is for
+    'v1.0-trainval': {'train': 'train', 'val': 'val'},
+    'v1.0-mini': {'mini_train': 'train', 'mini_val': 'val'},
+    'v1.0-test': {'test': 'test'},
+}
