@@ -13,14 +13,22 @@ from mmengine.dataset import pseudo_collate
 from bevformer_plugin.configuration import load_config, parse_config_options
 from tests.helpers.installation import run_installed
 from tests.helpers.processes import NANO, run_tool
-from tests.helpers.repository import REPO
+from tests.helpers.repository import NANO_WEIGHTS, REPO
 
 TOOLS = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
 
 
 def test_its_train_and_test_tools_run_our_configs(installed_python, small_options, tmp_path):
+    """It goes on from trained weights, so that there is a score to compare."""
     train, test = tmp_path / 'train', tmp_path / 'test'
-    options = ['--cfg-options', *small_options]
+    options = [
+        '--cfg-options',
+        *small_options,
+        'model.bev_grid=(64,64)',
+        'model.heads.detection.queries.num_query=150',
+        f'load_from={NANO_WEIGHTS}',
+        'optim_wrapper.optimizer.lr=1e-6',
+    ]
     for tool, *arguments in (
         ('train.py', REPO / NANO, '--work-dir', train),
         ('test.py', REPO / NANO, train / 'epoch_1.pth', '--work-dir', test),
