@@ -45,7 +45,7 @@ def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) 
 
     Raises:
         InputError: for fewer than two steps.
-        RuntimeError: if a process dies.
+        ChildProcessError: if a process dies.
     """
     if steps < 2:
         raise InputError(f'steps must be at least 2, not {steps}: the first has no optimizer state yet')

@@ -330,13 +330,14 @@ def test_fine_tuning_reports_what_it_used(small_options, tmp_path, engine):
         *small_options,
         f'load_from={WEIGHTS}',
         'model.heads.detection.num_classes=2',
+        'model.heads.perspective.num_classes=2',
         'train_cfg.val_interval=9',
     ]
     options += [f"{part}_dataloader.dataset.metainfo.classes=['pedestrian','car']" for part in ('train', 'val')]
     done = run_tool('train', NANO, '--engine', engine, '--work-dir', tmp_path / 'run', '--cfg-options', *options)
     assert done.returncode == 0, done.output
     assert '227 tensors of 230 used, 9 of them row by row' in done.output
-    assert '3 left at their initialisation: bev_encoder.positional_encoding.row_embed.weight' in done.output
+    assert '3 left at their initialisation: bev_encoder.bev_embedding.weight' in done.output
     assert 'classes from the file: pedestrian, car; classes that it does not know: none' in done.output
 
 
