@@ -32,7 +32,9 @@ class FusedImageFeatures(nn.Module):
         self.img_backbone = fuse_conv_bn(img_backbone)
         self.img_neck = fuse_conv_bn(img_neck)
         self.dtype = dtype
-        self.to(dtype=dtype, memory_format=torch.channels_last)
+        for part in (self.img_backbone, self.img_neck):
+            part.to(dtype=dtype)
+            part.to(memory_format=torch.channels_last)
         self.compute = self._features
         if self._pays_to_compile():
             options = {'freezing': True, 'cpp.simdlen': pick_vec_isa().bit_width()}

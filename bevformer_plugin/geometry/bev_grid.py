@@ -25,7 +25,7 @@ class BEVGrid:
 
     bev_h: int
     bev_w: int
-    point_cloud_range: tuple[float, float, float, float, float, float]
+    point_cloud_range: tuple[float, ...]
 
     def __post_init__(self) -> None:
         if self.bev_h < 1 or self.bev_w < 1:

@@ -25,6 +25,9 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
         bgr_to_rgb: images arrive as BGR and the backbone expects RGB.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, mean: list[float], std: list[float], pad_size_divisor: int = 32, bgr_to_rgb: bool = False
     ) -> None:

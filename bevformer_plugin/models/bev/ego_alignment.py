@@ -65,7 +65,7 @@ class EgoAlignment:
         preset = fields.pop('preset', None)
         if preset is not None and preset not in PRESETS:
             raise InputError(f'unknown ego_motion preset {preset!r}; known: {sorted(PRESETS)}')
-        fields = {**PRESETS.get(preset, {}), **fields}
+        fields = {**({} if preset is None else PRESETS[preset]), **fields}
         unknown = sorted(set(fields) - set(cls.__dataclass_fields__))
         if unknown:
             raise InputError(f'unknown ego_motion fields {unknown}; known: {sorted(cls.__dataclass_fields__)}')

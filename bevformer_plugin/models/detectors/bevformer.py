@@ -132,6 +132,11 @@ class BEVFormer(Base3DDetector):
             'encoder': list(self.bev_encoder.encoder.layers),
         }
 
+    def _named_heads(self) -> Iterator[tuple[str, BEVHead]]:
+        for name, head in self.heads.items():
+            assert isinstance(head, BEVHead)  # as the constructor has found
+            yield name, head
+
     def train(self, mode: bool = True) -> 'BEVFormer':
         """Switch mode and forget all streams: weights are about to change, or have."""
         self.reset_streams()
@@ -236,7 +241,7 @@ class BEVFormer(Base3DDetector):
         """
         encoded = self._encode_queues(batch_inputs_dict, batch_data_samples)
         losses: dict[str, Tensor] = {}
-        for name, head in self.heads.items():
+        for name, head in self._named_heads():
             of_head = head.loss(encoded, batch_data_samples)
             repeated = sorted(losses.keys() & of_head.keys())
             if repeated:
@@ -270,7 +275,7 @@ class BEVFormer(Base3DDetector):
         encoded = self.encode(imgs[:, 0], frames, [self.streams.get(scene) for scene in scenes])
         histories = zip(scenes, encoded.histories(), strict=True)
         self.streams = {scene: history for scene, history in histories if history is not None}
-        for head in self.heads.values():
+        for _, head in self._named_heads():
             for field, predictions in head.predict(encoded).items():
                 for sample, prediction in zip(batch_data_samples, predictions, strict=True):
                     setattr(sample, field, prediction)

@@ -1,7 +1,7 @@
 """What a detector asks of each of its heads."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from mmdet3d.structures import Det3DDataSample
@@ -39,5 +39,5 @@ class BEVHead(BaseModule):
         """
 
     @abstractmethod
-    def predict(self, encoded: EncodedFrames) -> dict[str, list[BaseDataElement]]:
+    def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
         """The head's predictions: by field of ``predicts``, one for each sample."""

@@ -52,6 +52,8 @@ class BEVProposals(QuerySource):
         InputError: if there are no queries, or more than the grid has cells.
     """
 
+    code_weights: Tensor
+
     def __init__(
         self,
         embed_dims: int,
@@ -76,6 +78,7 @@ class BEVProposals(QuerySource):
         self.loss_heatmap = MODELS.build(loss_heatmap)
         self.loss_bbox = MODELS.build(loss_bbox)
         self.register_buffer('code_weights', torch.tensor(code_weights, dtype=torch.float32))
+        assert self.heatmap.bias is not None
         nn.init.constant_(self.heatmap.bias, bias_init_with_prob(0.01))
 
     def forward(self, bev_embed: Tensor) -> ProposedQueries:
@@ -121,11 +124,13 @@ class BEVProposals(QuerySource):
         boxes = torch.cat([center + raw[..., :2] * cell, raw[..., 2:]], dim=-1)
         return self.heatmap(features).float(), boxes
 
-    def init_branches(self, cls_branches: nn.ModuleList, reg_branches: nn.ModuleList) -> None:
+    def init_branches(self, cls_branches: Sequence[nn.Sequential], reg_branches: Sequence[nn.Sequential]) -> None:
         """Let the decoder start from the proposals as they are."""
         for branch in (*cls_branches, *reg_branches):
-            nn.init.zeros_(branch[-1].weight)
-            nn.init.zeros_(branch[-1].bias)
+            last = branch[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def loss(
         self, queries: ProposedQueries, gt_labels: Sequence[Tensor], gt_boxes: Sequence[Tensor]

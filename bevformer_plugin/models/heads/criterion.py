@@ -25,6 +25,8 @@ class SetCriterion3D(nn.Module):
         code_weights: weight of each of the ten values of a network box.
     """
 
+    code_weights: Tensor
+
     def __init__(self, assigner: dict, loss_cls: dict, loss_bbox: dict, code_weights: list[float]) -> None:
         super().__init__()
         if len(code_weights) != 10:

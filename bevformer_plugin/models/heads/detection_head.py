@@ -1,6 +1,6 @@
 """From a BEV to 3-D boxes: object queries, decoder, class and box branches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -88,9 +88,10 @@ class DetectionHead(BEVHead):
         self.criterion = MODELS.build(criterion)
         kept_range = post_center_range(grid, box_coder.get('post_center_range'))
         self.box_coder = TASK_UTILS.build({**box_coder, 'post_center_range': kept_range})
-        self.cls_branches = nn.ModuleList(self._cls_branch() for _ in range(self.decoder.num_layers))
-        self.reg_branches = nn.ModuleList(self._reg_branch() for _ in range(self.decoder.num_layers))
-        self.queries.init_branches(self.cls_branches, self.reg_branches)
+        cls_branches = [self._cls_branch() for _ in range(self.decoder.num_layers)]
+        reg_branches = [self._reg_branch() for _ in range(self.decoder.num_layers)]
+        self.queries.init_branches(cls_branches, reg_branches)
+        self.cls_branches, self.reg_branches = nn.ModuleList(cls_branches), nn.ModuleList(reg_branches)
 
     def _cls_branch(self) -> nn.Sequential:
         width = self.embed_dims
@@ -149,15 +150,15 @@ class DetectionHead(BEVHead):
         device = outputs.bbox_preds.device
         gt_boxes, gt_labels = [], []
         for sample in samples:
-            boxes = sample.gt_instances_3d.bboxes_3d.to(device)
+            boxes = sample.gt_instances_3d.get('bboxes_3d').to(device)
             gt_boxes.append(torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], dim=-1).float())
-            gt_labels.append(sample.gt_instances_3d.labels_3d.to(device))
+            gt_labels.append(sample.gt_instances_3d.get('labels_3d').to(device))
         return {
             **self.criterion(outputs.cls_scores, outputs.bbox_preds, gt_labels, gt_boxes),
             **self.queries.loss(outputs.queries, gt_labels, gt_boxes),
         }
 
-    def predict(self, encoded: EncodedFrames) -> dict[str, list[BaseDataElement]]:
+    def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
         """The boxes of every sample, see :meth:`detections`."""
         return {'pred_instances_3d': self.detections(self(encoded.bev_embed))}
 

@@ -67,4 +67,5 @@ class HungarianAssigner3D:
             queries, objects = torch.as_tensor(queries).to(gt_inds), torch.as_tensor(objects).to(gt_inds)
             gt_inds[queries] = objects + 1
             labels[queries] = gt_labels[objects]
-        return AssignResult(len(gt_boxes), gt_inds, None, labels)
+        # mmdet takes None where an assigner knows no overlaps, whatever its annotation says.
+        return AssignResult(len(gt_boxes), gt_inds, None, labels)  # pyright: ignore[reportArgumentType]

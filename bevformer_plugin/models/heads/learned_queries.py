@@ -1,5 +1,7 @@
 """Object queries that are learned, the same for every frame."""
 
+from collections.abc import Sequence
+
 import torch
 from mmdet3d.registry import MODELS
 from mmengine.model import bias_init_with_prob
@@ -48,11 +50,15 @@ class LearnedQueries(QuerySource):
             boxes=nothing,
         )
 
-    def init_branches(self, cls_branches: nn.ModuleList, reg_branches: nn.ModuleList) -> None:
+    def init_branches(self, cls_branches: Sequence[nn.Sequential], reg_branches: Sequence[nn.Sequential]) -> None:
         """Let every class start from a small chance (focal loss, arXiv 1708.02002, section 4.1)."""
         for branch in cls_branches:
-            nn.init.constant_(branch[-1].bias, bias_init_with_prob(OBJECT_PRIOR))
+            last = branch[-1]
+            assert isinstance(last, nn.Linear)
+            nn.init.constant_(last.bias, bias_init_with_prob(OBJECT_PRIOR))
 
-    def loss(self, queries: ObjectQueries, gt_labels: list[Tensor], gt_boxes: list[Tensor]) -> dict[str, Tensor]:
+    def loss(
+        self, queries: ObjectQueries, gt_labels: Sequence[Tensor], gt_boxes: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
         """No losses: the queries are trained through the decoder."""
         return {}

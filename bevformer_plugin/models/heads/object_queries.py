@@ -51,7 +51,7 @@ class QuerySource(BaseModule):
         """The queries for a (B, Q, C) BEV."""
 
     @abstractmethod
-    def init_branches(self, cls_branches: nn.ModuleList, reg_branches: nn.ModuleList) -> None:
+    def init_branches(self, cls_branches: Sequence[nn.Sequential], reg_branches: Sequence[nn.Sequential]) -> None:
         """Initialise the last layers of the branches that correct what the queries believe."""
 
     @abstractmethod

@@ -1,6 +1,6 @@
 """Supervision of the camera features in each camera's own view."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,6 +66,7 @@ class PerspectiveSupervision(BEVHead):
         self.values = nn.Conv2d(embed_dims, VALUES, 1)
         self.loss_heatmap = MODELS.build(loss_heatmap)
         self.loss_values = MODELS.build(loss_values)
+        assert self.heatmap.bias is not None
         nn.init.constant_(self.heatmap.bias, bias_init_with_prob(0.01))
 
     def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
@@ -76,29 +77,26 @@ class PerspectiveSupervision(BEVHead):
         """
         device = encoded.bev_embed.device
         lidar2img = torch.stack([frame.lidar2img for frame in encoded.frames]).to(device, torch.float32)
-        gt_boxes = [sample.gt_instances_3d.bboxes_3d for sample in samples]
-        gt_labels = [sample.gt_instances_3d.labels_3d for sample in samples]
+        gt_boxes = [sample.gt_instances_3d.get('bboxes_3d') for sample in samples]
+        gt_labels = [sample.gt_instances_3d.get('labels_3d') for sample in samples]
         parts = [
             self._predictions_and_targets(features, lidar2img, gt_boxes, gt_labels)
             for features in encoded.camera_features
         ]
-        num_centers = reduce_mean(sum(part.holds_center.sum() for part in parts)).clamp(min=1).item()
+        num_centers = reduce_mean(torch.stack([part.holds_center.sum() for part in parts]).sum()).clamp(min=1).item()
+        of_heatmaps = [self.loss_heatmap(part.heatmap, part.heatmap_target, avg_factor=num_centers) for part in parts]
+        of_values = [
+            self.loss_values(
+                part.values, part.value_target, part.holds_center.expand_as(part.values), avg_factor=num_centers
+            )
+            for part in parts
+        ]
         return {
-            'perspective.loss_heatmap': sum(
-                self.loss_heatmap(part.heatmap, part.heatmap_target, avg_factor=num_centers) for part in parts
-            ),
-            'perspective.loss_values': sum(
-                self.loss_values(
-                    part.values,
-                    part.value_target,
-                    part.holds_center.expand_as(part.values),
-                    avg_factor=num_centers,
-                )
-                for part in parts
-            ),
+            'perspective.loss_heatmap': torch.stack(of_heatmaps).sum(),
+            'perspective.loss_values': torch.stack(of_values).sum(),
         }
 
-    def predict(self, encoded: EncodedFrames) -> dict[str, list[BaseDataElement]]:
+    def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
         """Nothing: the head is used in training alone."""
         return {}
 
