@@ -1,27 +1,29 @@
-"""Files that are either complete or not there."""
+"""Writing files that are either complete or not there."""
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextlib.contextmanager
-def atomic_write(path):
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a binary file for writing that appears under ``path`` only once the block has ended without an error.
 
-    The bytes go to a hidden neighbour of ``path``, reach the disk, and the neighbour is renamed. After any error (disk
-    full, Ctrl-C) the neighbour is removed and an older file at ``path`` is untouched.
+    The bytes go to a hidden file beside ``path``, which is flushed to the disk and then renamed. After any error (a
+    full disk, Ctrl-C) the hidden file is removed, and an older file at ``path`` stays as it was.
 
     Yields:
         The open binary file.
     """
-    path = Path(path)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    target = Path(path)
+    unfinished = target.with_name(f'.{target.name}.{os.getpid()}.tmp')
     try:
         with open(unfinished, 'wb') as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(unfinished, path)
+        os.replace(unfinished, target)
     finally:
         unfinished.unlink(missing_ok=True)
