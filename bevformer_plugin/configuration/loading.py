@@ -14,6 +14,8 @@ from .unread_settings import DATALOADERS, refuse_unknown_options, refuse_unread_
 # Sections and settings that hold further settings by name, wherever they are set.
 SECTIONS_OF_SETTINGS = (
     'model',
+    'model.pts_bbox_head',
+    'model.ego_motion',
     *DATALOADERS,
     'optim_wrapper',
     'auto_scale_lr',

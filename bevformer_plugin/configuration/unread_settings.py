@@ -47,6 +47,8 @@ SECTIONS = {
 }
 # Sections that an option of the command line overrides, whatever the config sets.
 FLAGS = {'resume': '--resume', 'randomness': '--seed', 'work_dir': '--work-dir'}
+# Sections that MMEngine reads together with the config file, before an option could change them.
+READ_WITH_THE_FILE = {'custom_imports', 'default_scope'}
 # Sections and settings that only MMEngine's Runner reads, with the value that changes nothing under Lightning.
 RUNNER_ONLY = {
     'launcher': 'none',
@@ -246,6 +248,8 @@ def refuse_unknown_options(options: dict, cfg: Config) -> None:
         name = option.split('.')[0]
         if name in FLAGS:
             raise InputError(f'--cfg-options {option}: give {FLAGS[name]} instead, which decides about it')
+        if name in READ_WITH_THE_FILE:
+            raise InputError(f'--cfg-options {option} has no effect, {name} is read with the file: set it in a config')
         if name in SECTIONS:
             continue
         places = list(_places(name, cfg[name], cfg)) if name in cfg else []

@@ -65,6 +65,9 @@ def _check_dataloader(cfg: Config, part: str) -> None:
     if not isinstance(loader.get('dataset'), dict):
         raise InputError(f'{part}_dataloader.dataset is the config of a dataset, got {loader.get("dataset")!r}')
     _at_least_one(loader.get('batch_size', 1), f'{part}_dataloader.batch_size')
+    for name in ('sampler', 'batch_sampler'):
+        if loader.get(name) is not None and not isinstance(loader[name], dict):
+            raise InputError(f'{part}_dataloader.{name} is the config of a sampler, got {loader[name]!r}')
     workers = loader.get('num_workers', 0)
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise InputError(f'{part}_dataloader.num_workers is a whole number from 0, got {workers!r}')

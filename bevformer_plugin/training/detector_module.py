@@ -101,13 +101,15 @@ class DetectorModule(L.LightningModule):
         return optimizer
 
     def check_optimization(self, batches_per_epoch: int) -> None:
-        """Try to build the optimizer and its schedules, before anything long starts.
+        """Try to build the optimizer and its schedules and to step these once, before anything long starts.
 
         Raises:
             InputError: if they cannot be built from the config.
         """
         scaling_factor(self.cfg, 1)
-        self._build_schedulers(self._build_optimizer(), batches_per_epoch)
+        schedulers = self._build_schedulers(self._build_optimizer(), batches_per_epoch)
+        with building('param_scheduler'):
+            advance(schedulers, batches=1, counted=1, batches_per_epoch=1)
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
         wrapper_cfg = ConfigDict(

@@ -1,6 +1,7 @@
 """Whole training runs under MMEngine's Runner, with the same steps and the same rules to resume as under Lightning."""
 
 import os
+from copy import deepcopy
 from pathlib import Path
 
 from mmengine.config import Config
@@ -144,6 +145,23 @@ def _optimizer_and_schedules(runner: Runner) -> tuple[optim.Optimizer, list[_Par
     return runner.optim_wrapper.optimizer, schedulers
 
 
+def _try_to_build(runner: Runner) -> None:
+    """Build what the Runner would build only in ``train()``, where an error would end with a traceback.
+
+    The loops are kept. Optimizer and schedules are built as a trial: a schedule changes the optimizer at once, and the
+    Runner has to scale the learning rate before.
+    """
+    assert runner.train_loop is not None and runner.val_loop is not None
+    configured = runner.optim_wrapper
+    assert configured is not None
+    runner.optim_wrapper = runner.build_optim_wrapper(deepcopy(configured))
+    if runner.param_schedulers:
+        schedulers = runner.build_param_scheduler(deepcopy(runner.param_schedulers))
+        assert isinstance(schedulers, list)
+        advance(schedulers, batches=1, counted=1, batches_per_epoch=1)
+    runner.optim_wrapper = configured
+
+
 def _number_of_processes() -> int:
     """Read how many processes a launcher has started.
 
@@ -194,6 +212,7 @@ def train_with_mmengine(cfg: Config, start: RunStart) -> None:
     with occupied(start, Path(cfg.filename).name):
         with building('the run'):
             runner = Runner.from_cfg(cfg)
+            _try_to_build(runner)
         detector = bare_model(runner)
         check_initial_weights(detector, load_from, resuming=checkpoint is not None)
         log_remarks(remarks)

@@ -27,7 +27,7 @@ def test_what_is_held_is_what_is_measured():
 
 
 def test_a_process_that_dies_is_reported():
-    with pytest.raises(RuntimeError, match='too little memory'):
+    with pytest.raises(ChildProcessError, match='too little memory'):
         peak_memory(os._exit, 1)
 
 
