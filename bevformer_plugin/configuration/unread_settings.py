@@ -303,9 +303,9 @@ def _registered(kind: str, place: str) -> Callable:
         InputError: if none has the name; the message suggests the most similar one.
     """
     for candidates in REGISTRIES:
-        found = candidates.get(kind)
-        if found is not None:
-            return found
+        registered = candidates.get(kind)
+        if registered is not None:
+            return registered
     names = {name for candidates in REGISTRIES for name in candidates.module_dict}
     raise InputError(f'{place}.type: nothing is registered as {kind!r}{_suggestion(kind, sorted(names))}')
 

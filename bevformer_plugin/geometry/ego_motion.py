@@ -1,4 +1,4 @@
-"""How the vehicle moved between two frames, and what that does to a BEV feature map.
+"""The vehicle's motion between two frames, and its effect on a BEV feature map.
 
 The CAN-bus vector of a frame has 18 entries: translation in the global frame (3, metres), quaternion (4), acceleration
 (3), rotation rate (3), velocity (3), heading in radians, heading in degrees.

@@ -21,7 +21,7 @@ from .deformable_attention import DeformableAttentionCore
 
 @dataclass(frozen=True)
 class PillarHits:
-    """Which queries each camera sees, which depends on the calibration alone and is the same for all layers.
+    """The queries that each camera sees. They depend on the calibration alone and are the same for all layers.
 
     Attributes:
         query_index: (K,) ``b * Q + q`` of every hit, which is a pair of a camera and a query, ordered by sample, then

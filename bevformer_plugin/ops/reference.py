@@ -69,7 +69,7 @@ def _placed(sampling_locations: Tensor) -> Tensor:
 
 
 def _not_finite(sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
-    """Compute a term (B, Q, heads, 1) to add to the output, which spreads what is not finite.
+    """Compute a term (B, Q, heads, 1) to add to the output, which is NaN wherever the output must not be finite.
 
     It is NaN if a location or weight of a query and head is not finite, else 0. Its gradients are NaN for a location
     that is not finite and for the weight of that location, and wherever the gradient of the output is not finite.

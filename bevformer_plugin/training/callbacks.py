@@ -75,11 +75,11 @@ class EpochReport(Callback):
             return
         assert trainer.max_epochs is not None and isinstance(pl_module, DetectorModule)
         seconds = self.batch_end - self.start
-        left = seconds * (trainer.max_epochs - trainer.current_epoch - 1)
+        seconds_left = seconds * (trainer.max_epochs - trainer.current_epoch - 1)
         print_log(
             f'epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {sum(self.losses) / len(self.losses):.3f}  '
             f'lr {pl_module.current_learning_rate():.2e}  {seconds / len(self.losses):.2f} s/step '
-            f'({100 * self.waited / seconds:.0f}% data)  {left / 60:.1f} min left',
+            f'({100 * self.waited / seconds:.0f}% data)  {seconds_left / 60:.1f} min left',
             logger='current',
         )
 

@@ -226,8 +226,8 @@ class DetectorModule(L.LightningModule):
         try:
             loss, values = self.detector.parse_losses(self.detector(**data, mode='loss'))
             if not loss.isfinite():
-                bad = [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]
-                raise NotFiniteError(f'not finite: {", ".join(bad)}')
+                names = [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]
+                raise NotFiniteError(f'not finite: {", ".join(names)}')
         except FloatingPointError as error:
             # The file is written first, since the search for the tensor runs the detector and changes its buffers.
             path = self._save_for_inspection()

@@ -79,8 +79,8 @@ def _defaults(kind: object, registries: tuple[Registry, ...]) -> dict[str, objec
     """Collect the default arguments of a registered class; an unknown type has none."""
     if not isinstance(kind, str):
         return {}
-    found = next((cls for cls in (registry.get(kind) for registry in registries) if cls), None)
-    if found is None:
+    registered = next((cls for cls in (registry.get(kind) for registry in registries) if cls), None)
+    if registered is None:
         return {}
-    parameters = inspect.signature(found).parameters.values()
+    parameters = inspect.signature(registered).parameters.values()
     return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
