@@ -365,8 +365,8 @@ def test_the_tool_keeps_names_in_another_order_of_classes(small_options, tmp_pat
     ('changes', 'message'),
     [
         ([f'test_dataloader.dataset.metainfo.classes={sorted(CLASSES)}'], 'brought into the order of the dataset'),
-        (['model.data_preprocessor.bgr_to_rgb=False'], 'ValueError: {weights} was trained with other settings'),
-        (['model.bev_grid=(20,20)'], 'ValueError: {weights} is of another model: 3 of another shape'),
+        (['model.data_preprocessor.bgr_to_rgb=False'], 'InputError: {weights} was trained with other settings'),
+        (['model.bev_grid=(20,20)'], 'InputError: {weights} is of another model: 3 of another shape'),
     ],
 )
 def test_mmdetection3ds_own_tool_is_as_strict(synthetic_root, info_files, tmp_path, changes, message):
