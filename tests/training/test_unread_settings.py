@@ -11,7 +11,9 @@ from bevformer_plugin.configuration.unread_settings import refuse_settings_of_th
 CONFIGS = Path('configs/bevformer').resolve()
 NANO, TINY = str(CONFIGS / 'bevformer_nano.py'), str(CONFIGS / 'bevformer_tiny.py')
 RELEASED = sorted(
-    str(path) for pattern in ('configs/bevformer/**/*.py', 'projects/*/bevformer_*.py') for path in Path().glob(pattern)
+    str(path)
+    for pattern in ('configs/bevformer/**/*.py', 'projects/*/bevformer_*.py')
+    for path in Path().glob(pattern)
 )
 HEAD = 'model.pts_bbox_head'
 
