@@ -1,8 +1,9 @@
 """BEVFormer for MMDetection3D 1.x.
 
-Importing the package fills the OpenMMLab registries with BEVFormer's modules and does nothing else. ``ops`` comes
-first: where no compiled ``mmcv._ext`` exists it lets Python find a PyTorch stand-in, if installing the plugin has not
-done so already, before mmdet3d is imported.
+Importing the package fills the OpenMMLab registries with BEVFormer's modules and does nothing else. ``ops`` is
+imported
+first: where mmcv has no compiled ``mmcv._ext``, it makes a PyTorch stand-in importable before anything imports
+    mmdet3d.
 """
 
 from bevformer_plugin import ops  # isort: skip

@@ -1,4 +1,4 @@
-"""Settings that a module hands down to its parts: each is set in one place, and nowhere below it."""
+"""Settings that a module hands down to its parts: each is set for the module and may not be set again below it."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from bevformer_plugin.errors import InputError
 
 
 def with_handed_down(config: dict[str, Any], values: dict[str, Any], part: str, owner: str) -> dict[str, Any]:
-    """The config of a part together with what its owner decides for it.
+    """Complete the config of a part with the values that its owner decides.
 
     Args:
-        config: what the user wrote for the part.
-        values: what the owner hands down.
+        config: the config that the user wrote for the part.
+        values: the settings that the owner hands down.
         part: name of the part in the config, for the message.
-        owner: name of what hands the values down, for the message.
+        owner: name of the owner, for the message.
 
     Raises:
         InputError: if the config of the part sets a value that the owner hands down, which would have no effect.

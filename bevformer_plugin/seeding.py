@@ -1,4 +1,4 @@
-"""Seeds and the global generators of random numbers, which decide what is random in data and training."""
+"""Seeds, and the global random number generators that decide everything random in data and training."""
 
 import random
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import torch
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed that is a function of all the numbers and unlike those of other numbers."""
+    """Derive one seed from all the numbers; any other numbers give an unrelated seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
@@ -22,7 +22,7 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def seeded_generators(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python, NumPy and torch (CPU); afterwards they go on where they were."""
+    """Seed the global generators of Python, NumPy and torch (CPU) for a block, and restore their state after it."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.evaluation import refuse_unwritable
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -89,6 +90,8 @@ def main() -> None:
     args = parse_args()
     quiet_logs()
     try:
+        if args.out:
+            refuse_unwritable(args.out)
         report, table = args.run(args)
     except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')

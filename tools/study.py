@@ -10,6 +10,7 @@ from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.benchmark.study import run_study, study_table
 from bevformer_plugin.configuration import parse_config_options
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.evaluation import refuse_unwritable
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -27,6 +28,8 @@ def main() -> None:
     args = parse_args()
     quiet_logs()
     try:
+        if args.out:
+            refuse_unwritable(args.out)
         report = run_study(args.configs, args.work_dir, parse_config_options(args.cfg_options), args.seed)
     except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')

@@ -1,1 +1,1 @@
-"""What things cost, measured side by side in one run; ``tools/benchmark.py`` prints it."""
+"""Measurements of time and memory, side by side in one run; ``tools/benchmark.py`` prints them."""

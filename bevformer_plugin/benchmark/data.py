@@ -1,4 +1,4 @@
-"""Training samples per second, from image files to normalised tensors."""
+"""Measuring how many training samples are loaded per second, from image files to normalised tensors."""
 
 import statistics
 import tempfile
@@ -12,8 +12,9 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from bevformer_plugin.configuration import building
 from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.training_sampler import SeededIndex
 from bevformer_plugin.errors import InputError
@@ -24,15 +25,15 @@ from .stock_pipeline import StockQueues
 from .worlds import make_world
 
 STOCK = 'stock transforms'
-MOST_DIFFERENCE = 1.0  # mean over all pixels, of 255 levels
-COMPARED = 6  # samples whose pixels are compared
+LARGEST_DIFFERENCE = 1.0  # mean absolute difference over all pixels, of 255 levels
+COMPARED_SAMPLES = 6  # pixels are compared for so many samples
 
 
 @dataclass(frozen=True)
 class Version:
-    """A way from files to tensors."""
+    """One of the ways from image files to tensors that are compared: a dataset and a preprocessor for its items."""
 
-    dataset: Dataset
+    dataset: NuScenesTemporalDataset | StockQueues
     preprocessor: nn.Module
 
 
@@ -41,39 +42,40 @@ def benchmark_data(
 ) -> dict:
     """Compare a config's training pipeline with stock transforms on the same frames with the same random draws.
 
-    Versions: mmdetection3d's transforms as its multi-view config composes them; the same, resized before they are
-    distorted; the config's pipeline on the exact path (``LoadMultiViewImages(to_float32=True)``); and as configured.
-    First their pixels and projections are compared. Then, in every round, one version after another loads all samples
-    in worker processes and prepares them, one by one, on the CPU. All samples are full queues.
+    There are four versions: mmdetection3d's transforms as its multi-view config composes them; the same, but resizing
+    before the distortion; the config's pipeline on the exact path (``LoadMultiViewImages(to_float32=True)``); and the
+    config's pipeline as it is. First their pixels and projections are compared. Then, in every round, one version
+    after another loads all samples in worker processes and prepares them one by one on the CPU. All samples are full
+    queues.
 
     Args:
         cfg: with ``train_dataloader.dataset`` and ``model.data_preprocessor``.
         data_root: dataroot with the config's info file; by default a small world of 1600 x 900 pixels is made in a
             temporary folder.
-        samples: per round and version.
-        rounds: that count, after one to warm up.
-        workers: processes that load.
+        samples: number of samples per round and version.
+        rounds: number of measured rounds, which follow one to warm up.
+        workers: number of processes that load.
 
     Returns:
         ``settings`` and ``versions``: per version ``samples_per_second`` (a value per round), ``ratio`` (median over
-        the rounds of its rate over the stock transforms' in the same round) and ``difference`` (mean absolute
-        difference from the stock transforms' pixels, of 255 levels).
+        the rounds of its rate divided by that of the stock transforms in the same round) and ``difference`` (mean
+        absolute difference from the stock transforms' pixels, of 255 levels).
 
     Raises:
-        FileNotFoundError: no such ``data_root``, or no infos in it.
-        InputError: too few samples, rounds or workers, a dataset without ``image_size`` or without full queues, or
-            pixels or projections unlike those of the stock transforms.
+        FileNotFoundError: if ``data_root`` or its infos do not exist.
+        InputError: for too few samples, rounds or workers, a dataset without ``image_size`` or without full queues, or
+            pixels or projections that differ from those of the stock transforms.
     """
     for name, value in (('samples', samples), ('rounds', rounds), ('workers', workers)):
         if value < 1:
             raise InputError(f'{name} must be at least 1, not {value}')
-    if cfg.train_dataloader.dataset.get('image_size') is None:
-        raise InputError('train_dataloader.dataset has no image_size: set it, resizing is part of the comparison')
-    set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
+    _check_config(cfg)
+    with building('env_cfg.mp_cfg'):
+        set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
     with tempfile.TemporaryDirectory() as folder:
-        versions = _build_versions(cfg, data_root or make_world(Path(folder, 'world')))
-        indices = _full_queues(versions['ours'].dataset, samples)
-        differences = _differences(versions, indices[-COMPARED:], cfg.train_dataloader.dataset.image_size)
+        ours, versions = _build_versions(cfg, data_root or make_world(Path(folder, 'world')))
+        indices = _full_queues(ours, samples)
+        differences = _differences(versions, indices[-COMPARED_SAMPLES:], cfg.train_dataloader.dataset.image_size)
         rates = _rates(versions, indices, rounds, workers)
     dataset = cfg.train_dataloader.dataset
     return {
@@ -81,7 +83,7 @@ def benchmark_data(
             **describe_machine(),
             'workers': workers,
             'image size': tuple(dataset.image_size),
-            'queue length': dataset.queue_length,
+            'queue length': ours.queue_length,
         },
         'versions': {
             name: {
@@ -95,7 +97,7 @@ def benchmark_data(
 
 
 def data_table(report: dict) -> str:
-    """The report of :func:`benchmark_data` for a terminal."""
+    """Format the report of :func:`benchmark_data` as a table for a terminal."""
     lines = [
         ', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
         f'{"":<34}{"samples/s":>10}{"min - max":>16}{"ratio":>8}{"difference":>12}',
@@ -111,17 +113,30 @@ def data_table(report: dict) -> str:
     return '\n'.join(lines)
 
 
-def _build_versions(cfg: Config, data_root: str) -> dict[str, Version]:
-    # All versions load the same frames, also those without boxes.
+def _check_config(cfg: Config) -> None:
+    """Refuse a config without the parts that are measured."""
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
+    if not isinstance(dataset, dict) or dataset.get('type') != 'NuScenesTemporalDataset':
+        raise InputError('train_dataloader.dataset has to be a NuScenesTemporalDataset to be measured here')
+    if dataset.get('image_size') is None:
+        raise InputError('train_dataloader.dataset has no image_size: set it, resizing is part of the comparison')
+    if not isinstance(cfg.model.get('data_preprocessor'), dict):
+        raise InputError('model.data_preprocessor is missing: it is part of what is measured')
+
+
+def _build_versions(cfg: Config, data_root: str) -> tuple[NuScenesTemporalDataset, dict[str, Version]]:
+    """Build the config's dataset and all versions, which load the same frames, including those without boxes."""
     config = {**cfg.train_dataloader.dataset, 'data_root': data_root, 'filter_empty_gt': False}
     exact_pipeline = [
         {**transform, 'to_float32': True} if transform['type'] == 'LoadMultiViewImages' else transform
         for transform in config['pipeline']
     ]
-    ours: NuScenesTemporalDataset = DATASETS.build(config)
-    preprocessor = MODELS.build(cfg.model.data_preprocessor)
-    stock_preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'type': 'Det3DDataPreprocessor'})
-    return {
+    with building('train_dataloader.dataset'):
+        ours: NuScenesTemporalDataset = DATASETS.build(config)
+    with building('model.data_preprocessor'):
+        preprocessor = MODELS.build(cfg.model.data_preprocessor)
+        stock_preprocessor = MODELS.build({**cfg.model.data_preprocessor, 'type': 'Det3DDataPreprocessor'})
+    return ours, {
         STOCK: Version(StockQueues(ours, config['pipeline']), stock_preprocessor),
         'stock transforms, resized first': Version(
             StockQueues(ours, config['pipeline'], resize_first=True), stock_preprocessor
@@ -132,25 +147,25 @@ def _build_versions(cfg: Config, data_root: str) -> dict[str, Version]:
 
 
 def _full_queues(dataset: NuScenesTemporalDataset, samples: int) -> list[SeededIndex]:
-    """Items with all their history, cycling through the dataset."""
-    found = []
+    """Choose indices of items with a full queue, cycling through the dataset."""
+    full: list[SeededIndex] = []
     for number in range(max(len(dataset), 20 * samples)):
         index = SeededIndex(number % len(dataset), derived_seed(0, number))
         with seeded_generators(index.seed):
             if len(dataset.get_data_info(int(index))['history']) == dataset.queue_length - 1:
-                found.append(index)
-        if len(found) == samples:
-            return found
+                full.append(index)
+        if len(full) == samples:
+            return full
     raise InputError(f'{dataset.data_root} has too few keyframes with {dataset.queue_length - 1} frames before them')
 
 
 def _differences(
     versions: dict[str, Version], indices: list[SeededIndex], image_size: tuple[int, int]
 ) -> dict[str, float]:
-    """Mean absolute difference from the stock transforms' pixels, of 255 levels.
+    """Compute the mean absolute difference of each version from the stock transforms' pixels, of 255 levels.
 
     Raises:
-        InputError: if it exceeds one level, or projections differ.
+        InputError: if a difference exceeds one level, or projections differ.
     """
     differences = {name: [] for name in versions}
     for index in indices:
@@ -162,16 +177,16 @@ def _differences(
             differences[name].append((values - expected).abs().mean().item())
     means = {name: statistics.mean(values) for name, values in differences.items()}
     for name, mean in means.items():
-        if mean > MOST_DIFFERENCE:
+        if mean > LARGEST_DIFFERENCE:
             raise InputError(
                 f'{name}: pixels differ by {mean:.2f} of 255 levels from those of the {STOCK}, more than '
-                f'{MOST_DIFFERENCE}'
+                f'{LARGEST_DIFFERENCE}'
             )
     return means
 
 
 def _prepared(version: Version, index: SeededIndex, image_size: tuple[int, int]) -> tuple[Tensor, np.ndarray]:
-    """Pixels (T * N, 3, H, W) in levels, less the mean, and projections (N, 4, 4) of an item."""
+    """Load an item as pixels (T * N, 3, H, W) in levels, with the mean subtracted, and projections (N, 4, 4)."""
     batch = version.preprocessor(pseudo_collate([version.dataset[index]]))
     imgs, meta = batch['inputs']['imgs'], batch['data_samples'][0].metainfo
     width, height = image_size
@@ -182,7 +197,7 @@ def _prepared(version: Version, index: SeededIndex, image_size: tuple[int, int])
 def _rates(
     versions: dict[str, Version], indices: list[SeededIndex], rounds: int, workers: int
 ) -> dict[str, list[float]]:
-    """Samples per second of every round; versions take turns, so that all meet the same disturbances."""
+    """Measure the samples per second of every round; versions take turns, so that all meet the same disturbances."""
     loaders = {
         name: DataLoader(
             version.dataset, sampler=indices, num_workers=workers, persistent_workers=True, collate_fn=pseudo_collate

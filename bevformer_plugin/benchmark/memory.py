@@ -1,4 +1,4 @@
-"""Peak memory of a training step, option by option."""
+"""Measuring the peak memory of a training step with each option that saves some."""
 
 import tempfile
 from copy import deepcopy
@@ -10,15 +10,15 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.training import DetectorDataModule, DetectorModule, configured_precision
+from bevformer_plugin.training import DetectorDataModule, DetectorModule, check_training, configured_precision
 
 from .machine import describe_machine
 from .peak_memory import PeakMemory, peak_memory
 from .worlds import make_world
 
-CHECKPOINTED = {'model.activation_checkpointing': ('img_backbone', 'encoder')}
-BFLOAT16 = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtype': 'bfloat16'}
-OPTIONS = {
+CHECKPOINTED: dict[str, object] = {'model.activation_checkpointing': ('img_backbone', 'encoder')}
+BFLOAT16: dict[str, object] = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtype': 'bfloat16'}
+OPTIONS: dict[str, dict[str, object]] = {
     'as configured': {},
     'queue_length=1': {'train_dataloader.dataset.queue_length': 1},
     "activation_checkpointing=('encoder',)": {'model.activation_checkpointing': ('encoder',)},
@@ -31,30 +31,31 @@ GIB = 2**30
 
 
 def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) -> dict:
-    """Train a config for some steps once with each option, each time in a fresh process on one device.
+    """Train a config for some steps with each option, each time in a fresh process on one device.
 
     Args:
         cfg: as for training.
         data_root: dataroot with the config's info file; by default a small world of 1600 x 900 pixels is made in a
             temporary folder.
-        steps: the optimizer's state is there from the second on.
+        steps: number of steps; the optimizer's state exists from the second one on.
 
     Returns:
-        ``settings`` and ``options``: per option ``changes`` to the config, ``peak`` and ``before`` as of
-        :class:`.peak_memory.PeakMemory`, in bytes.
+        ``settings`` and ``options``: per option its ``changes`` to the config, and ``peak`` and ``before`` of
+        :class:`.peak_memory.PeakMemory` in bytes.
 
     Raises:
-        InputError: for fewer than two steps.
+        InputError: for fewer than two steps, or a config that cannot train.
         ChildProcessError: if a process dies.
     """
     if steps < 2:
         raise InputError(f'steps must be at least 2, not {steps}: the first has no optimizer state yet')
+    check_training(cfg)
     dataset = cfg.train_dataloader.dataset
     settings = {
         **describe_machine(),
-        'image size': tuple(dataset.image_size or ()),
-        'queue length': dataset.queue_length,
-        'batch': cfg.train_dataloader.batch_size,
+        'image size': tuple(dataset.get('image_size') or ()),
+        'queue length': dataset.get('queue_length'),
+        'batch': cfg.train_dataloader.get('batch_size', 1),
     }
     with tempfile.TemporaryDirectory() as folder:
         root = data_root or make_world(Path(folder, 'world'))
@@ -66,15 +67,15 @@ def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) 
     return {'settings': settings, 'options': options}
 
 
-def training_peak_memory(cfg: Config, steps: int, changes: dict | None = None) -> PeakMemory:
-    """Of training steps of a config, some of its settings changed."""
+def training_peak_memory(cfg: Config, steps: int, changes: dict[str, object] | None = None) -> PeakMemory:
+    """Measure the peak memory of training steps of a config, with some of its settings changed."""
     changed = deepcopy(cfg)
     changed.merge_from_dict(changes or {})
     return peak_memory(_train, changed, steps)
 
 
 def _train(cfg: Config, steps: int) -> None:
-    """Take steps, and write nothing."""
+    """Take training steps without writing anything."""
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     module, data = DetectorModule(cfg), DetectorDataModule(cfg, ('train',))
     trainer = L.Trainer(
@@ -93,7 +94,7 @@ def _train(cfg: Config, steps: int) -> None:
 
 
 def memory_table(report: dict) -> str:
-    """The report of :func:`benchmark_memory` for a terminal."""
+    """Format the report of :func:`benchmark_memory` as a table for a terminal."""
     lines = [
         ', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
         f'{"":<46}{"peak GiB":>10}{"work GiB":>10}{"ratio":>8}',

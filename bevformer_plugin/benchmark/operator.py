@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention, backend by backend, at the released configs' shapes."""
+"""Timing multi-scale deformable attention, backend by backend, at the shapes of the released configs."""
 
 import statistics
 import time
@@ -14,14 +14,21 @@ from bevformer_plugin.ops import BACKENDS, multi_scale_deformable_attention, set
 from .machine import describe_machine
 from .plain_formulation import sample_by_grid
 
-PLAIN = 'plain'
+PLAIN = 'plain'  # name of the formulation with grid_sample, which is no backend
 HEADS, CHANNELS = 8, 32
 BASE_LEVELS = ((116, 200), (58, 100), (29, 50), (15, 25))
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of a call: ``maps`` lists of ``queries`` over ``levels`` (h, w), ``points`` for each level and head."""
+    """The sizes of a call.
+
+    Attributes:
+        maps: number of maps, each with a list of queries.
+        queries: number of queries of each list.
+        levels: (h, w) of each level of a map.
+        points: sampling points for each level and head.
+    """
 
     maps: int
     queries: int
@@ -29,7 +36,7 @@ class Shape:
     points: int
 
 
-# SCA's lists are as long as the longest of a nuScenes rig.
+# The number of SCA's queries is that of the camera of a nuScenes rig that sees most.
 SHAPES = {
     'tiny TSA': Shape(2, 2500, ((50, 50),), 4),
     'tiny SCA': Shape(6, 660, ((15, 25),), 8),
@@ -44,20 +51,20 @@ SHAPES = {
 
 
 def benchmark_operator(shapes: dict[str, Shape] | None = None, rounds: int = 3) -> dict:
-    """Time every backend that this device has, in float32, beside ``grid_sample`` as first written.
+    """Time every backend that supports this device, in float32, and a plain formulation with ``grid_sample``.
 
-    Locations are spread evenly over the maps and a little beyond. In every round one backend after another runs once.
+    Locations are spread evenly over the maps and a little beyond. In every round each backend runs once in turn.
 
     Args:
-        shapes: by name; the released configs' by default.
-        rounds: that count, after one to warm up.
+        shapes: shapes by name; those of the released configs by default.
+        rounds: number of measured rounds, which follow one to warm up.
 
     Returns:
         ``settings`` and ``shapes``: per shape and backend ``forward`` and ``forward_backward`` with ``seconds`` (a
-        value per round) and ``ratio`` (median over the rounds of the plain time over its own).
+        value per round) and ``ratio`` (median over the rounds of the plain time divided by the backend's).
 
     Raises:
-        InputError: for no rounds.
+        InputError: for fewer than one round.
     """
     if rounds < 1:
         raise InputError(f'rounds must be at least 1, not {rounds}')
@@ -92,17 +99,19 @@ def benchmark_operator(shapes: dict[str, Shape] | None = None, rounds: int = 3) 
 
 
 def _inputs(shape: Shape, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Value, locations and weights that require gradients."""
+    """Draw value, locations and weights that require gradients."""
     generator = torch.Generator().manual_seed(0)
     positions = sum(height * width for height, width in shape.levels)
     sampling = (shape.maps, shape.queries, HEADS, len(shape.levels), shape.points)
     value = torch.randn(shape.maps, positions, HEADS, CHANNELS, generator=generator)
     locations = torch.rand(*sampling, 2, generator=generator) * 1.1 - 0.05
     weights = torch.rand(sampling, generator=generator).flatten(3).softmax(-1).view(sampling)
-    return tuple(tensor.to(device).requires_grad_() for tensor in (value, locations, weights))
+    value, locations, weights = (tensor.to(device).requires_grad_() for tensor in (value, locations, weights))
+    return value, locations, weights
 
 
 def _times(backend: str, shape: Shape, inputs: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
+    """Measure the seconds of one forward pass, and of one with its backward pass."""
     value, locations, weights = inputs
     spatial_shapes = torch.tensor(shape.levels)
 
@@ -126,6 +135,7 @@ def _times(backend: str, shape: Shape, inputs: tuple[Tensor, Tensor, Tensor]) ->
 
 
 def _seconds(work: Callable[[], object]) -> float:
+    """Measure the seconds of a function, including its work on a GPU."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     begin = time.perf_counter()
@@ -136,7 +146,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def operator_table(report: dict) -> str:
-    """The report of :func:`benchmark_operator` for a terminal."""
+    """Format the report of :func:`benchmark_operator` as a table for a terminal."""
     lines = [
         ', '.join(f'{key}: {value}' for key, value in report['settings'].items()),
         f'{"":<28}{"forward ms":>12}{"ratio":>8}{"with backward ms":>18}{"ratio":>8}',

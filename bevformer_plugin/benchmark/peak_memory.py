@@ -1,4 +1,4 @@
-"""The peak memory of a piece of work, in a process of its own."""
+"""Measuring the peak memory of a function, in a process of its own."""
 
 import re
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from .fresh_process import in_fresh_process
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """In bytes.
+    """The memory that a function needed, in bytes.
 
     Attributes:
-        peak: the most that was held: on a GPU by the allocator, on a CPU by the whole process.
-        before: what the process held before the work, mostly libraries; 0 on a GPU.
+        peak: the largest amount held at any time, on a GPU by the allocator, on a CPU by the whole process.
+        before: the amount that the process held before, mostly for libraries; 0 on a GPU.
     """
 
     peak: int
@@ -24,12 +24,12 @@ class PeakMemory:
 
 
 def peak_memory(work: Callable, *arguments: object) -> PeakMemory:
-    """Run ``work(*arguments)`` in a fresh process; arguments and errors as of :func:`.in_fresh_process`."""
+    """Measure ``work(*arguments)`` in a fresh process, see :func:`.in_fresh_process`."""
     return in_fresh_process(measure_peak, work, *arguments)
 
 
 def measure_peak(work: Callable, *arguments: object) -> PeakMemory:
-    """Run ``work(*arguments)`` here, in a process that has not held more yet."""
+    """Measure ``work(*arguments)`` in this process, which must not have held more memory before."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         work(*arguments)
@@ -40,5 +40,14 @@ def measure_peak(work: Callable, *arguments: object) -> PeakMemory:
 
 
 def _most_resident() -> int:
-    """Of this process, in bytes. ``getrusage`` would count what its parent held when it was started."""
-    return int(re.search(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())[1]) * 1024
+    """Read the most memory that this process has held, in bytes.
+
+    ``getrusage`` would include the memory that the parent process held when it started this one.
+
+    Raises:
+        OSError: if the system does not tell it, as others than Linux.
+    """
+    most = re.search(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())
+    if most is None:
+        raise OSError('/proc/self/status has no VmHWM, the most memory that a process has held: measure on Linux')
+    return int(most[1]) * 1024

@@ -1,4 +1,4 @@
-"""A dataset's queues through the transforms that mmdetection3d and mmcv ship."""
+"""A dataset whose queues go through the transforms that mmdetection3d and mmcv ship."""
 
 import numpy as np
 import torch
@@ -12,20 +12,22 @@ from bevformer_plugin.seeding import seeded_generators
 
 
 class StockQueues(Dataset):
-    """The queues of a dataset, frame by frame through mmdetection3d's multi-view transforms.
+    """Loads the queues of a dataset frame by frame through mmdetection3d's multi-view transforms.
 
-    They are composed as in mmdetection3d's multi-view config (``waymoD5-mv3d-3class.py``): float32 images, distorted
-    as stored, then resized. As in the published BEVFormer, and with the same draws as in the dataset's own pipeline,
-    each image has its own colours. An item is ``inputs=dict(img=(T * N, 3, H, W) float32)`` and the data sample of the
-    current frame, whose ``cam2img`` (N matrices, LiDAR to pixels) belongs to the resized images.
+    The transforms are composed as in mmdetection3d's multi-view config (``waymoD5-mv3d-3class.py``): images in float32
+    are distorted at their stored size, then resized. As in the published BEVFormer the colours of each image are
+    distorted separately, with the same random numbers as in the dataset's own pipeline. An item is
+    ``inputs=dict(img=(T * N, 3, H, W) float32)`` and the data sample of the current frame, whose ``cam2img`` (N
+    matrices, LiDAR to pixels) belongs to the resized images.
 
     Args:
-        dataset: chooses the frames; its own pipeline is not run.
-        pipeline: config of that pipeline, for whether and how colours change.
-        resize_first: load uint8 images and resize before the distortion.
+        dataset: the dataset that chooses the frames; its own pipeline is not run.
+        pipeline: config of that pipeline, which tells whether and how colours are distorted.
+        resize_first: whether images are loaded as uint8 and resized before the distortion.
     """
 
     def __init__(self, dataset: NuScenesTemporalDataset, pipeline: list[dict], resize_first: bool = False) -> None:
+        assert dataset.cameras is not None
         resize = [dict(type='Resize3D', scale=dataset.image_size)]
         distort = [
             {**transform, 'type': 'PhotoMetricDistortion3D'}
@@ -52,16 +54,22 @@ class StockQueues(Dataset):
         )
 
     def __getitem__(self, idx: SeededIndex) -> dict:
-        """The item that the dataset gives for the same index."""
+        """Load the item that the dataset has at the same index."""
         with seeded_generators(idx.seed):
             item = self.dataset.get_data_info(int(idx))
-            packed = [self.transforms(self._as_stock(frame)) for frame in item['history']]
-            packed.append(self.transforms(self._as_stock(self.load_annotations(item))))
+            packed = [self._pack(frame) for frame in item['history']]
+            packed.append(self._pack(self.load_annotations(item)))
         img = torch.cat([frame['inputs']['img'] for frame in packed])
         return {'inputs': {'img': img}, 'data_samples': packed[-1]['data_samples']}
 
+    def _pack(self, frame: dict) -> dict:
+        """Load and pack the images of one frame through the transforms."""
+        packed = self.transforms(self._as_stock(frame))
+        assert packed is not None  # a Compose gives None only if one of its transforms does
+        return packed
+
     def _as_stock(self, frame: dict) -> dict:
-        """The frame with cameras as mmdetection3d expects them; all of the projection passes for intrinsics."""
+        """Describe the cameras of a frame as mmdetection3d expects them, with the whole projection as intrinsics."""
         images = {
             name: {'img_path': image['img_path'], 'cam2img': image['lidar2img'].copy(), 'lidar2cam': np.eye(4)}
             for name, image in frame['images'].items()

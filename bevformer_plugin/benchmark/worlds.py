@@ -1,4 +1,4 @@
-"""A small world to measure on, where no data are given."""
+"""A small synthetic world to measure on if the user has no data."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Configs: read, changed by the command line, and searched for settings that nothing reads.
+"""Reading configs, changing them from the command line, and finding settings in them that nothing reads.
 
 Read :mod:`.loading` first, then :mod:`.packaged` (configs by name), :mod:`.options` (``--cfg-options``) and
 :mod:`.unread_settings`.

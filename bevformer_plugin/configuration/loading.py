@@ -1,4 +1,4 @@
-"""Reading a config: what is in it, what the command line changes, and what nothing reads."""
+"""Reading a config, applying the changes of the command line, and refusing settings that nothing reads."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +9,30 @@ from mmengine.registry import init_default_scope
 from bevformer_plugin.errors import InputError
 
 from .packaged import find_config
-from .unread_settings import refuse_unknown_options, refuse_unread_arguments, refuse_unread_variables
+from .unread_settings import DATALOADERS, refuse_unknown_options, refuse_unread_arguments, refuse_unread_variables
+
+# Sections and settings that hold further settings by name, wherever they are set.
+SECTIONS_OF_SETTINGS = (
+    'model',
+    'model.bev_encoder',
+    'model.heads',
+    'model.ego_motion',
+    *DATALOADERS,
+    'optim_wrapper',
+    'auto_scale_lr',
+    'train_cfg',
+    'val_cfg',
+    'test_cfg',
+    'default_hooks',
+    'default_hooks.logger',
+    'default_hooks.checkpoint',
+    'env_cfg',
+    'env_cfg.mp_cfg',
+)
 
 
-def load_config(name: str, options: dict | None = None) -> Config:
-    """Read a config and apply ``--cfg-options``; the registries are ready afterwards.
+def load_config(name: str, options: dict[str, object] | None = None) -> Config:
+    """Read a config, apply ``--cfg-options`` to it, and prepare the registries for building from it.
 
     Args:
         name: path of a config file, or name of a packaged config such as ``bevformer/bevformer_tiny``; see
@@ -21,32 +40,27 @@ def load_config(name: str, options: dict | None = None) -> Config:
         options: values by dotted key.
 
     Raises:
-        InputError: if there is no such config, if it has no model or counts iterations, if the options do not fit it,
-            or if it or they set something that nothing reads.
+        InputError: if there is no such config, if it cannot be read, has no model or counts iterations, if the options
+            do not fit it, or if one of them sets something that nothing reads.
     """
     path = str(find_config(name))
     try:
         cfg = Config.fromfile(path)
-    except (
-        AssertionError,  # a base config of a package that MMEngine does not know
-        AttributeError,
-        FileNotFoundError,
-        ImportError,
-        KeyError,
-        NameError,
-        SyntaxError,
-        TypeError,
-    ) as error:
+    except Exception as error:  # a config is a program of the user's, which can raise anything
         raise InputError(f'config {path} cannot be read: {type(error).__name__}: {error}') from error
     if 'model' not in cfg:
         raise InputError(f'config {path} has no model; configs under _base_ are parts of others')
-    init_default_scope(cfg.get('default_scope', 'mmdet3d'))
+    scope = cfg.get('default_scope', 'mmdet3d')
+    if not isinstance(scope, str):
+        raise InputError(f'default_scope is the name of a package such as mmdet3d, got {scope!r}')
+    init_default_scope(scope)
     refuse_unread_variables(path, cfg)
     refuse_unknown_options(options or {}, cfg)
     try:
         cfg.merge_from_dict(options or {})
-    except (TypeError, KeyError, IndexError) as error:
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(f'--cfg-options {options} do not fit config {path}: {error}') from error
+    _check_section_types(cfg)
     _refuse_iterations(cfg.get('train_cfg') or {})
     refuse_unread_arguments(cfg)
     return cfg
@@ -57,14 +71,28 @@ def building(section: str) -> Iterator[None]:
     """Turn what constructors raise about their arguments into an InputError that names the section of the config.
 
     Args:
-        section: of which something is built from the registries.
+        section: name of the section from which the block builds something through the registries.
     """
     try:
         yield
     except InputError:
         raise
-    except (AssertionError, AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(f'{section} cannot be built from the config: {type(error).__name__}: {error}') from error
+
+
+def _check_section_types(cfg: Config) -> None:
+    """Refuse sections of the wrong type, such as ``model=5``, before any code looks into them."""
+    for place in SECTIONS_OF_SETTINGS:
+        node: object = cfg
+        for key in place.split('.'):
+            node = node.get(key) if isinstance(node, dict | Config) else None
+        if node is not None and not isinstance(node, dict):
+            raise InputError(f'{place} is a dict of settings, got {node!r}')
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in schedulers if isinstance(schedulers, list | tuple) else [schedulers]:
+        if not isinstance(scheduler, dict) or not isinstance(scheduler.get('type'), str):
+            raise InputError(f'param_scheduler is a list of schedules with a type, got {scheduler!r} in it')
 
 
 def _refuse_iterations(loop: dict) -> None:

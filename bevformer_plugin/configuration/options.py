@@ -1,4 +1,4 @@
-"""The ``key=value`` pairs of ``--cfg-options``."""
+"""Parsing of the ``key=value`` pairs of ``--cfg-options``."""
 
 import ast
 
@@ -8,17 +8,17 @@ OPENING, CLOSING, QUOTES = '([{', ')]}', '\'"'
 
 
 def parse_config_options(pairs: list[str] | None) -> dict[str, object]:
-    """Settings by dotted key, as ``Config.merge_from_dict`` takes them.
+    """Parse settings into a dict by dotted key, as ``Config.merge_from_dict`` takes them.
 
-    A value is read as a Python literal where it is one: numbers, True, None, quoted text, lists and tuples. As in
-    MMEngine, true and false may be written small, text in lists needs no quotes, and ``a,b`` is a list. Any other
-    value is text as it stands, and so is a value with a slash that no bracket or quote encloses: a path may hold
-    spaces and commas.
+    A value is read as a Python literal if it is one: a number, True, None, quoted text, a list or a tuple. As in
+    MMEngine, true and false may be lower-case, text in lists needs no quotes, and ``a,b`` is a list. Any other value
+    is plain text. A value with a slash is also plain text unless brackets or quotes enclose it, because paths may
+    contain spaces and commas.
 
     Raises:
         InputError: for a pair without ``=``, a key that is given twice, or brackets or quotes that are not closed.
     """
-    options = {}
+    options: dict[str, object] = {}
     for pair in pairs or []:
         key, equals, text = pair.partition('=')
         if not (key and equals):
@@ -32,7 +32,7 @@ def parse_config_options(pairs: list[str] | None) -> dict[str, object]:
 
 
 def _parse_value(text: str, pair: str) -> object:
-    """The value that a text stands for; ``pair`` is for the message."""
+    """Parse the text of a value; ``pair`` is the whole option, for messages."""
     text = text.strip()
     enclosed = text[:1] in [*OPENING, *QUOTES]
     if '/' in text and not (enclosed and text[-1] in [*CLOSING, *QUOTES]):
@@ -42,7 +42,7 @@ def _parse_value(text: str, pair: str) -> object:
         return [_parse_value(part, pair) for part in parts if part]
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):  # a TypeError for a dict or set of what cannot be hashed
         pass
     if (text[:1], text[-1:]) in (('(', ')'), ('[', ']')):
         values = [_parse_value(part, pair) for part in _split(text[1:-1], pair) if part.strip()]
@@ -51,7 +51,7 @@ def _parse_value(text: str, pair: str) -> object:
 
 
 def _parse_word(text: str) -> object:
-    """True and false in any case, numbers that Python does not write so, else the text."""
+    """Parse true and false in any case, and numbers that are no Python literals; any other word is plain text."""
     if text.lower() in ('true', 'false'):
         return text.lower() == 'true'
     for number in (int, float):

@@ -1,10 +1,10 @@
-"""Finds settings of a config that nothing reads, before they are believed to have had an effect."""
+"""Search for settings of a config that nothing reads, so that nobody believes they had an effect."""
 
 import ast
 import difflib
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmdet3d import registry
@@ -17,7 +17,7 @@ from bevformer_plugin.errors import InputError
 
 PARTS = ('train', 'val', 'test')
 DATALOADERS = tuple(f'{part}_dataloader' for part in PARTS)
-# What the tools or MMEngine's Runner read at the top of a config; everything else there is a variable of the file.
+# Top-level names of a config that the tools or MMEngine's Runner read; any other one is a variable of the file.
 SECTIONS = {
     'model',
     *DATALOADERS,
@@ -45,8 +45,10 @@ SECTIONS = {
     'randomness',
     'work_dir',
 }
-# Sections that a command line of the tools decides about, whatever the config says.
+# Sections that an option of the command line overrides, whatever the config sets.
 FLAGS = {'resume': '--resume', 'randomness': '--seed', 'work_dir': '--work-dir'}
+# Sections that MMEngine reads together with the config file, before an option could change them.
+READ_WITH_THE_FILE = {'custom_imports', 'default_scope'}
 # Sections and settings that only MMEngine's Runner reads, with the value that changes nothing under Lightning.
 RUNNER_ONLY = {
     'launcher': 'none',
@@ -67,7 +69,7 @@ RUNNER_ONLY = {
     'default_hooks.checkpoint.save_best': 'nuscenes/NDS',
     'default_hooks.checkpoint.rule': 'greater',
 }
-# The settings of a section that Lightning's engine reads or that RUNNER_ONLY holds to one value.
+# The settings of a section that have an effect under Lightning, or whose only allowed value is in RUNNER_ONLY.
 LIGHTNING_READS = {
     'optim_wrapper': {
         'type',
@@ -85,7 +87,7 @@ LIGHTNING_READS = {
     'default_hooks.logger': {'type', 'interval'},
     'default_hooks.checkpoint': {'type', 'interval', 'by_epoch', 'max_keep_ckpts', 'save_best', 'rule'},
 }
-# What MMEngine takes out of a config before it calls the class that is named there.
+# Keys that MMEngine removes from a config before it calls the class of the type given there.
 READ_BY_MMENGINE = {
     '_scope_',
     'type',
@@ -98,7 +100,7 @@ READ_BY_MMENGINE = {
     'paramwise_cfg',
     'constructor',
 }
-# Layers that mmcv builds by rules of its own, with arguments for the rule beside those of the layer.
+# Keys of layers that mmcv builds by its own rules, which take arguments beside those of the layer.
 MMCV_LAYERS = {'norm_cfg', 'conv_cfg', 'act_cfg', 'dcn', 'plugins', 'upsample_cfg', 'init_cfg'}
 REGISTRIES: tuple[Registry, ...] = (
     registry.MODELS,
@@ -123,58 +125,61 @@ REGISTRIES: tuple[Registry, ...] = (
 
 
 def refuse_unread_variables(path: str, cfg: Config) -> None:
-    """Refuse a config file, or one that it inherits from, that sets a variable which no config reads.
+    """Refuse a config file that sets a variable which no config reads, and check its base configs likewise.
 
-    MMEngine reads base configs first, so a child that only sets ``image_size`` again changes nothing: the base has
-    handed its own value down already.
+    MMEngine reads base configs first. A child config that only sets ``image_size`` again therefore changes nothing,
+    because the base config has used its own value already.
 
     Args:
         path: the config file.
         cfg: the config that was read from it.
 
     Raises:
-        InputError: naming file, variable and the settings that hold the inherited value.
+        InputError: if there is such a variable; the message names the settings that hold the inherited value.
     """
     _refuse_unread_below(Path(path), cfg, frozenset())
 
 
 def _refuse_unread_below(path: Path, cfg: Config, read_by_children: frozenset[str]) -> None:
-    assigned, read, bases = _names(path)
-    for name in sorted(assigned - SECTIONS - read - read_by_children):
+    assigned, used, bases = _names(path)
+    for name in sorted(assigned - SECTIONS - used - read_by_children):
         raise InputError(_unread_variable(f'{path} sets', name, path, cfg))
     passed_on = read_by_children | _base_names(path.read_text(encoding='utf-8'))
     for base in bases:
-        if '::' not in base:  # a config of another package is not ours to judge
+        if '::' not in base:  # configs of other packages are not checked
             _refuse_unread_below(path.parent / base, cfg, passed_on)
 
 
 def _names(path: Path) -> tuple[set[str], set[str], list[str]]:
-    """The public variables that a config file sets, the names that it reads, and its base configs."""
+    """List the public variables that a config file sets, the names that it uses, and its base configs."""
     if path.suffix != '.py':
         content = load(str(path))
         bases = content.pop('_base_', [])
         return set(content), set(), [bases] if isinstance(bases, str) else bases
     tree = ast.parse(path.read_text(encoding='utf-8'))
-    assigned, bases = set(), []
+    assigned: set[str] = set()
+    bases: list[str] = []
     for statement in tree.body:
         if not isinstance(statement, ast.Assign):
             continue
         for target in statement.targets:
             names = [node.id for node in ast.walk(target) if isinstance(node, ast.Name)]
             if '_base_' in names:
-                value = ast.literal_eval(statement.value)
+                # MMEngine evaluates this expression as well, without any names.
+                value = eval(compile(ast.Expression(statement.value), str(path), 'eval'), {})
                 bases = [value] if isinstance(value, str) else list(value)
             assigned.update(name for name in names if not name.startswith('_'))
-    read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    return assigned, read, bases
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return assigned, used, bases
 
 
 def _base_names(text: str) -> frozenset[str]:
-    """Names that a config takes from its base, ``_base_.name`` or ``{{_base_.name}}``."""
+    """Find the names that a config takes from its base as ``_base_.name`` or ``{{_base_.name}}``."""
     return frozenset(re.findall(r'_base_\.(\w+)', text))
 
 
 def _unread_variable(who: str, name: str, path: Path, cfg: Config) -> str:
+    """Write the message about a variable that nothing reads."""
     inherited = _inherited(path, name)
     places = [] if inherited is None else list(_places(name, inherited, cfg))
     if places:
@@ -186,7 +191,7 @@ def _unread_variable(who: str, name: str, path: Path, cfg: Config) -> str:
 
 
 def _inherited(path: Path, name: str) -> object:
-    """The value that a variable has in the nearest base config that sets it; None if none does."""
+    """Look up a variable in the nearest base config that sets it; None if no base config does."""
     for base in _names(path)[2]:
         if '::' not in base:
             content = Config.fromfile(str(path.parent / base), import_custom_modules=False)
@@ -196,9 +201,9 @@ def _inherited(path: Path, name: str) -> object:
 
 
 def _places(name: str, value: object, cfg: Config) -> Iterator[str]:
-    """Where a section of the config holds the value that a variable handed down.
+    """Yield the places in the config's sections that hold the value of a variable.
 
-    A number or a text may be the same by chance, so it counts only under the variable's own name.
+    A number or a text may be equal by chance, so it counts only if its setting has the variable's name.
     """
     for section in cfg:
         if section in SECTIONS:
@@ -206,11 +211,12 @@ def _places(name: str, value: object, cfg: Config) -> Iterator[str]:
 
 
 def _places_below(name: str, value: object, node: object, place: str) -> Iterator[str]:
+    """Yield the places at or below ``place``, whose content is ``node``, that hold the value."""
     if isinstance(value, dict | list | tuple):
-        same = isinstance(node, list | tuple | dict) and _plain(node) == _plain(value)
+        holds_value = isinstance(node, list | tuple | dict) and _plain(node) == _plain(value)
     else:
-        same = node == value and place.endswith(f'.{name}')
-    if same:
+        holds_value = node == value and place.endswith(f'.{name}')
+    if holds_value:
         yield place
     elif isinstance(node, dict):
         for key, child in node.items():
@@ -218,29 +224,32 @@ def _places_below(name: str, value: object, node: object, place: str) -> Iterato
 
 
 def _plain(value: dict | list | tuple) -> dict | list:
-    """The value with tuples as lists, as configs and command lines write either."""
+    """Turn a tuple into a list, since configs and command lines write either."""
     return value if isinstance(value, dict) else list(value)
 
 
 def _suggestion(name: str, known: set[str] | list[str]) -> str:
+    """Write the end of a message that suggests the most similar known name; empty if none is similar."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     return f'; did you mean {near[0]}?' if near else ''
 
 
 def refuse_unknown_options(options: dict, cfg: Config) -> None:
-    """Refuse command-line options that change no section of the config.
+    """Refuse command-line options that do not change a section of the config.
 
     Args:
-        options: dotted names and values of ``--cfg-options``.
-        cfg: what was read from the config file, before the options.
+        options: values of ``--cfg-options`` by dotted name.
+        cfg: the config as read from its file, before the options are applied.
 
     Raises:
-        InputError: naming the option and what to set instead.
+        InputError: if there is such an option; the message says what to set instead.
     """
     for option in options:
         name = option.split('.')[0]
         if name in FLAGS:
             raise InputError(f'--cfg-options {option}: give {FLAGS[name]} instead, which decides about it')
+        if name in READ_WITH_THE_FILE:
+            raise InputError(f'--cfg-options {option} has no effect, {name} is read with the file: set it in a config')
         if name in SECTIONS:
             continue
         places = list(_places(name, cfg[name], cfg)) if name in cfg else []
@@ -253,10 +262,10 @@ def refuse_unknown_options(options: dict, cfg: Config) -> None:
 
 
 def refuse_unread_arguments(cfg: Config) -> None:
-    """Refuse arguments that the class named by ``type`` beside them does not take, and types that nothing registers.
+    """Refuse arguments that the class of their ``type`` does not take, and types that are not registered.
 
     Raises:
-        InputError: naming the place in the config and the nearest argument that exists.
+        InputError: if there is one; the message names its place in the config and the most similar known name.
     """
     for section in sorted(set(cfg) & SECTIONS):
         implied = {'type': 'EpochBasedTrainLoop'} if section == 'train_cfg' else {}
@@ -268,6 +277,7 @@ def refuse_unread_arguments(cfg: Config) -> None:
 
 
 def _check_arguments(node: object, place: str) -> None:
+    """Refuse unknown types and arguments in the part of a config at ``place``, and in everything below it."""
     if isinstance(node, list | tuple):
         for index, child in enumerate(node):
             _check_arguments(child, f'{place}[{index}]')
@@ -275,29 +285,35 @@ def _check_arguments(node: object, place: str) -> None:
         return
     kind = node.get('type')
     if isinstance(kind, str):
-        found = _registered(kind, place)
-        known = _arguments(found)
-        for key in sorted(set(node) - READ_BY_MMENGINE) if known is not None else ():
-            if key not in known:
-                raise InputError(f'{place}.{key}: {kind} takes no such argument{_suggestion(key, sorted(known))}')
+        known = _arguments(_registered(kind, place))
+        unknown = [] if known is None else sorted(map(str, set(node) - READ_BY_MMENGINE - known))
+        if known is not None and unknown:
+            raise InputError(
+                f'{place}.{unknown[0]}: {kind} takes no such argument{_suggestion(unknown[0], sorted(known))}'
+            )
     for key, child in node.items():
         if key not in MMCV_LAYERS:
             _check_arguments(child, f'{place}.{key}')
 
 
-def _registered(kind: str, place: str) -> object:
+def _registered(kind: str, place: str) -> Callable:
+    """Find a class or function in the registries.
+
+    Raises:
+        InputError: if none has the name; the message suggests the most similar one.
+    """
     for candidates in REGISTRIES:
-        found = candidates.get(kind)
-        if found is not None:
-            return found
+        registered = candidates.get(kind)
+        if registered is not None:
+            return registered
     names = {name for candidates in REGISTRIES for name in candidates.module_dict}
     raise InputError(f'{place}.type: nothing is registered as {kind!r}{_suggestion(kind, sorted(names))}')
 
 
-def _arguments(function: object) -> set[str] | None:
-    """Names that a class or function takes; None if it takes any.
+def _arguments(function: Callable) -> set[str] | None:
+    """List the names of the arguments that a class or function takes; None if it takes any name.
 
-    A class that passes unknown arguments on takes those of its base classes as well.
+    A class that passes unknown arguments on to its base classes takes theirs as well.
     """
     if not inspect.isclass(function):
         parameters = inspect.signature(function).parameters.values()
@@ -315,22 +331,24 @@ def _arguments(function: object) -> set[str] | None:
 
 
 def refuse_settings_of_the_runner(cfg: Config) -> None:
-    """Refuse settings that MMEngine's Runner would honour and Lightning's engine does not.
+    """Refuse settings that have an effect under MMEngine's Runner but not under Lightning.
 
     Raises:
-        InputError: naming the setting, and ``--engine mmengine`` as the way to use it.
+        InputError: if there is one; the message names it, and ``--engine mmengine`` as the way to use it.
     """
     remedy = 'has no effect under Lightning; leave it out, or use --engine mmengine'
     for place, value in RUNNER_ONLY.items():
-        found = _at(cfg, place)
-        if found is not None and found != value:
-            raise InputError(f'{place}={found} {remedy}')
+        setting = _at(cfg, place)
+        if setting is not None and setting != value:
+            raise InputError(f'{place}={setting} {remedy}')
     for place, known in LIGHTNING_READS.items():
-        for key in sorted(set(_at(cfg, place) or {}) - known):
+        section = _at(cfg, place)
+        for key in sorted(set(section) - known) if isinstance(section, dict) else ():
             raise InputError(f'{place}.{key} {remedy}{_suggestion(key, sorted(known))}')
 
 
 def _at(cfg: Config, place: str) -> object:
+    """Look up a setting by its dotted name; None if it is not set."""
     node: object = cfg
     for key in place.split('.'):
         node = node.get(key) if isinstance(node, dict | Config) else None

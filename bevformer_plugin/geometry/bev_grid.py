@@ -49,12 +49,12 @@ class BEVGrid:
 
     @property
     def num_queries(self) -> int:
-        """Number of cells."""
+        """Number of cells, and thus of BEV queries."""
         return self.bev_h * self.bev_w
 
 
 def bev_reference_points(grid: BEVGrid, device: torch.device | None = None) -> Tensor:
-    """Cell centres as fractions of the grid, (Q, 2) in (x, y) order, each in (0, 1)."""
+    """Compute the cell centres (Q, 2) as (x, y) in fractions of the grid, each in (0, 1)."""
     y = (torch.arange(grid.bev_h, device=device, dtype=torch.float32) + 0.5) / grid.bev_h
     x = (torch.arange(grid.bev_w, device=device, dtype=torch.float32) + 0.5) / grid.bev_w
     y, x = torch.meshgrid(y, x, indexing='ij')
@@ -62,7 +62,7 @@ def bev_reference_points(grid: BEVGrid, device: torch.device | None = None) -> T
 
 
 def pillar_points(grid: BEVGrid, num_points: int, device: torch.device | None = None) -> Tensor:
-    """The 3-D reference points of every cell's pillar (paper section 3.3).
+    """Compute the 3-D reference points of every cell's pillar (paper section 3.3).
 
     Heights are ``linspace(0.5, Z - 0.5, D) / Z`` of the range's extent Z in metres.
 

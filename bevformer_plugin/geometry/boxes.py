@@ -14,7 +14,7 @@ CENTER = [0, 1, 4]  # which of them are the centre's x, y and z
 
 
 def normalize_boxes(boxes: Tensor) -> Tensor:
-    """(n, 9) metric boxes with centre z to (n, 10) network boxes."""
+    """Convert (n, 9) metric boxes, whose z is the centre's, to (n, 10) network boxes."""
     if boxes.shape[-1] != 9:
         raise ValueError(f'boxes have 9 values, the last two their velocity, got {boxes.shape[-1]}')
     x, y, z, length, width, height, yaw, vx, vy = boxes.unbind(-1)
@@ -22,24 +22,31 @@ def normalize_boxes(boxes: Tensor) -> Tensor:
 
 
 def denormalize_boxes(boxes: Tensor) -> Tensor:
-    """(..., 10) network boxes to (..., 9) metric boxes with centre z."""
+    """Convert (..., 10) network boxes to (..., 9) metric boxes, whose z is the centre's."""
     x, y, log_l, log_w, z, log_h, sin, cos, vx, vy = boxes.unbind(-1)
     yaw = torch.atan2(sin, cos)
     return torch.stack([x, y, z, log_l.exp(), log_w.exp(), log_h.exp(), yaw, vx, vy], dim=-1)
 
 
 def boxes_from_old_convention(boxes: Tensor) -> Tensor:
-    """(n, 7 or 9) boxes of mmdetection3d before 1.0, (x, y, z, w, l, h, yaw_old, ...), to today's; z is untouched."""
+    """Convert boxes of mmdetection3d before 1.0 to today's convention.
+
+    Args:
+        boxes: (n, 7 or 9) with (x, y, z, w, l, h, yaw_old, ...).
+
+    Returns:
+        (n, 7 or 9) with (x, y, z, l, w, h, yaw, ...); z is not changed.
+    """
     return _swap_convention(boxes)
 
 
 def boxes_to_old_convention(boxes: Tensor) -> Tensor:
-    """The inverse of :func:`boxes_from_old_convention`."""
+    """Convert boxes to the convention of mmdetection3d before 1.0, see :func:`boxes_from_old_convention`."""
     return _swap_convention(boxes)
 
 
 def _swap_convention(boxes: Tensor) -> Tensor:
-    """Swap length and width, ``yaw -> -yaw - pi / 2`` wrapped to [-pi, pi): its own inverse."""
+    """Swap length and width, and map ``yaw`` to ``-yaw - pi / 2`` in [-pi, pi), which is its own inverse."""
     if boxes.shape[-1] not in (7, 9):
         raise ValueError(f'boxes have 7 or 9 values, got {boxes.shape[-1]}')
     yaw = torch.remainder(-boxes[..., 6:7] - math.pi / 2 + math.pi, 2 * math.pi) - math.pi

@@ -11,7 +11,7 @@ from .pose import PlanarMotion
 
 
 def bev_shift(motion: PlanarMotion, grid: BEVGrid) -> Tensor:
-    """Displacement of the vehicles in fractions of the grid.
+    """Compute the displacement of the vehicles in fractions of the grid (paper section 3.4, ego-motion alignment).
 
     With d the global translation since the last frame, a the heading and b = atan2(dy, dx):
     ``shift_y = |d| cos(a - b) / cell_y / bev_h`` and ``shift_x = |d| sin(a - b) / cell_x / bev_w``.
@@ -37,7 +37,7 @@ def rotate_bev(
     center: tuple[float, float] | None = None,
     interpolation: str = 'bilinear',
 ) -> Tensor:
-    """Rotate BEV maps counter-clockwise on the array, each by its own angle; cells from outside are zero.
+    """Rotate BEV maps counter-clockwise on the array, each by its own angle; cells from outside the grid are zero.
 
     Args:
         bev_embed: (B, Q, C).
@@ -65,7 +65,7 @@ def rotate_bev(
     else:
         offset_x, offset_y = center[0] - width * 0.5, center[1] - height * 0.5
         oblong = 1.0
-    # Output cell -> input cell, in cells counted from the grid's centre.
+    # This maps output cells to input cells, both counted from the centre of the grid.
     sin_xy, sin_yx = sin * oblong, sin / oblong
     shift_x = -cos * offset_x - sin_xy * offset_y + offset_x
     shift_y = sin_yx * offset_x - cos * offset_y + offset_y
@@ -74,7 +74,7 @@ def rotate_bev(
     )
     x = torch.arange(width, device=bev_embed.device) + 0.5 - width * 0.5
     y = (torch.arange(height, device=bev_embed.device) + 0.5 - height * 0.5)[:, None]
-    # Products and sums, not a matrix product: neither autocast nor TF32 must touch them.
+    # These are products and sums instead of a matrix product, which autocast or TF32 would make imprecise.
     source_x, source_y = x * cos + y * sin_xy + shift_x, y * cos - x * sin_yx + shift_y  # BxHxW each
     sampling = torch.stack([source_x / (0.5 * width), source_y / (0.5 * height)], dim=-1)
     rotated = F.grid_sample(maps.float(), sampling, mode=interpolation, padding_mode='zeros', align_corners=False)

@@ -1,15 +1,15 @@
-"""From LiDAR-frame points to camera pixels."""
+"""Projection of points in the LiDAR frame to camera pixels."""
 
 import torch
 from torch import Tensor
 
-MIN_DEPTH = 1e-5  # metres; points nearer to the camera plane than this are not seen
+MIN_DEPTH = 1e-5  # metres; a camera does not see points nearer to its plane
 
 
 def project_to_cameras(points: Tensor, lidar2img: Tensor, image_hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Project pillar points into every camera of every sample (paper equation 4).
 
-    Always computed in float32 with autocast off: half precision moves a point by several pixels.
+    This is always computed in float32 with autocast off, since half precision moves a point by several pixels.
 
     Args:
         points: (D, Q, 3) LiDAR frame, metres.
@@ -26,7 +26,7 @@ def project_to_cameras(points: Tensor, lidar2img: Tensor, image_hw: tuple[int, i
     with torch.autocast(points.device.type, enabled=False):
         x, y, z = points.float().transpose(0, 1).unbind(-1)  # QxD each
         column = lidar2img.float()[:, :, :3, :, None, None].unbind(3)  # BxNx3x1x1 each
-        # Products and sums, not a matrix product: TF32 must not touch it.
+        # These are products and sums instead of a matrix product, which TF32 would make imprecise.
         u, v, depth = (column[0] * x + column[1] * y + column[2] * z + column[3]).unbind(2)  # BxNxQxD each
         divisor = depth.clamp(min=MIN_DEPTH)
         reference_points_cam = torch.stack([u / divisor / width, v / divisor / height], dim=-1)

@@ -1,4 +1,4 @@
-"""Attentions, scoring functions, encoder and decoder layers."""
+"""Attentions, scoring functions, and the layers of encoder and decoder."""
 
 from .attention_pooling import MultiHeadAttentionPooling, attention_pooling, causal_mask, padding_mask
 from .decoder import DecodedQueries, DetectionTransformerDecoder, DetectionTransformerDecoderLayer

@@ -1,4 +1,6 @@
-"""Attention pooling: sum_i alpha_i v_i with alpha = softmax of a score over the keys."""
+"""Attention pooling: sum_i alpha_i v_i, where alpha is the softmax of a score over the keys."""
+
+from collections.abc import Sequence
 
 import torch
 from mmdet3d.registry import MODELS
@@ -16,11 +18,11 @@ CHUNK_ELEMENTS = 2**20  # values that a score may hold at a time, all heads and 
 
 
 def padding_mask(lengths: Tensor, num_keys: int) -> Tensor:
-    """Keys that are not padding.
+    """Build the mask of keys that are not padding.
 
     Args:
-        lengths: (B,) number of real keys, which come first.
-        num_keys: K.
+        lengths: (B,) number of real keys of each sample, which come before the padding.
+        num_keys: number of keys K, including padding.
 
     Returns:
         (B, 1, 1, K) bool, True where a key may be attended to.
@@ -29,23 +31,24 @@ def padding_mask(lengths: Tensor, num_keys: int) -> Tensor:
 
 
 def causal_mask(num_queries: int, num_keys: int, device: torch.device | None = None) -> Tensor:
-    """(Q, K) bool, True where key k is no later than query q; the last query and the last key are of the same time."""
+    """Build a mask (Q, K), True where key k is no later than query q; the last query and key are simultaneous."""
     return torch.ones(num_queries, num_keys, dtype=torch.bool, device=device).tril(num_keys - num_queries)
 
 
 def attention_pooling(
     query: Tensor, key: Tensor, value: Tensor, score: AttentionScore, mask: Tensor | None = None
 ) -> Tensor:
-    """sum_i alpha_i v_i, alpha = softmax_i score(q, k_i).
+    """Compute sum_i alpha_i v_i with alpha = softmax_i score(q, k_i).
 
-    An inner product runs on PyTorch's fused attention, which never holds a score for every pair. Other scores are
-    computed for some queries at a time, in the backward pass once more, so that memory does not grow with the queries.
+    An inner product runs on PyTorch's fused attention, which never holds the scores of all pairs in memory. Other
+    scores are computed for some queries at a time, and again in the backward pass, so that memory does not grow with
+    the number of queries.
 
     Args:
         query: (B, heads, Q, d_q).
         key: (B, heads, K, d_k).
         value: (B, heads, K, d_v).
-        score: of the same heads, d_q and d_k.
+        score: scoring function with the same heads, d_q and d_k.
         mask: bool that broadcasts to (B, heads, Q, K), True where a key may be attended to.
 
     Returns:
@@ -56,15 +59,17 @@ def attention_pooling(
     blind = None
     if mask is not None:
         blind = ~mask.any(-1, keepdim=True)
-        mask = mask | blind  # a softmax over nothing is not a number, and neither is its gradient
+        mask = mask | blind  # since a softmax over no keys is NaN, and its gradient too
     query, key = score.prepare(query, key)
-    pool = _pool_fused if isinstance(score, InnerProductScore) else _pool_in_chunks
-    output = pool(query, key, value, score, mask)
+    if isinstance(score, InnerProductScore):
+        output = _pool_fused(query, key, value, score, mask)
+    else:
+        output = _pool_in_chunks(query, key, value, score, mask)
     return output if blind is None else output.masked_fill(blind, 0.0)
 
 
 def _pool_fused(query: Tensor, key: Tensor, value: Tensor, score: InnerProductScore, mask: Tensor | None) -> Tensor:
-    """Through PyTorch's fused attention, whose kernels want one width: channels of zeros change no inner product."""
+    """Pool through PyTorch's fused attention, whose kernels need one width, so channels of zeros are added."""
     dims, value_dims = query.shape[-1], value.shape[-1]
     width = max(dims, value_dims)
     query, key = (F.pad(x, (0, width - dims)) for x in (query, key))
@@ -74,11 +79,11 @@ def _pool_fused(query: Tensor, key: Tensor, value: Tensor, score: InnerProductSc
 
 
 def _pool_in_chunks(query: Tensor, key: Tensor, value: Tensor, score: AttentionScore, mask: Tensor | None) -> Tensor:
-    """Query by query as memory allows."""
-    per_query = key.numel()  # every key of every head and sample meets the query in all its channels
+    """Pool for as many queries at a time as memory allows."""
+    per_query = key.numel()  # a score holds all channels of every key of every head and sample
     size = max(1, CHUNK_ELEMENTS // per_query)
     queries = query.split(size, dim=-2)
-    masks = [None] * len(queries)
+    masks: Sequence[Tensor | None] = [None] * len(queries)
     if mask is not None:
         masks = mask.expand(*mask.shape[:-2], query.shape[-2], -1).split(size, dim=-2)
     return torch.cat(
@@ -91,7 +96,7 @@ def _pool_in_chunks(query: Tensor, key: Tensor, value: Tensor, score: AttentionS
 
 
 def _pool(query: Tensor, key: Tensor, value: Tensor, score: AttentionScore, mask: Tensor | None) -> Tensor:
-    """The definition."""
+    """Pool with the scores of all pairs in memory."""
     scores = score.compare(query, key)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
@@ -102,15 +107,15 @@ def _pool(query: Tensor, key: Tensor, value: Tensor, score: AttentionScore, mask
 class MultiHeadAttentionPooling(BaseModule):
     """Attention pooling in several subspaces at once (Vaswani et al., section 3.2.2), with any score.
 
-    Every head sees queries, keys and values through projections of its own; the heads' outputs are joined and
+    Every head projects queries, keys and values by its own weights. The outputs of the heads are concatenated and
     projected once more.
 
     Args:
         embed_dims: channels C of queries, keys, values and output.
-        num_heads: heads.
-        score: config of the score, without heads and widths.
-        score_dims: channels of a head's queries and keys; ``embed_dims / num_heads``, as its values, when None. Scores
-            only rank keys: they get by with fewer channels than the values that are carried on.
+        num_heads: number of heads.
+        score: config of the scoring function, without number of heads and channels, which are handed down to it.
+        score_dims: channels of a head's queries and keys; None takes ``embed_dims / num_heads``, as for its values.
+            Fewer channels may suffice, since scores only rank the keys.
 
     Raises:
         InputError: if ``embed_dims`` is not divisible by ``num_heads``.
@@ -136,7 +141,7 @@ class MultiHeadAttentionPooling(BaseModule):
         self.output_proj = nn.Linear(embed_dims, embed_dims)
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Pool.
+        """Pool the values for every query.
 
         Args:
             query: (B, Q, C).
@@ -147,13 +152,15 @@ class MultiHeadAttentionPooling(BaseModule):
         Returns:
             (B, Q, C).
         """
-        heads = (
-            self._split(proj(x))
-            for proj, x in ((self.query_proj, query), (self.key_proj, key), (self.value_proj, value))
-        )
-        pooled = attention_pooling(*heads, self.score, mask)  # BxheadsxQxC/heads
+        pooled = attention_pooling(
+            self._split(self.query_proj(query)),
+            self._split(self.key_proj(key)),
+            self._split(self.value_proj(value)),
+            self.score,
+            mask,
+        )  # BxheadsxQxC/heads
         return self.output_proj(pooled.transpose(1, 2).flatten(2))
 
     def _split(self, x: Tensor) -> Tensor:
-        """(B, L, heads * d) to (B, heads, L, d)."""
+        """Split (B, L, heads * d) into (B, heads, L, d)."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The one deformable attention that TSA, SCA and the decoder share."""
+"""The deformable attention that temporal self-attention, spatial cross-attention and the decoder share."""
 
 import math
 
@@ -13,10 +13,10 @@ from .float32 import Float32Linear
 
 
 class DeformableAttentionCore(nn.Module):
-    """Predicts where to look and how much each place counts, then samples (Deformable DETR; paper equation 1).
+    """Predicts sampling points and their weights from a query, and samples there (Deformable DETR; paper equation 1).
 
-    Several value slots (TSA has two: previous and current BEV) share one projection; each has its own offsets and its
-    own softmax.
+    Several value slots share one projection, but each has its own offsets and its own softmax. Temporal self-attention
+    has two slots, the previous and the current BEV.
 
     Args:
         embed_dims: channels C of values and output.
@@ -24,8 +24,8 @@ class DeformableAttentionCore(nn.Module):
         num_levels: feature levels.
         num_points: sampling points per head and level.
         num_slots: value slots.
-        query_dims: channels of the query; ``embed_dims`` when None.
-        learned_offsets: without, every sample lies at its reference point.
+        query_dims: channels of the query; None takes ``embed_dims``.
+        learned_offsets: False samples exactly at the reference points.
 
     Raises:
         InputError: if ``embed_dims`` is not divisible by ``num_heads``.
@@ -55,7 +55,7 @@ class DeformableAttentionCore(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Head h starts by looking in direction h, point p at p + 1 cells' distance; all points count alike."""
+        """Let head h look in direction h with point p at p + 1 cells' distance, and weight all points equally."""
         constant_init(self.attention_weights, 0.0)
         xavier_init(self.value_proj, distribution='uniform')
         if self.sampling_offsets is None:
@@ -71,7 +71,7 @@ class DeformableAttentionCore(nn.Module):
             self.sampling_offsets.bias.copy_(grid.flatten())
 
     def predict_sampling(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Offsets in cells and normalised weights.
+        """Predict offsets in cells and normalised weights.
 
         Args:
             query: (B, Q, query_dims).
@@ -88,7 +88,7 @@ class DeformableAttentionCore(nn.Module):
         return offsets, weights
 
     def project_value(self, value: Tensor) -> Tensor:
-        """(..., S, C) to (..., S, heads, C / heads)."""
+        """Project values (..., S, C) to (..., S, heads, C / heads)."""
         return self.value_proj(value).unflatten(-1, (self.num_heads, -1))
 
     @staticmethod
@@ -119,7 +119,7 @@ class DeformableAttentionCore(nn.Module):
         weights: Tensor,
         lengths: Tensor,
     ) -> Tensor:
-        """The same where every map has a list of queries of its own length; the lists one after another.
+        """Sample maps that have different numbers of queries, whose lists follow one another in all arguments.
 
         Args:
             value: (M, S, heads, C / heads), projected.
@@ -137,6 +137,6 @@ class DeformableAttentionCore(nn.Module):
 
 
 def _locations(spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor) -> Tensor:
-    """Reference points moved by offsets in cells, in fractions of each level."""
+    """Move reference points, which are fractions of each level, by offsets in cells."""
     cells = spatial_shapes.flip(-1)[:, None, :].to(offsets)  # Lx1x2 in (w, h)
     return torch.addcdiv(reference_points, offsets, cells)

@@ -1,7 +1,7 @@
 """Spatial cross-attention (SCA): every BEV query looks into the cameras that see its pillar.
 
-Three forms, which the paper's table 5 compares: around the pillar's projected points (deformable, the paper's own), at
-these points only, and globally at every feature of every camera.
+There are three forms, which the paper's table 5 compares: attention around the pillar's projected points (deformable,
+the paper's own), at these points only, and globally at every feature of every camera.
 """
 
 from dataclasses import dataclass
@@ -21,15 +21,16 @@ from .deformable_attention import DeformableAttentionCore
 
 @dataclass(frozen=True)
 class PillarHits:
-    """Which queries each camera sees; depends on the calibration alone: all layers share it, and frames of one rig.
+    """The queries that each camera sees. They depend on the calibration alone and are the same for all layers.
 
     Attributes:
-        query_index: (K,) ``b * Q + q`` of every hit, ordered by sample, then camera.
+        query_index: (K,) ``b * Q + q`` of every hit, which is a pair of a camera and a query, ordered by sample, then
+            camera.
         reference_points: (K, D, 2) the pillar's projected points, fractions of the padded image.
-        lengths: (B * N,) int64, hits of each (sample, camera) pair; they sum to K.
-        num_cameras_seeing: (B, Q, 1) float, at least 1.
-        by_query: (K,) the hits of the first query, then of the second, and so on.
-        first_of_query: (B * Q,) where in ``by_query`` each query's hits begin.
+        lengths: (B * N,) int64, number of hits of each (sample, camera) pair; they sum to K.
+        num_cameras_seeing: (B, Q, 1) float, number of cameras that see a query, or 1 if none does.
+        by_query: (K,) indices of the hits, first those of the first query, then of the second, and so on.
+        first_of_query: (B * Q,) position in ``by_query`` at which each query's hits begin.
     """
 
     query_index: Tensor
@@ -41,7 +42,7 @@ class PillarHits:
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """Samples B, cameras N, queries Q and heights D."""
+        """The numbers of samples B, cameras N, queries Q and heights D."""
         samples, queries = self.num_cameras_seeing.shape[:2]
         return samples, len(self.lengths) // samples, queries, self.reference_points.shape[1]
 
@@ -68,30 +69,37 @@ class PillarHits:
             first_of_query=num_cameras.flatten().cumsum(0) - num_cameras.flatten(),
         )
 
-    def mean_over_cameras(self, seen: Tensor) -> Tensor:
-        """(K, C) of every hit to (B, Q, C), the mean over the cameras that see a query; zeros where none does."""
-        shares = (1 / self.num_cameras_seeing).flatten()[self.query_index][self.by_query].to(seen.dtype)
-        # A sum over lists of any length; adding hit by hit to the queries takes several times as long.
-        means = F.embedding_bag(self.by_query, seen, self.first_of_query, mode='sum', per_sample_weights=shares)
+    def mean_over_cameras(self, values: Tensor) -> Tensor:
+        """Average over the cameras that see a query.
+
+        Args:
+            values: (K, C), one row per hit.
+
+        Returns:
+            (B, Q, C); zeros for a query that no camera sees.
+        """
+        shares = (1 / self.num_cameras_seeing).flatten()[self.query_index][self.by_query].to(values.dtype)
+        # This sums lists of any length, several times faster than adding hit by hit to the queries.
+        means = F.embedding_bag(self.by_query, values, self.first_of_query, mode='sum', per_sample_weights=shares)
         return means.view(*self.num_cameras_seeing.shape[:2], -1)
 
 
 @MODELS.register_module()
 class SpatialCrossAttention(BaseModule):
-    """Deformable: around the projected points. Paper section 3.3, equation (2).
+    """Deformable spatial cross-attention, around the projected points (paper section 3.3, equation (2)).
 
     SCA(Q_p, F) = 1/|V_hit| sum over hit views i, heights j of DeformAttn(Q_p, P(p, i, j), F_i).
 
-    Point k of ``num_points`` belongs to height ``k mod num_heights``. There is no projection inside the deformable
-    attention; one follows the sum over cameras.
+    Point k of ``num_points`` belongs to height ``k mod num_heights``. There is no output projection inside the
+    deformable attention; it follows the sum over cameras.
 
     Args:
         embed_dims: channels C.
         num_heads: attention heads.
         num_levels: feature levels.
         num_points: sampling points per head and level, over all heights.
-        num_heights: reference points in a pillar.
-        dropout: on the output, before the residual.
+        num_heights: number of reference points in a pillar.
+        dropout: dropout of the output, before the residual is added.
 
     Raises:
         InputError: if ``num_points`` is not a multiple of ``num_heights``.
@@ -119,7 +127,7 @@ class SpatialCrossAttention(BaseModule):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, features: Tensor, spatial_shapes: Tensor, hits: PillarHits) -> Tensor:
-        """Attend to the cameras.
+        """Attend to the features of the cameras.
 
         Args:
             query: (B, Q, C), without position.
@@ -137,17 +145,18 @@ class SpatialCrossAttention(BaseModule):
         repeats = offsets.shape[3] // self.num_heights
         reference_points = hits.reference_points.repeat(1, repeats, 1)[:, None, None]  # Kx1x1xPx2
         value = attention.project_value(features).flatten(0, 1)  # BN x S x heads x C/heads
-        seen = attention.sample_ragged(value, spatial_shapes, reference_points, offsets, weights, hits.lengths)  # KxC
-        return query + self.dropout(self.output_proj(hits.mean_over_cameras(seen)))
+        sampled = attention.sample_ragged(
+            value, spatial_shapes, reference_points, offsets, weights, hits.lengths
+        )  # KxC
+        return query + self.dropout(self.output_proj(hits.mean_over_cameras(sampled)))
 
 
 @MODELS.register_module()
 class PointSpatialCrossAttention(SpatialCrossAttention):
-    """Points: each camera that sees a pillar is sampled at the pillar's projected points and nowhere else.
+    """Spatial cross-attention at points: cameras are sampled at the pillar's projected points and nowhere else.
 
-    The query only decides how much each height, level and head counts.
-
-    Args: as :class:`SpatialCrossAttention`; one point per height.
+    The query only decides the weight of each height, level and head. The arguments are those of
+    :class:`SpatialCrossAttention`, with one point per height.
     """
 
     learned_offsets = False
@@ -160,16 +169,16 @@ class PointSpatialCrossAttention(SpatialCrossAttention):
 
 @MODELS.register_module()
 class GlobalSpatialCrossAttention(BaseModule):
-    """Global: every query attends to every feature of every camera and level, wherever its pillar may be.
+    """Global spatial cross-attention: every query attends to every feature of every camera and level.
 
-    Keys are the features, which carry their camera's and level's embeddings, plus a sine position within the map.
+    Keys are the features, which contain the embeddings of camera and level, plus a sine position within the map.
 
     Args:
         embed_dims: channels C.
         num_heads: attention heads.
-        num_levels: feature levels; not used, all features are keys.
-        num_heights: reference points in a pillar; not used, the calibration plays no part.
-        dropout: on the output, before the residual.
+        num_levels: feature levels; not used, since all features are keys.
+        num_heights: number of reference points in a pillar; not used, since the calibration plays no part.
+        dropout: dropout of the output, before the residual is added.
         score: config of the scoring function.
         score_dims: see :class:`MultiHeadAttentionPooling`.
     """
@@ -192,13 +201,13 @@ class GlobalSpatialCrossAttention(BaseModule):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, query: Tensor, features: Tensor, spatial_shapes: Tensor, hits: PillarHits) -> Tensor:
-        """Attend to the cameras; arguments and result as of :class:`SpatialCrossAttention`, ``hits`` not used."""
+        """Attend to all features; takes and returns what :class:`SpatialCrossAttention` does, and ignores ``hits``."""
         value = features.flatten(1, 2)  # BxNSxC
         key = (features + self._positions(spatial_shapes, features)).flatten(1, 2)
         return query + self.dropout(self.pooling(query, key, value))
 
     def _positions(self, spatial_shapes: Tensor, features: Tensor) -> Tensor:
-        """(S, C) positions in each level's map, as far as the map reaches."""
+        """Compute sine positions (S, C) within the map of each level."""
         positions = [
             self.positional_encoding(features.new_zeros(1, *shape))[0].flatten(1).T  # hwxC
             for shape in spatial_shapes.tolist()

@@ -12,17 +12,20 @@ SLOTS = 2  # previous BEV, current BEV
 
 @MODELS.register_module()
 class TemporalSelfAttention(BaseModule):
-    """Paper section 3.4, equation (5): TSA(Q_p, {Q, B'}) = sum over V in {Q, B'} of DeformAttn(Q_p, p, V).
+    """Temporal self-attention (paper section 3.4, equation (5)).
 
-    Offsets and weights come from the previous slot's value beside the query; the two slots' outputs are averaged.
+    TSA(Q_p, {Q, B'}) = sum over V in {Q, B'} of DeformAttn(Q_p, p, V).
+
+    Offsets and weights are predicted from the previous BEV concatenated with the query. The outputs of the two slots,
+    previous and current BEV, are averaged.
 
     Args:
         embed_dims: channels C.
         num_heads: attention heads.
         num_points: sampling points per head and slot.
-        dropout: on the output, before the residual.
-        offsets_see_history: False predicts offsets and weights from the query alone, as deformable DETR does and the
-            paper's ablation.
+        dropout: dropout of the output, before the residual is added.
+        offsets_see_history: False predicts offsets and weights from the query alone, as deformable DETR and the
+            paper's ablation do.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class TemporalSelfAttention(BaseModule):
 
         Args:
             query: (B, Q, C).
-            query_pos: (B, Q, C), added to the query for offsets and weights, not to the residual.
+            query_pos: (B, Q, C), added to the query that predicts offsets and weights, but not to the residual.
             values: (B, 2, Q, C), previous and current BEV; a sample without history holds ``query`` in both.
             reference_points: (B, 2, Q, 2) fractions of the grid; the previous slot's are shifted by the ego motion.
             spatial_shapes: (1, 2) integer (bev_h, bev_w).
@@ -61,11 +64,11 @@ class TemporalSelfAttention(BaseModule):
         Returns:
             (B, Q, C).
         """
-        seen = query + query_pos
+        predicting = query + query_pos
         if self.offsets_see_history:
-            seen = torch.cat([values[:, 0], seen], dim=-1)  # BxQx2C
-        offsets, weights = self.attention.predict_sampling(seen)  # BxQxheadsx2x1xPx2
-        # The slots are sampled as two levels, whose sum comes out; each has weights that sum to one.
+            predicting = torch.cat([values[:, 0], predicting], dim=-1)  # BxQx2C
+        offsets, weights = self.attention.predict_sampling(predicting)  # BxQxheadsx2x1xPx2
+        # The slots are sampled as two levels, which the operator sums. The weights of each slot sum to one.
         projected = self.attention.project_value(values).flatten(1, 2)  # B x 2Q x heads x C/heads
         output = self.attention.sample(
             projected,

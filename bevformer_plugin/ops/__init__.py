@@ -1,6 +1,7 @@
-"""Operators: multi-scale deformable attention, and the stand-in for mmcv's compiled module.
+"""Operators: multi-scale deformable attention, deformable convolution, and the stand-in for mmcv's compiled module.
 
-Importing this room makes ``mmcv.ops`` importable; ``MMCV_EXT`` says whose operators it uses.
+Importing this package makes ``mmcv.ops`` importable. ``MMCV_EXT`` tells whether mmcv uses its own compiled operators
+('compiled') or those in PyTorch ('stand-in').
 """
 
 from .backends import BACKENDS, backend_name, set_attention_backend

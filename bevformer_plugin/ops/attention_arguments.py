@@ -1,4 +1,4 @@
-"""What deformable attention demands of its arguments; no kernel runs before they are known to fit."""
+"""Checks of the arguments of deformable attention, made before any kernel runs."""
 
 import torch
 from torch import Tensor
@@ -13,17 +13,17 @@ def check_arguments(
 ) -> None:
     """Refuse arguments whose shapes, types or devices do not belong together.
 
-    Only what is known without reading a tensor is looked at, so that this waits for no device and can be traced.
+    No values are read, so this does not wait for a GPU and can be traced.
 
     Args:
         value: (M, S, heads, C).
         spatial_shapes: (L, 2).
-        sampling_locations: (R, heads, L, P, 2), or (M, Q, heads, L, P, 2) where lengths is None.
-        attention_weights: as sampling_locations without its last axis.
-        lengths: (M,), or None where every map has Q queries.
+        sampling_locations: (R, heads, L, P, 2), or (M, Q, heads, L, P, 2) if lengths is None.
+        attention_weights: shaped as sampling_locations without its last axis.
+        lengths: (M,), or None if every map has Q queries.
 
     Raises:
-        ValueError: naming all shapes, types or devices.
+        ValueError: if they do not; the message names all shapes, types or devices.
     """
     tensors = {
         'value': value,
@@ -55,14 +55,14 @@ def check_arguments(
             raise ValueError(f'{name} of deformable attention must be int64 or int32, got {tensor.dtype}')
     devices = {name: tensor.device for name, tensor in tensors.items() if name != 'spatial_shapes'}
     if devices.get('lengths') == torch.device('cpu'):
-        del devices['lengths']  # every backend reads it from there
+        del devices['lengths']  # every backend can read lengths from the CPU
     if any(device != value.device for device in devices.values()):
         given = ', '.join(f'{name} on {device}' for name, device in devices.items())
         raise ValueError(f'arguments of deformable attention are on different devices: {given}')
 
 
 def _fit(tensors: dict[str, Tensor], layouts: dict[str, str]) -> bool:
-    """Whether every tensor has the axes of its layout, each axis one size wherever it is named."""
+    """Tell whether every tensor has the axes of its layout, and an axis has the same size in all tensors."""
     sizes = {'2': 2}
     for name, layout in layouts.items():
         axes = layout.split(', ')
@@ -75,10 +75,10 @@ def _fit(tensors: dict[str, Tensor], layouts: dict[str, str]) -> bool:
 
 
 def level_shapes(value: Tensor, spatial_shapes: Tensor) -> list[list[int]]:
-    """The spatial shapes as numbers, once they are known to fit the value.
+    """Read the spatial shapes as numbers, and check them against the value.
 
     Raises:
-        ValueError: if a shape is not positive, or all together have another number of positions than the value.
+        ValueError: if a shape is not positive, or all shapes together have another number of positions than the value.
     """
     shapes = spatial_shapes.tolist()
     if any(height < 1 or width < 1 for height, width in shapes):
@@ -90,10 +90,10 @@ def level_shapes(value: Tensor, spatial_shapes: Tensor) -> list[list[int]]:
 
 
 def rows_of_maps(lengths: Tensor, rows: int) -> list[int]:
-    """The lengths as numbers, once they are known to divide the rows among the maps; waits for a GPU they are on.
+    """Read the lengths as numbers, and check that they divide the rows among the maps; this waits if a GPU holds them.
 
     Raises:
-        ValueError: if a length is negative, or they do not sum to the number of rows.
+        ValueError: if a length is negative, or the lengths do not sum to the number of rows.
     """
     counts = lengths.tolist()
     if any(count < 0 for count in counts) or sum(counts) != rows:

@@ -1,4 +1,4 @@
-"""Who computes multi-scale deformable attention: one backend for each device and type, chosen or told."""
+"""The backends of multi-scale deformable attention, chosen by device and type or by the user."""
 
 import os
 from collections.abc import Callable
@@ -18,12 +18,12 @@ VARIABLE = 'BEVFORMER_ATTENTION_BACKEND'
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to compute the operator.
+    """One implementation of the operator.
 
     Attributes:
-        supports: whether it can run for a value of this device type and dtype on this machine.
-        forward: takes what :func:`.reference.forward` takes.
-        backward: takes what :func:`.reference.backward` takes.
+        supports: tells whether it can compute for a value of a device type and dtype on this machine.
+        forward: computes the output, from the arguments of :func:`.reference.forward`.
+        backward: computes the gradients, from the arguments of :func:`.reference.backward`.
     """
 
     supports: Callable[[str, torch.dtype], bool]
@@ -31,7 +31,7 @@ class Backend:
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
 
 
-# The first that supports a value computes it.
+# In order of preference: the first backend that supports a value is used.
 BACKENDS = {
     'native': Backend(native.supports, native.forward, native.backward),
     'triton': Backend(triton.supports, triton.forward, triton.backward),
@@ -43,10 +43,10 @@ _chosen: str | None = None
 
 
 def set_attention_backend(name: str | None) -> None:
-    """Compute with one backend only; None leaves it to the environment variable, and then to device and type.
+    """Choose one backend for all calls; None restores the choice by environment variable, or else by device and type.
 
     Raises:
-        InputError: if there is no backend of that name.
+        InputError: if the name is unknown.
     """
     global _chosen
     if name is not None:
@@ -60,10 +60,10 @@ def _check_name(name: str) -> None:
 
 
 def backend_name(value: Tensor) -> str:
-    """Name of the backend that computes for a value like this.
+    """Name the backend that computes for a value with this device and type.
 
     Raises:
-        InputError: if the one asked for does not exist, or cannot on this device, type or machine.
+        InputError: if the chosen backend is unknown, or cannot compute on this device, type or machine.
     """
     device, dtype, wanted = value.device.type, value.dtype, _chosen or os.environ.get(VARIABLE)
     if wanted:
@@ -82,5 +82,5 @@ def backend_name(value: Tensor) -> str:
 
 @cache
 def _report(name: str, device: str, dtype: torch.dtype) -> None:
-    """Say once who computes what."""
+    """Log once for each device and type which backend computes."""
     print_log(f'deformable attention on {device} in {dtype}: {name} backend', logger='current')

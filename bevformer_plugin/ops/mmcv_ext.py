@@ -1,8 +1,9 @@
-"""The module ``mmcv._ext`` where no compiled one is installed; :mod:`.mmcv_finder` lets Python find it.
+"""The stand-in for the module ``mmcv._ext`` if no compiled one is installed; :mod:`.mmcv_finder` lets Python find it.
 
-It computes what BEVFormer needs (modulated deformable convolution, multi-scale deformable attention) with PyTorch,
-forward and backward, under the calling convention of mmcv 2.1. Any other operator can be imported but not called. The
-plugin is imported when an operator is called, since mmdet3d may import this module before it.
+It computes the two operators that BEVFormer needs (modulated deformable convolution and multi-scale deformable
+attention) with PyTorch, forward and backward, under the calling convention of mmcv 2.1. Any other operator can be
+imported but not called. The functions import the plugin when they are called, since mmdet3d may import this module
+before the plugin.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from torch import Tensor
 
 
 def __getattr__(name: str) -> Callable:
-    """An operator that is not computed here: it can be imported, and raises NotImplementedError when it is called."""
+    """Return an operator that can be imported, but raises NotImplementedError when it is called."""
     if name.startswith('__'):
         raise AttributeError(name)
 
@@ -26,7 +27,7 @@ def __getattr__(name: str) -> Callable:
 
 
 def get_compiler_version() -> str:
-    """What mmcv's report on the environment says."""
+    """Return the line for mmcv's report on the environment."""
     return 'n/a (PyTorch stand-in of bevformer_plugin)'
 
 
@@ -41,7 +42,7 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """(B, Q, heads * C)."""
+    """Compute the output (B, Q, heads * C) of multi-scale deformable attention."""
     from bevformer_plugin.ops import multi_scale_deformable_attention
 
     return multi_scale_deformable_attention(value, spatial_shapes, sampling_locations, attention_weights)
@@ -59,7 +60,7 @@ def ms_deform_attn_backward(
     grad_attention_weights: Tensor,
     im2col_step: int,
 ) -> None:
-    """Write the gradients of value, locations and weights."""
+    """Write the gradients of value, locations and weights into the last three tensors."""
     from bevformer_plugin.ops import multi_scale_deformable_attention
 
     _write_gradients(
@@ -92,7 +93,7 @@ def modulated_deform_conv_forward(
     kernel_h: int,
     kernel_w: int,
 ) -> None:
-    """Write the output."""
+    """Write the convolution into ``output``."""
     from bevformer_plugin.ops import modulated_deform_conv2d
 
     output.copy_(
@@ -138,7 +139,7 @@ def modulated_deform_conv_backward(
     kernel_h: int,
     kernel_w: int,
 ) -> None:
-    """Write the gradients of input, weight, bias, offset and mask."""
+    """Write the gradients of input, weight, bias, offset and mask into the ``grad_`` tensors."""
     from bevformer_plugin.ops import modulated_deform_conv2d
 
     def convolve(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
@@ -155,16 +156,16 @@ def modulated_deform_conv_backward(
             deformable_group,
         )
 
-    for b in range(len(inputs)):  # one image's columns in memory at a time; the weight's gradient adds up
+    for b in range(len(inputs)):  # image by image, to hold only one image's columns in memory
         image = slice(b, b + 1)
-        added = torch.empty_like(grad_weight)
+        grad_weight_of_image = torch.empty_like(grad_weight)
         _write_gradients(
             convolve,
             [inputs[image], offset[image], mask[image], weight],
             grad_output[image],
-            [grad_input[image], grad_offset[image], grad_mask[image], added],
+            [grad_input[image], grad_offset[image], grad_mask[image], grad_weight_of_image],
         )
-        grad_weight += added
+        grad_weight += grad_weight_of_image
     if with_bias:
         grad_bias.copy_(grad_output.sum(dim=(0, 2, 3)))
 

@@ -1,8 +1,9 @@
-"""Finds a module for ``mmcv._ext`` where mmcv has none: :mod:`.mmcv_ext`, the operators in PyTorch.
+"""An import finder that offers :mod:`.mmcv_ext`, operators in PyTorch, as ``mmcv._ext`` if mmcv has none.
 
-mmcv-lite ships the Python of ``mmcv.ops`` but not the compiled module that it imports, and mmdet and mmdet3d import
-all of it. Installing the plugin puts a copy of this file beside it, which a ``.pth`` file imports whenever Python
-starts, so that it does not matter which package a program imports first. So nothing but ``sys`` is imported on top.
+mmcv-lite ships the Python code of ``mmcv.ops`` but not the compiled module that it imports, and mmdet and mmdet3d
+import all of it. Installing the plugin puts a copy of this file beside the package, and a ``.pth`` file imports it
+whenever Python starts. So it does not matter which package a program imports first. To keep the start of Python fast,
+this file imports only ``sys`` at its top.
 """
 
 import sys
@@ -18,15 +19,15 @@ STAND_IN = 'mmcv_ext.py'
 
 
 class StandInFinder:
-    """Asked by Python after all other finders, so that a compiled module comes first."""
+    """An import finder that Python asks after all others, so that a compiled module is preferred."""
 
     @staticmethod
     def find_spec(
         name: str, path: 'Sequence[str] | None' = None, target: 'ModuleType | None' = None
     ) -> 'ModuleSpec | None':
-        """The stand-in's spec for ``mmcv._ext``; None for any other name, and where the plugin is not installed.
+        """Return the spec of the stand-in for ``mmcv._ext``; None for any other name and without the plugin.
 
-        The plugin is looked up but not imported: whoever asks may be in the middle of importing mmdet3d.
+        The plugin is located but not imported, since the caller may be in the middle of importing mmdet3d.
         """
         if name != NAME:
             return None
@@ -34,7 +35,7 @@ class StandInFinder:
         from pathlib import Path
 
         plugin = importlib.util.find_spec('bevformer_plugin')
-        for folder in plugin.submodule_search_locations if plugin else ():
+        for folder in (plugin and plugin.submodule_search_locations) or ():
             file = Path(folder, 'ops', STAND_IN)
             if file.is_file():
                 return importlib.util.spec_from_file_location(name, file)
@@ -42,13 +43,14 @@ class StandInFinder:
 
 
 def install_finder() -> None:
-    """Let Python ask the finder last; a ``.pth`` file is read twice where lib64 is a link to lib."""
+    """Register the finder as the last one that Python asks, unless that has been done."""
+    # Where lib64 is a link to lib, Python reads the .pth file, and so calls this function, twice.
     if StandInFinder not in sys.meta_path:
         sys.meta_path.append(StandInFinder)
 
 
 def is_compiled() -> bool:
-    """Whether ``mmcv._ext`` is mmcv's own, and not the stand-in or missing."""
+    """Tell whether ``mmcv._ext`` is mmcv's own compiled module, and neither the stand-in nor missing."""
     import importlib.util
 
     spec = importlib.util.find_spec(NAME)
@@ -56,10 +58,10 @@ def is_compiled() -> bool:
 
 
 def provide_mmcv_ext() -> str:
-    """Make ``mmcv._ext`` importable where an installation has not done so.
+    """Make ``mmcv._ext`` importable, if installing the plugin has not done so.
 
     Returns:
-        'compiled' or 'stand-in': what ``mmcv.ops`` uses.
+        'compiled' or 'stand-in', whichever ``mmcv.ops`` uses.
 
     Raises:
         ImportError: if mmcv is not installed.

@@ -21,8 +21,8 @@ def modulated_deform_conv2d(
 ) -> Tensor:
     """Convolve with every kernel tap moved by its offset and scaled by its mask.
 
-    Works image by image, so that without gradients the sampled columns of one image are all that is held at a time.
-    Positions are computed in float32 at least: half precision is off by pixels on wide maps.
+    Images are convolved one by one, so that without gradients only the sampled columns of one image are in memory.
+    Positions are computed in float32 at least, since half precision would be off by pixels on wide maps.
 
     Args:
         inputs: (B, C, H, W).
@@ -35,7 +35,7 @@ def modulated_deform_conv2d(
         (B, O, Ho, Wo).
 
     Raises:
-        ValueError: if shapes, types or devices do not belong together; the message names them.
+        ValueError: if shapes, types or devices do not fit each other; the message names them.
     """
     _check_arguments(inputs, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
     return torch.cat(
@@ -69,7 +69,7 @@ def _check_arguments(
     groups: int,
     deform_groups: int,
 ) -> None:
-    """Refuse what :func:`modulated_deform_conv2d` could not compute, or would compute something else of."""
+    """Refuse arguments of :func:`modulated_deform_conv2d` that do not fit each other."""
     tensors = {'inputs': inputs, 'offset': offset, 'mask': mask, 'weight': weight}
     if bias is not None:
         tensors['bias'] = bias
@@ -93,14 +93,14 @@ def _check_arguments(
             f'{channels} channels and {outputs} outputs do not divide by groups {groups} and '
             f'deform_groups {deform_groups}'
         )
-    out = [
+    output_size = [
         (length + 2 * pad - dilate * (taps - 1) - 1) // step + 1
         for length, pad, dilate, taps, step in zip(size, padding, dilation, kernel, stride, strict=True)
     ]
     taps = deform_groups * kernel[0] * kernel[1]
     wanted = {
-        'offset': (batch, 2 * taps, *out),
-        'mask': (batch, taps, *out),
+        'offset': (batch, 2 * taps, *output_size),
+        'mask': (batch, taps, *output_size),
         'weight': (outputs, channels // groups, *kernel),
         'bias': (outputs,),
     }

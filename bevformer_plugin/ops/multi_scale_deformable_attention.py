@@ -1,7 +1,7 @@
 """Multi-scale deformable attention (Deformable DETR, equation 3; the sampling behind BEVFormer's equation 2).
 
-One operator of torch, ``bevformer_plugin::deformable_attention``, over maps with lists of any length: TSA and the
-decoder have one list per sample, SCA one per sample and camera.
+It is one operator of torch, ``bevformer_plugin::deformable_attention``, over maps that each have a list of queries of
+any length: TSA and the decoder have one list per sample, SCA one per sample and camera.
 """
 
 import torch
@@ -18,14 +18,14 @@ def multi_scale_deformable_attention(
 ) -> Tensor:
     """Sample every level at every location, bilinearly with zeros outside, and sum with the attention weights.
 
-    Inputs of different types are cast up to the widest of them; under autocast to float32. A sample whose location
-    or weight is not finite makes the output of its query and head not finite, wherever it lies, and so do the values
-    around a location. In the backward pass the gradients of such a location and of its weight are not finite, and the
-    values get nothing from it, as no one knows which they were. All backends agree on what is finite.
+    Inputs of different types are cast to the widest of them, and under autocast to float32. All backends agree on what
+    is finite: if the location or the weight of a sample is not finite, or a value around its location, neither is the
+    output of its query and head. In the backward pass the gradients of such a location and of its weight are not
+    finite either, while the values get no gradient from it, since it is unknown which values it refers to.
 
     Args:
         value: (B, S, heads, C) with S the sum of h * w over the levels.
-        spatial_shapes: (L, 2) positive integers (h, w) of each level; on the CPU, or reading it waits for the device.
+        spatial_shapes: (L, 2) positive integers (h, w) of each level; reading them from a GPU waits for it.
         sampling_locations: (B, Q, heads, L, P, 2) in (x, y), fractions of the level's width and height.
         attention_weights: (B, Q, heads, L, P).
 
@@ -47,15 +47,15 @@ def multi_scale_deformable_attention(
 def ragged_deformable_attention(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
-    """The same where every map has a list of queries of its own length.
+    """Compute multi-scale deformable attention over maps that have different numbers of queries.
 
     Args:
         value: (M, S, heads, C), M maps of L levels.
         spatial_shapes: (L, 2) positive integers.
-        sampling_locations: (R, heads, L, P, 2), the lists one after another.
+        sampling_locations: (R, heads, L, P, 2), the lists of all maps one after another.
         attention_weights: (R, heads, L, P).
-        lengths: (M,) int64 that sum to R, on the device of the others or on the CPU. The sum is checked where that
-            does not wait for a GPU; the Triton backend on one reads no other memory for a wrong sum.
+        lengths: (M,) int64 that sum to R, on the CPU or the device of the other tensors. The sum is checked if that
+            does not wait for a GPU; for a wrong sum the Triton backend on a GPU reads no memory of others.
 
     Returns:
         (R, heads * C).
@@ -69,7 +69,7 @@ def ragged_deformable_attention(
         dtype = torch.promote_types(dtype, torch.float32)
     inputs = value.to(dtype), spatial_shapes, sampling_locations.to(dtype), attention_weights.to(dtype), lengths
     if not torch.compiler.is_compiling() and backend_name(inputs[0]) == 'reference':
-        # Its gradients need not run it once more.
+        # Plain autograd keeps what the backward pass needs, so this backend need not run its forward pass twice.
         return reference.forward(inputs[0], level_shapes(*inputs[:2]), *inputs[2:])
     return _operator(*inputs)
 
@@ -77,7 +77,7 @@ def ragged_deformable_attention(
 def _checked_shapes(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> list[list[int]]:
-    """The spatial shapes as numbers, once all arguments are known to fit; the lengths' sum is the backends' to check.
+    """Check all arguments, and read the spatial shapes as numbers; the backends check the sum of the lengths.
 
     Raises:
         ValueError: if the arguments do not belong together, or value, locations and weights differ in type.
@@ -134,7 +134,8 @@ def _(
     attention_weights: Tensor,
     lengths: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(tensor.new_empty(tensor.shape) for tensor in (value, sampling_locations, attention_weights))
+    locations, weights = sampling_locations, attention_weights
+    return value.new_empty(value.shape), locations.new_empty(locations.shape), weights.new_empty(weights.shape)
 
 
 def _save_inputs(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -142,7 +143,8 @@ def _save_inputs(ctx: FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -
 
 
 def _gradients(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-    grad_value, grad_locations, grad_weights = _operator_backward(grad_output, *ctx.saved_tensors)
+    saved = ctx.saved_tensors  # pyright: ignore[reportAttributeAccessIssue]  # torch does not declare it
+    grad_value, grad_locations, grad_weights = _operator_backward(grad_output, *saved)
     return grad_value, None, grad_locations, grad_weights, None
 
 

@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention in PyTorch: the definition, for every device and floating type."""
+"""Multi-scale deformable attention in plain PyTorch, for every device and floating type: its definition."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,11 @@ from .attention_arguments import rows_of_maps
 def forward(
     value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
-    """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
+    """Compute the output (R, heads * C).
+
+    The arguments are those of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`, the shapes as
+    numbers.
+    """
     rows = rows_of_maps(lengths, len(sampling_locations))
     if len(set(rows)) == 1:
         batch = sampling_locations.unflatten(0, (len(rows), -1)), attention_weights.unflatten(0, (len(rows), -1))
@@ -32,22 +36,23 @@ def backward(
     attention_weights: Tensor,
     lengths: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights, by running forward once more."""
+    """Compute the gradients of value, locations and weights, by running the forward pass once more."""
     inputs = [tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
     with torch.enable_grad():
-        output = forward(inputs[0], shapes, *inputs[1:], lengths)
-    return torch.autograd.grad(output, inputs, grad_output)
+        output = forward(inputs[0], shapes, inputs[1], inputs[2], lengths)
+    grad_value, grad_locations, grad_weights = torch.autograd.grad(output, inputs, grad_output)
+    return grad_value, grad_locations, grad_weights
 
 
 def _attend(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
-    """(B, Q, heads * C) of (B, S, heads, C), (B, Q, heads, L, P, 2) and (B, Q, heads, L, P)."""
+    """Compute (B, Q, heads * C) from (B, S, heads, C), (B, Q, heads, L, P, 2) and (B, Q, heads, L, P)."""
     batch, _, heads, channels = value.shape
     queries = sampling_locations.shape[1]
-    # Queries last: products and sums over points then run along contiguous rows.
+    # Queries are the last axis, so that products and sums over points run along contiguous rows.
     grids = (2 * _placed(sampling_locations) - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B*heads)xLxPxQx2
     weights = attention_weights.permute(0, 2, 3, 4, 1).flatten(0, 1).unsqueeze(1)  # (B*heads)x1xLxPxQ
     levels = value.permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in shapes], dim=2)  # (B*heads)xCx(h*w) each
-    output = 0
+    output = value.new_zeros(batch * heads, channels, queries)
     for level, (level_map, shape) in enumerate(zip(levels, shapes, strict=True)):
         sampled = F.grid_sample(
             level_map.unflatten(2, shape), grids[:, level], mode='bilinear', padding_mode='zeros', align_corners=False
@@ -58,17 +63,17 @@ def _attend(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, 
 
 
 def _placed(sampling_locations: Tensor) -> Tensor:
-    """Locations with all those outside near by, as ``grid_sample`` would do with others as the device does."""
+    """Move locations far outside of the map next to it, since ``grid_sample`` may treat far ones differently."""
     finite = sampling_locations.isfinite().all(-1, keepdim=True)
     return torch.where(finite, sampling_locations.clamp(-1, 2), 2.0)  # every cell ends before -0.5 and 1.5
 
 
 def _not_finite(sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:
-    """(B, Q, heads, 1) to add to the output: NaN where a location or weight of a query and head is not finite, else 0.
+    """Compute a term (B, Q, heads, 1) to add to the output, which is NaN wherever the output must not be finite.
 
-    Its gradients are NaN for a location that is not finite and its weight, and for any other that meets something not
-    finite; else 0.
+    It is NaN if a location or weight of a query and head is not finite, else 0. Its gradients are NaN for a location
+    that is not finite and for the weight of that location, and wherever the gradient of the output is not finite.
     """
     finite = sampling_locations.isfinite().all(-1, keepdim=True)
-    nothing = torch.where(finite, 0.0, torch.nan).to(sampling_locations.dtype)
-    return ((nothing * sampling_locations).sum(-1) * attention_weights).sum((-1, -2)).unsqueeze(-1)
+    nan_or_zero = torch.where(finite, 0.0, torch.nan).to(sampling_locations.dtype)
+    return ((nan_or_zero * sampling_locations).sum(-1) * attention_weights).sum((-1, -2)).unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, and found again."""
+"""Writing, finding and checking the checkpoints of a run."""
 
 from pathlib import Path
 
@@ -18,20 +18,20 @@ NOT_FINITE = 'not_finite.ckpt'
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes to a temporary neighbour and renames it, so that an interrupted write leaves the older file whole."""
+    """Writes a temporary file and renames it, so that an interrupted write leaves the older checkpoint whole."""
 
     def save_checkpoint(self, checkpoint: dict, path: str, storage_options: object = None) -> None:
-        """Write ``checkpoint`` to ``path``.
+        """Write ``checkpoint`` to the file ``path``.
 
         Raises:
-            OSError: if the disk is full or fails, naming the file and what to do.
+            OSError: if the disk is full or fails; the message names the file and the remedy.
         """
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:
-            # torch hides the first error behind one of its own, about the length of the file.
+            # After an error of the disk, torch raises a RuntimeError of its own about the length of the file.
             cause = error if isinstance(error, OSError) else error.__context__
             if not isinstance(cause, OSError):
                 raise
@@ -48,44 +48,50 @@ def check_resumable(
     """Refuse to go on with a checkpoint of a Lightning run that does not belong to the config.
 
     Args:
-        content: of the checkpoint.
-        path: of the checkpoint.
-        settings: of the run that is to go on, see :func:`run_settings`.
-        max_epochs: its end.
-        restart: whether the settings that may change are taken from ``settings``.
+        content: content of the checkpoint.
+        path: its file, for messages.
+        settings: settings of the run that is to go on, see :func:`run_settings`.
+        max_epochs: number of epochs after which that run ends.
+        restart: whether the settings that may change are taken from ``settings`` instead of the checkpoint.
 
     Returns:
-        Where the run goes on, and lines that say so.
+        The place in the training data where the run goes on, and lines for the log that describe it.
 
     Raises:
-        InputError: if the checkpoint holds weights without the state of a run, or one of other settings.
+        InputError: if the checkpoint holds weights without the state of a run, or that of a run with other settings.
     """
     if 'loops' not in content:
         raise InputError(
             f'{path} cannot be resumed, it has no state of a Lightning run; to start from its weights '
             f'give --cfg-options load_from={path}'
         )
-    data = content['DetectorDataModule']
-    place = Place(data['epoch'], data['batches'])
+    try:
+        place = Place(content['DetectorDataModule']['epoch'], content['DetectorDataModule']['batches'])
+        step = content['global_step']
+    except KeyError as error:
+        raise InputError(f'{path} cannot be resumed, it lacks {error} in the state of its Lightning run') from error
     place.refuse_shorter(max_epochs, path)
     refuse_other_average('current_model_state' in content, settings, path)
     changes = check_settings((content.get('meta') or {}).get(SETTINGS), settings, place, path, restart)
-    return place, describe_going_on(path, place, max_epochs, content['global_step'], changes)
+    return place, describe_going_on(path, place, max_epochs, step, changes)
 
 
 def checkpoint_to_resume(
     work_dir: Path, asked: str | None, patterns: tuple[str, ...] = (LAST, BEST)
 ) -> tuple[str | None, dict]:
-    """The path and the content of the checkpoint to go on with; None and nothing for a new run.
+    """Read the checkpoint to go on with.
 
     Args:
         work_dir: folder of the run.
-        asked: a file, 'newest' for the newest of the folder that can be read, or None.
-        patterns: of the file names of checkpoints.
+        asked: a file, 'newest' for the newest readable one of the folder, or None for a new run.
+        patterns: file names of checkpoints, with wildcards.
+
+    Returns:
+        Path and content of the checkpoint; None and an empty dict for a new run.
 
     Raises:
-        FileNotFoundError: if there is none.
-        InputError: if it is damaged.
+        FileNotFoundError: if there is no such checkpoint.
+        InputError: if the checkpoint is damaged.
     """
     if asked is None:
         return None, {}
@@ -94,10 +100,10 @@ def checkpoint_to_resume(
 
 
 def refuse_mismatch(state: dict[str, Tensor], detector: nn.Module, path: str) -> None:
-    """Refuse to go on with weights of another model.
+    """Refuse to go on with weights of another model than ``detector``.
 
     Raises:
-        InputError: naming what differs.
+        InputError: if names, shapes or types of tensors differ; the message names them.
     """
     problem = mismatch(state, detector.state_dict())
     if problem:
@@ -105,20 +111,20 @@ def refuse_mismatch(state: dict[str, Tensor], detector: nn.Module, path: str) ->
 
 
 def newest_checkpoint(work_dir: Path, patterns: tuple[str, ...] = (LAST, BEST)) -> str:
-    """The newest whole checkpoint of a run.
+    """Find the newest checkpoint of a run that can be read.
 
     Args:
         work_dir: folder of the run.
-        patterns: of file names.
+        patterns: file names of checkpoints, with wildcards.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: if no file can be read.
     """
     files = [path for pattern in patterns for path in work_dir.glob(pattern)]
     for path in sorted(files, key=lambda file: file.stat().st_mtime, reverse=True):
         try:
             read_checkpoint(str(path))
-        except ValueError as error:
+        except InputError as error:
             print_log(f'skipped: {error}', logger='current')
             continue
         return str(path)

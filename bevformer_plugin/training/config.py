@@ -1,13 +1,18 @@
-"""Refusing a config that cannot run, before anything long starts."""
+"""Checks that refuse a config that cannot run, before anything long starts."""
+
+import inspect
 
 from mmdet3d.registry import METRICS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
-from torch.utils.data import Dataset
+from torch.nn.utils import clip_grad_norm_
 
+from bevformer_plugin.configuration import building
+from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import NuScenesDevkitMetric
 
+from .averaging import averages_weights
 from .pretrained import fetch_pretrained
 
 LOOP_SETTINGS = ('type', 'by_epoch', 'max_epochs', 'val_interval', 'val_begin')
@@ -17,16 +22,21 @@ def check_training(cfg: Config) -> None:
     """Refuse a config that cannot train, and fetch the files that its model starts from.
 
     Raises:
-        InputError: if a section is missing, a file cannot be had, it counts in a way that makes no sense, or model and
-            training data differ in their range.
+        InputError: if a section is missing or a setting has an impossible value, a file cannot be fetched, or model
+            and training data have different ranges.
     """
-    _need(cfg, ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg'), 'train')
+    _require_sections(
+        cfg, ('train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg'), 'train'
+    )
     _check_loop(cfg.train_cfg)
     for part in ('train', 'val'):
         _check_dataloader(cfg, part)
-    _at_least_one(cfg.optim_wrapper.get('accumulative_counts', 1), 'optim_wrapper.accumulative_counts')
-    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
-    _at_least_one(logger.get('interval', 1), 'default_hooks.logger.interval')
+    _check_evaluator(cfg, 'val')
+    _check_optimization(cfg)
+    _check_intervals(cfg.get('default_hooks') or {})
+    load_from = cfg.get('load_from')
+    if load_from is not None and not isinstance(load_from, str):
+        raise InputError(f'load_from is the path of a checkpoint, got {load_from!r}')
     if cfg.get('resume'):
         raise InputError(f'resume={cfg.resume!r} in a config has no effect: give --resume on the command line')
     check_range(cfg)
@@ -37,13 +47,14 @@ def check_testing(cfg: Config) -> None:
     """Refuse a config that cannot test.
 
     Raises:
-        InputError: if a section is missing.
+        InputError: if a section is missing or a setting has an impossible value.
     """
-    _need(cfg, ('test_dataloader', 'test_evaluator'), 'test')
+    _require_sections(cfg, ('test_dataloader', 'test_evaluator'), 'test')
     _check_dataloader(cfg, 'test')
+    _check_evaluator(cfg, 'test')
 
 
-def _need(cfg: Config, sections: tuple[str, ...], purpose: str) -> None:
+def _require_sections(cfg: Config, sections: tuple[str, ...], purpose: str) -> None:
     missing = [key for key in sections if cfg.get(key) is None]
     if missing:
         raise InputError(f'config {cfg.filename} cannot {purpose}: it lacks {", ".join(missing)}')
@@ -51,14 +62,70 @@ def _need(cfg: Config, sections: tuple[str, ...], purpose: str) -> None:
 
 def _check_dataloader(cfg: Config, part: str) -> None:
     loader = cfg[f'{part}_dataloader']
+    if not isinstance(loader.get('dataset'), dict):
+        raise InputError(f'{part}_dataloader.dataset is the config of a dataset, got {loader.get("dataset")!r}')
     _at_least_one(loader.get('batch_size', 1), f'{part}_dataloader.batch_size')
+    for name in ('sampler', 'batch_sampler'):
+        if loader.get(name) is not None and not isinstance(loader[name], dict):
+            raise InputError(f'{part}_dataloader.{name} is the config of a sampler, got {loader[name]!r}')
     workers = loader.get('num_workers', 0)
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise InputError(f'{part}_dataloader.num_workers is a whole number from 0, got {workers!r}')
 
 
+def _check_evaluator(cfg: Config, part: str) -> None:
+    metrics = cfg[f'{part}_evaluator']
+    for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:
+        if not isinstance(metric, dict) or 'type' not in metric:
+            raise InputError(
+                f'{part}_evaluator is the config of a metric or a list of such, with a type, got {metric!r}'
+            )
+
+
+def _check_optimization(cfg: Config) -> None:
+    """Refuse settings of the optimizer that both engines would stumble over in or after the first step."""
+    wrapper = cfg.optim_wrapper
+    optimizer = wrapper.get('optimizer')
+    if not isinstance(optimizer, dict) or not isinstance(optimizer.get('type'), str):
+        raise InputError(f'optim_wrapper.optimizer is the config of an optimizer with a type, got {optimizer!r}')
+    rate = optimizer.get('lr')
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or rate <= 0:
+        raise InputError(f'optim_wrapper.optimizer.lr is a positive number, got {rate!r}')
+    _at_least_one(wrapper.get('accumulative_counts', 1), 'optim_wrapper.accumulative_counts')
+    clip_grad = wrapper.get('clip_grad')
+    if clip_grad:
+        _check_clipping(clip_grad)
+    averages_weights(cfg)
+
+
+def _check_clipping(clip_grad: object) -> None:
+    """Refuse what ``torch.nn.utils.clip_grad_norm_`` does not take, which is called in the first step only."""
+    taken = [name for name in inspect.signature(clip_grad_norm_).parameters if name != 'parameters']
+    if not isinstance(clip_grad, dict):
+        raise InputError(f'optim_wrapper.clip_grad is a dict of {", ".join(taken)}, or None, got {clip_grad!r}')
+    unknown = sorted(clip_grad.keys() - set(taken))
+    if unknown:
+        raise InputError(
+            f'optim_wrapper.clip_grad.{unknown[0]} is not known: gradients are clipped by {", ".join(taken)}'
+        )
+    limit = clip_grad.get('max_norm')
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or limit <= 0:
+        raise InputError(f'optim_wrapper.clip_grad.max_norm is a positive number, got {limit!r}')
+
+
+def _check_intervals(hooks: dict) -> None:
+    """Refuse intervals of logs and checkpoints that are no numbers."""
+    _at_least_one((hooks.get('logger') or {}).get('interval', 1), 'default_hooks.logger.interval')
+    checkpoint = hooks.get('checkpoint') or {}
+    interval, by_epoch = checkpoint.get('interval', 1), checkpoint.get('by_epoch', True)
+    if isinstance(interval, bool) or not isinstance(interval, int):
+        raise InputError(f'default_hooks.checkpoint.interval is a whole number, got {interval!r}')
+    if not isinstance(by_epoch, bool):
+        raise InputError(f'default_hooks.checkpoint.by_epoch is True or False, got {by_epoch!r}')
+
+
 def _check_loop(loop: dict) -> None:
-    """Refuse epochs that are counted in a way that makes no sense."""
+    """Refuse unknown settings of the training loop, and numbers of epochs that are impossible."""
     unknown = sorted(set(loop) - set(LOOP_SETTINGS))
     if unknown:
         raise InputError(
@@ -76,34 +143,39 @@ def _at_least_one(value: object, name: str) -> None:
 
 
 def check_range(cfg: Config) -> None:
-    """Refuse training objects of another range than the model's: those outside its grid can never be detected.
+    """Refuse training objects of another range than the model's, since it can never detect those outside its grid.
 
     Raises:
-        InputError: if the range differs, or the dataset has none and keeps all objects.
+        InputError: if the ranges differ, or the dataset has none and therefore keeps all objects.
     """
     wanted = cfg.model.get('point_cloud_range')
     for dataset in _temporal_datasets(cfg.train_dataloader.dataset):
         given = dataset.get('point_cloud_range')
-        if wanted is not None and (given is None or tuple(given) != tuple(wanted)):
+        if wanted is not None and _as_tuple(given) != _as_tuple(wanted):
             raise InputError(
-                f'model.point_cloud_range is {tuple(wanted)} and that of train_dataloader.dataset '
-                f'{given and tuple(given)}: set both alike, in a config from one variable point_cloud_range'
+                f'model.point_cloud_range is {_as_tuple(wanted)} and that of train_dataloader.dataset '
+                f'{_as_tuple(given)}: set both alike, in a config from one variable point_cloud_range'
             )
 
 
+def _as_tuple(value: object) -> object:
+    """Turn a list into a tuple, since configs and command lines write either."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _temporal_datasets(dataset: dict) -> list[dict]:
-    """Configs of the multi-camera datasets within a dataset, which may repeat or join others."""
+    """Find the configs of multi-camera datasets within a dataset, which may repeat or join others."""
     if dataset.get('type') == 'NuScenesTemporalDataset':
         return [dataset]
-    inner = dataset.get('datasets') or ([dataset['dataset']] if 'dataset' in dataset else [])
-    return [found for part in inner for found in _temporal_datasets(part)]
+    inner = [*(dataset.get('datasets') or []), dataset.get('dataset')]
+    return [found for part in inner if isinstance(part, dict) for found in _temporal_datasets(part)]
 
 
 def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> None:
-    """Tell the config's test evaluator where the submission goes, and whether it is scored.
+    """Set in the config where the test evaluator writes the submission, and whether it scores it.
 
     Raises:
-        InputError: if none of its evaluators writes submissions.
+        InputError: if no test evaluator of the config writes submissions.
     """
     evaluators = [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
     writing = [metric for metric in evaluators if METRICS.get(metric['type']) is NuScenesDevkitMetric]
@@ -114,13 +186,20 @@ def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> 
         raise InputError(f'--out and --format-only are for test_evaluator.type=NuScenesDevkitMetric, it is {kinds}')
 
 
-def check_evaluation(evaluator: dict | list, dataset: Dataset) -> None:
-    """Refuse an evaluator that could not score the dataset.
+def check_evaluation(cfg: Config, part: str, dataset: DescribedDataset) -> None:
+    """Refuse an evaluator that cannot be built or could not score the dataset.
+
+    Args:
+        cfg: the config.
+        part: 'val' or 'test', the evaluator's part of the config.
+        dataset: the dataset that it has to score.
 
     Raises:
         FileNotFoundError: if files of the evaluator are missing.
-        InputError: if it expects other samples or classes.
+        InputError: if a setting of the evaluator is wrong, or it expects other samples or classes.
     """
-    for metric in Evaluator(evaluator).metrics:
+    with building(f'{part}_evaluator'):
+        evaluator = Evaluator(cfg[f'{part}_evaluator'])
+    for metric in evaluator.metrics:
         if isinstance(metric, NuScenesDevkitMetric):
             metric.check_dataset(dataset)

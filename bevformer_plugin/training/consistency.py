@@ -1,4 +1,4 @@
-"""A config's model, its datasets and its evaluators have to belong together: checked before any work."""
+"""Checks that a config's model, datasets and evaluators belong together, made before any work."""
 
 import logging
 from collections import Counter
@@ -7,9 +7,9 @@ from mmdet3d.datasets import CBGSDataset
 from mmengine.config import Config
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.logging import print_log
-from torch.utils.data import Dataset
 
 from bevformer_plugin.datasets import NuScenesTemporalDataset
+from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.weights import check_initialization, read_checkpoint
 from bevformer_plugin.weights.comparison import compare_can_bus, compare_frames, infos_command
@@ -17,15 +17,15 @@ from bevformer_plugin.weights.comparison import compare_can_bus, compare_frames,
 from .config import check_evaluation
 
 
-def check_consistency(cfg: Config, datasets: dict[str, Dataset]) -> list[str]:
+def check_consistency(cfg: Config, datasets: dict[str, DescribedDataset]) -> list[str]:
     """Refuse a config whose model, datasets and evaluators do not belong together.
 
     Args:
         cfg: the config.
-        datasets: by part, of 'train', 'val' and 'test' those that are used.
+        datasets: the datasets in use, by 'train', 'val' and 'test'.
 
     Returns:
-        Remarks on what may be meant so, for the log.
+        Remarks for the log on what is unusual but may be intended.
 
     Raises:
         FileNotFoundError: if an evaluator's files are missing.
@@ -40,18 +40,18 @@ def check_consistency(cfg: Config, datasets: dict[str, Dataset]) -> list[str]:
         remarks += _compare_validation(cfg.model, datasets['train'], datasets['val'])
     for part in ('val', 'test'):
         if part in datasets:
-            check_evaluation(cfg[f'{part}_evaluator'], datasets[part])
+            check_evaluation(cfg, part, datasets[part])
     if 'train' in datasets:
         remarks += _recommend_can_bus(cfg.model, datasets['train'])
     return remarks
 
 
-def check_run(cfg: Config, datasets: dict[str, Dataset], load_from: str | None) -> list[str]:
-    """As :func:`check_consistency` for a training; also reads the file that it starts from, if there is one.
+def check_run(cfg: Config, datasets: dict[str, DescribedDataset], load_from: str | None) -> list[str]:
+    """Check a training as :func:`check_consistency` does, and read the file whose weights it starts from, if any.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        InputError: if it is damaged.
+        FileNotFoundError: if the file does not exist.
+        InputError: if the file is damaged, or for the reasons of :func:`check_consistency`.
     """
     remarks = check_consistency(cfg, datasets)
     if load_from:
@@ -59,41 +59,41 @@ def check_run(cfg: Config, datasets: dict[str, Dataset], load_from: str | None) 
     return remarks
 
 
-def trained_names(dataset: Dataset) -> dict[str, list[str]]:
-    """Names of the ``classes`` and ``cameras`` of a dataset, as far as it tells them."""
+def trained_names(dataset: DescribedDataset) -> dict[str, list[str]]:
+    """Collect the names of a dataset's ``classes`` and ``cameras``, leaving out what its metainfo does not have."""
     metainfo = dataset.metainfo
     return {what: list(metainfo[what]) for what in ('classes', 'cameras') if metainfo.get(what)}
 
 
 def log_remarks(remarks: list[str]) -> None:
-    """Log each as a warning."""
+    """Log each remark as a warning."""
     for remark in remarks:
         print_log(remark, logger='current', level=logging.WARNING)
 
 
 def _check_numbers(model: dict, metainfo: dict, part: str) -> None:
-    """Compare a dataset's classes and cameras with the model's numbers of them."""
+    """Compare how many classes and cameras a dataset has with the numbers that the model is built for."""
     of_heads = [
         ('classes', head.get('num_classes'), f'heads.{name}.num_classes')
         for name, head in (model.get('heads') or {}).items()
         if head
     ]
-    for what, number, where in (*of_heads, ('cameras', model.get('num_cameras'), 'num_cameras')):
-        names = metainfo.get(what)
+    for kind, number, setting in (*of_heads, ('cameras', model.get('num_cameras'), 'num_cameras')):
+        names = metainfo.get(kind)
         if names is None:
             continue
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise InputError(f'{part}_dataloader.dataset names {", ".join(twice)} twice among its {what}')
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        if repeated:
+            raise InputError(f'{part}_dataloader.dataset names {", ".join(repeated)} twice among its {kind}')
         if number is not None and number != len(names):
             raise InputError(
-                f'{part}_dataloader.dataset has {len(names)} {what} ({", ".join(names)}), model.{where} is {number}: '
-                f'set model.{where}={len(names)}, or give the dataset {number} {what}'
+                f'{part}_dataloader.dataset has {len(names)} {kind} ({", ".join(names)}), model.{setting} is '
+                f'{number}: set model.{setting}={len(names)}, or give the dataset {number} {kind}'
             )
 
 
-def _compare_validation(model: dict, train: Dataset, val: Dataset) -> list[str]:
-    """Compare the data that a model is trained on with those it is validated on."""
+def _compare_validation(model: dict, train: DescribedDataset, val: DescribedDataset) -> list[str]:
+    """Compare the training data of a model with its validation data."""
     for what in ('classes', 'cameras'):
         trained, validated = (dataset.metainfo.get(what) for dataset in (train, val))
         if trained and validated and list(trained) != list(validated):
@@ -109,8 +109,8 @@ def _compare_validation(model: dict, train: Dataset, val: Dataset) -> list[str]:
     return remarks + _say_shared_samples(train, val)
 
 
-def _say_shared_samples(train: Dataset, val: Dataset) -> list[str]:
-    """A remark if samples that are trained on are validated on, as when one tries whether a model can overfit."""
+def _say_shared_samples(train: DescribedDataset, val: DescribedDataset) -> list[str]:
+    """Remark on samples that training and validation share, as in a test whether a model can overfit."""
     shared = _sample_tokens(train) & _sample_tokens(val)
     if not shared:
         return []
@@ -120,8 +120,8 @@ def _say_shared_samples(train: Dataset, val: Dataset) -> list[str]:
     ]
 
 
-def _sample_tokens(dataset: Dataset) -> set[str]:
-    """Tokens of a dataset's samples, also inside of MMEngine's and MMDetection3D's wrappers; none of other kinds."""
+def _sample_tokens(dataset: DescribedDataset) -> set[str]:
+    """Collect the tokens of a dataset's samples, also within wrappers; datasets of other kinds have none."""
     if isinstance(dataset, NuScenesTemporalDataset):
         return set(dataset.sample_tokens())
     if isinstance(dataset, ConcatDataset):
@@ -131,8 +131,8 @@ def _sample_tokens(dataset: Dataset) -> set[str]:
     return set()
 
 
-def _recommend_can_bus(model: dict, train: Dataset) -> list[str]:
-    """Say that the published preset goes with the published code's CAN-bus messages."""
+def _recommend_can_bus(model: dict, train: DescribedDataset) -> list[str]:
+    """Remark that the published preset belongs with the CAN-bus messages of the published code."""
     preset = (model.get('ego_motion') or {}).get('preset')
     if preset != 'official_v1' or train.metainfo.get('can_bus') != 'nearest':
         return []

@@ -1,12 +1,14 @@
-"""The config's dataloaders for Lightning."""
+"""The dataloaders of a config as a LightningDataModule."""
 
 import os
 import signal
 import time
+from collections.abc import Callable
 from functools import cache, partial
 
 import lightning as L
 import torch
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from mmdet3d.registry import DATASETS
 from mmengine.config import Config
 from mmengine.dist import get_world_size
@@ -15,90 +17,100 @@ from torch.utils.data import DataLoader, Dataset
 
 from bevformer_plugin.configuration import building
 from bevformer_plugin.datasets import ResumableSampler
+from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import InputError
 
 SECONDS_AFTER_SIGTERM = 60
 
 
 class DetectorDataModule(L.LightningDataModule):
-    """Builds datasets and dataloaders of an MMEngine-style config once, as MMEngine's Runner does.
+    """Builds the datasets and dataloaders of an MMEngine-style config once, as MMEngine's Runner does.
 
-    Datasets are built here, before anything long starts; dataloaders when Lightning asks for them, because their
-    samplers need to know the processes. Its state is the position in the training data.
+    The constructor builds the datasets, before anything long starts. Dataloaders are built when Lightning asks for
+    them, because their samplers need to know the number of processes. The state that checkpoints keep is the position
+    in the training data.
 
     Args:
         cfg: the config.
-        parts: of 'train', 'val' and 'test' those that are needed.
-        seed: of samplers and workers.
+        parts: which of 'train', 'val' and 'test' to build.
+        seed: seed of samplers and workers.
+
+    Raises:
+        FileNotFoundError: if files of a dataset are missing.
+        InputError: if a dataset cannot be built from the config, or has no length or ``metainfo``.
     """
 
-    # A process may have no scene to evaluate.
+    # With few scenes, a process may have none to evaluate, and thus a loader without batches.
     allow_zero_length_dataloader_with_multiple_devices = True
 
     def __init__(self, cfg: Config, parts: tuple[str, ...], seed: int = 0) -> None:
         super().__init__()
         self.cfg = cfg
         self.seed = seed
-        self.datasets: dict[str, Dataset] = {}
+        self.datasets: dict[str, DescribedDataset] = {}
         for part in parts:
-            with building(f'{part}_dataloader.dataset'):
-                self.datasets[part] = DATASETS.build(cfg[f'{part}_dataloader'].dataset)
+            section = f'{part}_dataloader.dataset'
+            with building(section):
+                self.datasets[part] = _described(DATASETS.build(cfg[f'{part}_dataloader'].dataset), section)
         self.loaders: dict[str, DataLoader] = {}
 
     def _loader(self, part: str) -> DataLoader:
         if part not in self.loaders:
             if get_world_size() > 1:
                 _settle_before_forks()
-            loader = Runner.build_dataloader(
-                {**self.cfg[f'{part}_dataloader'], 'dataset': self.datasets[part]}, seed=self.seed
-            )
+            section = f'{part}_dataloader'
+            with building(section):
+                loader = Runner.build_dataloader({**self.cfg[section], 'dataset': self.datasets[part]}, seed=self.seed)
             loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
-            self.datasets[part], self.loaders[part] = loader.dataset, loader  # the builder has made a copy
+            self.datasets[part] = _described(loader.dataset, section)  # the builder has made a copy
+            self.loaders[part] = loader
         return self.loaders[part]
 
     def _stream_loader(self, part: str) -> DataLoader:
-        """A loader for evaluation; where this process has no scene, one that gives None, once.
+        """Build a loader for evaluation, which gives a single None in a process that has no scene.
 
-        Lightning leaves out the hooks of a process without batches, and all others would wait for it in theirs.
+        Lightning does not run the hooks of a process without batches, so all others would wait for it in theirs.
         """
         loader = self._loader(part)
-        return loader if len(loader) else DataLoader([None], batch_size=None)
+        return loader if len(loader) else DataLoader(_NothingToEvaluate(), batch_size=None)
 
     def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
-        """Leave the batch to the detector's data preprocessor."""
+        """Return the batch as it is, since the detector's data preprocessor moves it to the device."""
         return batch
 
     def train_dataloader(self) -> DataLoader:
-        """``cfg.train_dataloader``."""
+        """Build the loader of ``cfg.train_dataloader``."""
         return self._loader('train')
 
     def val_dataloader(self) -> DataLoader:
-        """``cfg.val_dataloader``."""
+        """Build the loader of ``cfg.val_dataloader``."""
         return self._stream_loader('val')
 
     def test_dataloader(self) -> DataLoader:
-        """``cfg.test_dataloader``."""
+        """Build the loader of ``cfg.test_dataloader``."""
         return self._stream_loader('test')
 
     def on_exception(self, exception: BaseException) -> None:
-        """Send the workers home; Lightning does so for the dataloader in use alone, the others would be waited for."""
+        """Stop the workers of all dataloaders, since Lightning stops only those of the loader that is in use."""
+        assert self.trainer is not None
         self.trainer.fit_loop.teardown()
 
     def state_dict(self) -> dict:
-        """Epoch, and batches of it that were trained on."""
+        """Return the number of whole epochs, and of batches of the next one, that were trained on."""
+        assert self.trainer is not None
         loop = self.trainer.fit_loop
-        epoch = loop.epoch_progress.current
+        epoch, batch = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current
+        assert isinstance(epoch, _ProcessedTracker) and isinstance(batch, _ProcessedTracker)
         between_epochs = epoch.started == epoch.processed
-        return {
-            'epoch': epoch.processed,
-            'batches': 0 if between_epochs else loop.epoch_loop.batch_progress.current.processed,
-        }
+        return {'epoch': epoch.processed, 'batches': 0 if between_epochs else batch.processed}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Go on where the state was taken. Lightning sets the epoch only after workers have begun with the first.
+        """Go on where the state was taken.
+
+        The sampler is told the epoch here, because Lightning does so only after the workers have begun to load.
 
         Raises:
-            InputError: if the sampler cannot go on.
+            InputError: if the sampler cannot go on within an epoch.
         """
         loader, epoch, batches = self._loader('train'), state_dict['epoch'], state_dict['batches']
         if not isinstance(loader.sampler, ResumableSampler):
@@ -106,21 +118,42 @@ class DetectorDataModule(L.LightningDataModule):
                 f'training cannot go on with a {type(loader.sampler).__name__}: '
                 'set train_dataloader.sampler.type=ResumableSampler'
             )
-        loader.sampler.go_on(epoch, batches * loader.batch_size)
+        loader.sampler.go_on(epoch, batches * (loader.batch_size or 1))
+
+
+class _NothingToEvaluate(Dataset):
+    """A dataset with None as its only item."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, idx: int) -> None:
+        return None
+
+
+def _described(dataset: object, section: str) -> DescribedDataset:
+    """Refuse a dataset without a length or a description of its data."""
+    if not isinstance(dataset, DescribedDataset):
+        raise InputError(f'{section} is a {type(dataset).__name__}, which has no length, items or metainfo')
+    return dataset
 
 
 @cache
 def _settle_before_forks() -> None:
-    """Let the threads of a collective end before workers are forked.
+    """Wait a moment before workers are forked, so that the threads of a collective operation can end.
 
-    Until Python 3.12 a fork in the moment in which another thread leaves Python gives a child that hangs.
+    Up to Python 3.12, a fork while another thread leaves the interpreter gives a child process that hangs.
     """
     os.register_at_fork(before=lambda: time.sleep(0.1))
 
 
-def _start_worker(worker_init_fn: partial, worker_id: int) -> None:
-    """Outlive SIGTERM for a while and ignore Ctrl-C: workers get them too, but a step has to be finished with them."""
+def _start_worker(worker_init_fn: Callable[[int], None] | None, worker_id: int) -> None:
+    """Prepare a worker to ignore Ctrl-C and to outlive SIGTERM for a while.
+
+    Workers receive these signals too, but the training process needs them to finish its step.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_SIGTERM))
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
-    worker_init_fn(worker_id)
+    if worker_init_fn is not None:
+        worker_init_fn(worker_id)

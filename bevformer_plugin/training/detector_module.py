@@ -13,23 +13,26 @@ from mmengine.logging import print_log
 from mmengine.optim import _ParamScheduler, build_optim_wrapper
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import Dataset
 
 import bevformer_plugin
 from bevformer_plugin.configuration import building
+from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import NotFiniteError
 from bevformer_plugin.seeding import derived_seed, seed_generators
 from bevformer_plugin.weights import recorded_metainfo
 
 from .averaging import averages_weights, weight_averaging
 from .checkpoints import NOT_FINITE
+from .data_module import DetectorDataModule
 from .guards import first_not_finite, gradient_norm, not_finite_gradients
 from .learning_rate import describe_learning_rate, scaling_factor
 from .run_settings import SETTINGS, Place, Value
 from .schedule import FreshSchedule, advance, ended
 
-# This module's name for the detector, and where a checkpoint holds weights (with an average, the second is the other).
-PREFIX, WEIGHTS = 'detector.', ('state_dict', 'current_model_state')
+# In this module the names of the weights begin so; in checkpoints they do not.
+PREFIX = 'detector.'
+# The keys of weights in a checkpoint; with an average, the first holds the average and the second the trained weights.
+WEIGHTS = ('state_dict', 'current_model_state')
 
 
 class DetectorModule(L.LightningModule):
@@ -40,13 +43,13 @@ class DetectorModule(L.LightningModule):
 
     Args:
         cfg: the config.
-        seed: of what is random in a step, together with epoch, batch and process; nothing else decides on it.
-        settings: of the run, for its checkpoints; see :func:`.run_settings.run_settings`.
-        resumed_at: where a resumed run goes on.
+        seed: seed from which, with the numbers of epoch, batch and process, each step is seeded.
+        settings: settings of the run to record in its checkpoints, see :func:`.run_settings.run_settings`.
+        resumed_at: position in the training data where a resumed run goes on; None for a new run.
         restart_schedule: whether a resumed run takes optimizer settings and schedules from the config.
     """
 
-    # A process may have no scene to evaluate.
+    # With few scenes, a process may have none to evaluate, and thus a loader without batches.
     allow_zero_length_dataloader_with_multiple_devices = True
 
     def __init__(
@@ -73,8 +76,15 @@ class DetectorModule(L.LightningModule):
         self.tokens: list[str] = []
         self.evaluator: Evaluator | None = None
 
+    @property
+    def _data(self) -> DetectorDataModule:
+        """The data module that the trainer was given together with this module."""
+        data = self.trainer.datamodule  # pyright: ignore[reportAttributeAccessIssue]  # Trainer does not declare it
+        assert isinstance(data, DetectorDataModule)
+        return data
+
     def configure_callbacks(self) -> list[Callback]:
-        """The average of the weights, if the config asks for one."""
+        """Add the average of the weights, if the config asks for one."""
         return [weight_averaging(self.cfg, self.trainer.strategy.root_device)] if self.averages_weights else []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -86,18 +96,20 @@ class DetectorModule(L.LightningModule):
             print_log(f'learning rate {describe_learning_rate(self.cfg, processes)}', logger='current')
         for group in optimizer.param_groups:
             group['lr'] *= factor
-        self.schedulers = self._build_schedulers(optimizer, len(self.trainer.datamodule.train_dataloader()))
+        self.schedulers = self._build_schedulers(optimizer, len(self._data.train_dataloader()))
         self.fresh_schedule = FreshSchedule(optimizer, self.schedulers)
         return optimizer
 
     def check_optimization(self, batches_per_epoch: int) -> None:
-        """Try to build optimizer and schedules, before anything long.
+        """Try to build the optimizer and its schedules and to step these once, before anything long starts.
 
         Raises:
-            InputError: if the config asks for what there is not.
+            InputError: if they cannot be built from the config.
         """
         scaling_factor(self.cfg, 1)
-        self._build_schedulers(self._build_optimizer(), batches_per_epoch)
+        schedulers = self._build_schedulers(self._build_optimizer(), batches_per_epoch)
+        with building('param_scheduler'):
+            advance(schedulers, batches=1, counted=1, batches_per_epoch=1)
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
         wrapper_cfg = ConfigDict(
@@ -126,15 +138,15 @@ class DetectorModule(L.LightningModule):
         return built
 
     def setup(self, stage: str) -> None:
-        """Choose the layout of the weights before a strategy makes buckets of them."""
+        """Choose the memory layout of the weights before a strategy groups them into buckets."""
         if self.device.type == 'cpu':
-            # Convolutions are about 1.5 times as fast; the numbers stay the same.
+            # With this layout convolutions are about 1.5 times as fast and compute the same numbers.
             self.detector.to(memory_format=torch.channels_last)
 
     def on_fit_start(self) -> None:
         """Prepare the detector as MMEngine's Runner does, beyond what Lightning does."""
-        self.detector.to(self.device)  # tells the preprocessor
-        self.detector.train()  # norm_eval and frozen stages take effect in mmdet's own train()
+        self.detector.to(self.device)  # mmdet tells the preprocessor the device in its own to()
+        self.detector.train()  # mmdet applies norm_eval and frozen stages in its own train()
 
     def on_test_start(self) -> None:
         """Tell the preprocessor the device, which Lightning's own ``to`` does not."""
@@ -143,7 +155,8 @@ class DetectorModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Restore the schedules of a resumed run, after Lightning has restored the optimizer."""
         if self.restart_schedule:
-            batches_per_epoch = self.trainer.num_training_batches
+            batches_per_epoch = int(self.trainer.num_training_batches)
+            assert self.resumed_at is not None and self.fresh_schedule is not None
             batches = self.resumed_at.epochs * batches_per_epoch + self.resumed_at.batches
             self.fresh_schedule.restore(self.trainer.optimizers[0], self.schedulers)
             # Schedules of iterations are stepped once more when the next batch starts.
@@ -153,21 +166,22 @@ class DetectorModule(L.LightningModule):
                 scheduler.load_state_dict(state)
         self._lay_out_optimizer()
         if isinstance(self.trainer.model, DistributedDataParallel):
-            # It lays out its buckets anew by the first backward pass it sees, at the start of the next, and sums over
-            # three processes depend on the layout. So it sees the same passes in a fresh and in a resumed run.
+            # After its first backward pass, DistributedDataParallel lays out its buckets anew, and the rounding of
+            # sums over three processes depends on that layout. Two empty passes make it the same in new and resumed
+            # runs.
             for _ in range(2):
                 self.trainer.model().backward()
                 self.zero_grad()
 
     def _lay_out_optimizer(self) -> None:
-        """Give restored state the layout of its parameters: fused optimizers read both by position in memory."""
+        """Give restored optimizer state the memory layout of its parameters, as fused optimizers rely on it."""
         for parameter, state in self.trainer.optimizers[0].state.items():
             for name, value in state.items():
                 if value.shape == parameter.shape and value.stride() != parameter.stride():
                     state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     def forward(self) -> Tensor:
-        """A 0 whose backward pass reaches all parameters, the last first."""
+        """Compute a 0 whose backward pass reaches all parameters, the last one first."""
         zero = torch.zeros((), device=self.device)
         for parameter in self.detector.parameters():
             if parameter.requires_grad:
@@ -176,7 +190,8 @@ class DetectorModule(L.LightningModule):
 
     def on_train_batch_start(self, batch: dict, batch_idx: int) -> None:
         """Step the schedules that count iterations, and seed the step."""
-        # Here and not at the end of the batch before, where callbacks write checkpoints ahead of this module's turn.
+        # This cannot be done at the end of the batch before: callbacks write checkpoints there before this module
+        # runs.
         if self.trainer.fit_loop.total_batch_idx:
             for scheduler in self.schedulers:
                 if not scheduler.by_epoch:
@@ -192,17 +207,18 @@ class DetectorModule(L.LightningModule):
         self._seed_step(batch_idx)
 
     def current_learning_rate(self) -> float:
-        """The configured one: parameters with a factor, such as the backbone's, have less."""
+        """Return the largest rate of all parameter groups, since groups such as the backbone scale it down."""
         return max(group['lr'] for group in self.trainer.optimizers[0].param_groups)
 
     def _seed_step(self, batch_idx: int) -> None:
+        """Seed the random number generators from the run's seed and the numbers of epoch, batch and process."""
         seed_generators(derived_seed(self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        """Losses of one batch.
+        """Compute the loss of one batch.
 
         Raises:
-            NotFiniteError: if a loss is not finite, with the tensor that is the first, and the sample tokens.
+            NotFiniteError: if a loss is not finite; the message names the first such tensor and the sample tokens.
         """
         tokens = [sample.metainfo['sample_idx'] for sample in batch['data_samples']]
         self.tokens.extend(tokens)
@@ -210,10 +226,10 @@ class DetectorModule(L.LightningModule):
         try:
             loss, values = self.detector.parse_losses(self.detector(**data, mode='loss'))
             if not loss.isfinite():
-                bad = [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]
-                raise NotFiniteError(f'not finite: {", ".join(bad)}')
+                names = [name for name, value in values.items() if not torch.as_tensor(value).isfinite().all()]
+                raise NotFiniteError(f'not finite: {", ".join(names)}')
         except FloatingPointError as error:
-            # Written before the search, which runs the detector again.
+            # The file is written first, since the search for the tensor runs the detector and changes its buffers.
             path = self._save_for_inspection()
             self._seed_step(batch_idx)
             self._stop(f'{first_not_finite(self.detector, data)} is not finite ({error})', path)
@@ -223,14 +239,14 @@ class DetectorModule(L.LightningModule):
         return loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the gradients' norm before clipping.
+        """Log the norm of the gradients before they are clipped.
 
         Raises:
-            NotFiniteError: if it is not finite, with the parameters and the sample tokens.
+            NotFiniteError: if it is not finite; the message names the parameters and the sample tokens.
         """
         norm = gradient_norm(self.detector)
         self.log('train/grad_norm', norm, batch_size=1)
-        # A gradient scaler looks for its scale by overflows and leaves out their steps.
+        # A gradient scaler finds its scale through overflows and skips their steps, so they are no errors.
         if not norm.isfinite() and getattr(self.trainer.precision_plugin, 'scaler', None) is None:
             names = not_finite_gradients(self.detector)
             path = self._save_for_inspection() if self.trainer.is_global_zero else None
@@ -247,19 +263,19 @@ class DetectorModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as ``optim_wrapper.clip_grad`` says, the arguments of :func:`torch.nn.utils.clip_grad_norm_`.
+        """Clip gradients with ``optim_wrapper.clip_grad`` as arguments of :func:`torch.nn.utils.clip_grad_norm_`.
 
-        Lightning's own clipping refuses fused optimizers under any mixed precision, though only a gradient scaler is
-        in their way.
+        Lightning's own clipping refuses fused optimizers under any mixed precision, although only a gradient scaler
+        makes it wrong.
         """
         clip_grad = self.cfg.optim_wrapper.get('clip_grad')
         if clip_grad:
             torch.nn.utils.clip_grad_norm_(self.detector.parameters(), **clip_grad)
 
     def _save_for_inspection(self) -> Path | None:
-        """Write weights and optimizer as they were before this step, and its samples.
+        """Write the weights and the optimizer from before this step, with the tokens of its samples.
 
-        There is no collective in it: losses may be finite in all other processes.
+        This uses no collective operation, since the losses of all other processes may be finite.
         """
         path = Path(self.trainer.default_root_dir) / NOT_FINITE
         self.trainer.strategy.checkpoint_io.save_checkpoint(
@@ -285,22 +301,26 @@ class DetectorModule(L.LightningModule):
             if scheduler.by_epoch:
                 scheduler.step()
 
-    def _start_evaluation(self, evaluator: dict, dataset: Dataset) -> None:
+    def _start_evaluation(self, evaluator: dict, dataset: DescribedDataset) -> None:
         self.evaluator = Evaluator(evaluator)
         self.evaluator.dataset_meta = dataset.metainfo
 
     def on_validation_epoch_start(self) -> None:
-        """Build the evaluator."""
-        self._start_evaluation(self.cfg.val_evaluator, self.trainer.datamodule.datasets['val'])
+        """Build the evaluator of the validation."""
+        self._start_evaluation(self.cfg.val_evaluator, self._data.datasets['val'])
 
     def on_test_epoch_start(self) -> None:
-        """Build the evaluator."""
-        self._start_evaluation(self.cfg.test_evaluator, self.trainer.datamodule.datasets['test'])
+        """Build the evaluator of the test."""
+        self._start_evaluation(self.cfg.test_evaluator, self._data.datasets['test'])
 
     def validation_step(self, batch: dict | None, batch_idx: int) -> None:
-        """Detect, continuing each scene's stream, and hand the detections to the evaluator; None has nothing to do."""
+        """Detect in the next frame of each scene and hand the detections to the evaluator.
+
+        The batch is None in a process that has no scene to evaluate.
+        """
         if batch is None:
             return
+        assert self.evaluator is not None
         data = self.detector.data_preprocessor(batch, False)
         outputs = self.detector(**data, mode='predict')
         self.evaluator.process(data_samples=outputs, data_batch=batch)
@@ -308,16 +328,18 @@ class DetectorModule(L.LightningModule):
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
-        """Score and log; all processes have the same scores."""
-        metrics = self.evaluator.evaluate(len(self.trainer.datamodule.datasets['val']))
+        """Score the detections and log the scores, which are the same in all processes."""
+        assert self.evaluator is not None
+        metrics = self.evaluator.evaluate(len(self._data.datasets['val']))
         self.log_dict({name: torch.tensor(float(value)) for name, value in metrics.items()})
 
     def on_test_epoch_end(self) -> None:
-        """Score; the evaluator prints its table."""
-        self.evaluator.evaluate(len(self.trainer.datamodule.datasets['test']))
+        """Score the detections; the evaluator prints its table."""
+        assert self.evaluator is not None
+        self.evaluator.evaluate(len(self._data.datasets['test']))
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Add the schedules, and what the weights belong to; name the weights as the detector does."""
+        """Add schedules and metadata to the checkpoint, and name the weights as the detector does."""
         for key in WEIGHTS:
             if key in checkpoint:
                 checkpoint[key] = {name.removeprefix(PREFIX): value for name, value in checkpoint[key].items()}
@@ -327,14 +349,14 @@ class DetectorModule(L.LightningModule):
     def _meta(self) -> dict:
         return {
             'config': self.cfg.pretty_text,
-            'dataset_meta': recorded_metainfo(self.trainer.datamodule.datasets['train'].metainfo),
+            'dataset_meta': recorded_metainfo(self._data.datasets['train'].metainfo),
             'bevformer_plugin': bevformer_plugin.__version__,
             'epoch': self.current_epoch,
             SETTINGS: self.settings,
         }
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        """Keep the schedules' states until they are built; name the weights as this module does."""
+        """Name the weights as this module does, and keep the state of the schedules until these are built."""
         for key in WEIGHTS:
             if key in checkpoint:
                 checkpoint[key] = {f'{PREFIX}{name}': value for name, value in checkpoint[key].items()}

@@ -1,4 +1,4 @@
-"""Finding the first tensor that is NaN or infinite."""
+"""Search for the first tensor that is NaN or infinite."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -10,20 +10,22 @@ from torch.distributed.tensor import DTensor
 
 
 def first_not_finite(detector: nn.Module, data: dict) -> str:
-    """Name the parameter that is not finite, or else the innermost module that is the first to give such an output.
+    """Name the first parameter that is not finite, or else the innermost module with the first such output.
+
+    The random number generators have to be in the state in which the loss was computed.
 
     Args:
-        detector: whose loss on ``data`` was not finite; call it with the generators seeded as they were.
-        data: preprocessed batch.
+        detector: a detector whose loss on ``data`` was not finite.
+        data: the preprocessed batch.
     """
     for name, parameter in detector.named_parameters():
         if not parameter.isfinite().all():
             return f'parameter {name}'
-    found: list[str] = []
+    not_finite: list[str] = []
 
     def note(name: str, module: nn.Module, inputs: tuple, output: object) -> None:
-        if not found and not all(tensor.isfinite().all() for tensor in _tensors(output)):
-            found.append(name)
+        if not not_finite and not all(tensor.isfinite().all() for tensor in _tensors(output)):
+            not_finite.append(name)
 
     hooks = [module.register_forward_hook(partial(note, name)) for name, module in detector.named_modules() if name]
     try:
@@ -32,11 +34,11 @@ def first_not_finite(detector: nn.Module, data: dict) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    return f'the output of {found[0]}' if found else 'a loss'
+    return f'the output of {not_finite[0]}' if not_finite else 'a loss'
 
 
 def _tensors(value: object) -> Iterator[Tensor]:
-    """All tensors in nested containers."""
+    """Yield all tensors in nested containers."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
@@ -47,15 +49,15 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 def gradient_norm(module: nn.Module) -> Tensor:
-    """The 2-norm of all gradients together."""
+    """Compute the 2-norm of all gradients of a module together."""
     norm = torch.nn.utils.get_total_norm(
         [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     )
-    return norm.full_tensor() if isinstance(norm, DTensor) else norm  # of shards
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm  # sharded weights give the norm as a DTensor
 
 
 def not_finite_gradients(module: nn.Module) -> list[str]:
-    """Names of the parameters whose gradients are not finite."""
+    """List the names of the parameters whose gradients are not finite."""
     return [
         name
         for name, parameter in module.named_parameters()

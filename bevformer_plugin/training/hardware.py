@@ -1,6 +1,7 @@
-"""What a run runs on."""
+"""The devices, the strategy and the precision of a run."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from lightning.pytorch.plugins import MixedPrecision
@@ -13,36 +14,41 @@ from bevformer_plugin.errors import InputError
 from .averaging import averages_weights
 from .sharding import ShardedStrategy
 
-PRECISIONS = {None: '32-true', 'float16': '16-mixed', 'bfloat16': 'bf16-mixed'}
+# Lightning's name of a precision.
+Precision = Literal['32-true', '16-mixed', 'bf16-mixed']
+FULL_PRECISION: Precision = '32-true'
+# MMEngine's dtype of mixed precision to Lightning's name of it.
+MIXED_PRECISIONS: dict[str, Literal['16-mixed', 'bf16-mixed']] = {'float16': '16-mixed', 'bfloat16': 'bf16-mixed'}
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """Devices of a run; torchrun and SLURM are found by Lightning.
+    """The devices of a run, as the command line chooses them; Lightning itself detects torchrun and SLURM.
 
     Attributes:
-        devices: how many of each node, or the numbers of those to use; 'auto' is all.
-        num_nodes: computers, at least one.
+        devices: how many devices of each node to use, or which by their numbers; 'auto' uses all.
+        num_nodes: number of computers, at least one.
         accelerator: Lightning's name of the kind of device.
-        strategy: 'ddp' every process holds everything; 'fsdp' gradients and optimizer state are sharded, and weights
-            between steps; 'auto' is 'ddp' for several processes.
-        precision: Lightning's name of it; None as the config says.
+        strategy: 'ddp' keeps everything in every process; 'fsdp' shards gradients and optimizer state, and between
+            steps the weights; 'auto' is 'ddp' for several processes.
+        precision: Lightning's name of the precision; None takes that of the config.
 
     Raises:
-        InputError: for another strategy or precision, no node, or numbers of devices where there are none but the CPU.
+        InputError: for an unknown strategy or precision, fewer than one node, or numbers of devices on a CPU.
     """
 
-    devices: int | str | list[int] = 'auto'
+    devices: int | Literal['auto'] | list[int] = 'auto'
     num_nodes: int = 1
     accelerator: str = 'auto'
     strategy: str = 'auto'
-    precision: str | None = None
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         if self.strategy not in ('auto', 'ddp', 'fsdp'):
             raise InputError(f"strategy is 'auto', 'ddp' or 'fsdp', got {self.strategy!r}")
-        if self.precision is not None and self.precision not in PRECISIONS.values():
-            raise InputError(f'precision is {", ".join(PRECISIONS.values())}, got {self.precision!r}')
+        known = (FULL_PRECISION, *MIXED_PRECISIONS.values())
+        if self.precision is not None and self.precision not in known:
+            raise InputError(f'precision is {", ".join(known)}, got {self.precision!r}')
         if self.num_nodes < 1:
             raise InputError(f'the number of nodes must be at least 1, got {self.num_nodes}')
         on_cpu = self.accelerator == 'cpu' or (self.accelerator == 'auto' and not torch.accelerator.is_available())
@@ -54,14 +60,17 @@ class Hardware:
 
     @property
     def several_processes(self) -> bool:
-        """Whether there is more than one device."""
-        devices = self.devices
-        if devices == 'auto':
-            devices = 1 if self.accelerator == 'cpu' else torch.cuda.device_count()
-        return (len(devices) if isinstance(devices, list) else devices) > 1 or self.num_nodes > 1
+        """Whether the run has more than one device."""
+        if isinstance(self.devices, int):
+            count = self.devices
+        elif isinstance(self.devices, list):
+            count = len(self.devices)
+        else:
+            count = 1 if self.accelerator == 'cpu' else torch.cuda.device_count()
+        return count > 1 or self.num_nodes > 1
 
     def trainer_arguments(self) -> dict:
-        """What Lightning's trainer takes of it, but for the precision."""
+        """Return the arguments of Lightning's trainer that choose devices and strategy."""
         return {
             'accelerator': self.accelerator,
             'devices': self.devices,
@@ -73,19 +82,19 @@ class Hardware:
         if self.strategy == 'fsdp':
             return ShardedStrategy()
         if self.strategy == 'ddp' or self.several_processes:
-            # Every step uses all parameters in the same way, with and without history.
+            # The graph is static because every step uses all parameters in the same way, with and without history.
             return DDPStrategy(static_graph=True)
         return 'auto'
 
 
-def parse_devices(text: str) -> int | str | list[int]:
-    """What ``--devices`` says: 'auto', a number of devices, or as in Lightning their numbers: '0,1', or '2,' for one.
+def parse_devices(text: str) -> int | Literal['auto'] | list[int]:
+    """Parse ``--devices``: 'auto', how many devices, or as in Lightning which ones: '0,1', or '2,' for a single one.
 
     Raises:
-        InputError: for anything else, naming it.
+        InputError: for any other text.
     """
     if text == 'auto':
-        return text
+        return 'auto'
     numbers = text.removesuffix(',').split(',')
     if not all(number.isascii() and number.isdigit() for number in numbers):
         raise InputError(f"devices must be 'auto', how many (2) or which (0,1 or 0,), got {text!r}")
@@ -100,11 +109,11 @@ def parse_devices(text: str) -> int | str | list[int]:
 
 
 class StaticLossScaler(torch.amp.GradScaler):
-    """Scales losses by the same number in every step; a step whose gradients overflow is left out, as under MMEngine.
+    """Scales losses by the same number in every step; as under MMEngine, a step with overflowing gradients is skipped.
 
     Args:
-        device: kind of device that trains.
-        scale: the number.
+        device: the kind of device that trains, such as 'cuda'.
+        scale: the number by which losses are multiplied.
     """
 
     def __init__(self, device: str, scale: float) -> None:
@@ -112,23 +121,30 @@ class StaticLossScaler(torch.amp.GradScaler):
         self.static_scale = scale
 
     def update(self, new_scale: float | torch.Tensor | None = None) -> None:
-        """Go on to the next step with the same scale."""
+        """Keep the scale for the next step, whatever this one found."""
         super().update(self.static_scale)
 
 
-def run_precision(cfg: Config, hardware: Hardware) -> str:
-    """Lightning's name of the precision: the one asked for, or the config's."""
+def run_precision(cfg: Config, hardware: Hardware) -> Precision:
+    """Return Lightning's name of the precision: that of the command line, or else that of the config."""
     return hardware.precision or configured_precision(cfg)
 
 
 def check_precision(cfg: Config, hardware: Hardware) -> None:
-    """Refuse what a precision cannot do under Lightning.
+    """Refuse a precision that cannot be trained with under Lightning.
 
     Raises:
-        InputError: for gradients that are clipped before a fused optimizer takes their scale of half precision away,
-            for half precision on a CPU, or a ``loss_scale`` that is none or has no effect.
+        InputError: for an optimizer wrapper that Lightning does not know, for float16 on a CPU or with clipped
+            gradients and a fused optimizer, or for a ``loss_scale`` that is no scale or has no effect.
     """
-    wrapper, precision = cfg.optim_wrapper, run_precision(cfg, hardware)
+    wrapper = cfg.optim_wrapper
+    kind = wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise InputError(
+            f"optim_wrapper.type is 'OptimWrapper' or 'AmpOptimWrapper' under Lightning, got {kind!r}; "
+            '--engine mmengine runs any'
+        )
+    precision = run_precision(cfg, hardware)
     _check_loss_scale(cfg, precision)
     if precision != '16-mixed':
         return
@@ -146,10 +162,10 @@ def check_precision(cfg: Config, hardware: Hardware) -> None:
 
 
 def check_precision_under_mmengine(cfg: Config) -> None:
-    """Refuse what MMEngine's ``AmpOptimWrapper`` cannot do.
+    """Refuse a precision that MMEngine's ``AmpOptimWrapper`` cannot train with.
 
     Raises:
-        InputError: for mixed precision on a CPU, or a ``loss_scale`` that is none or has no effect.
+        InputError: for mixed precision on a CPU, or a ``loss_scale`` that is no scale or has no effect.
     """
     _check_loss_scale(cfg, configured_precision(cfg))
     if cfg.optim_wrapper.get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
@@ -175,19 +191,24 @@ def _check_loss_scale(cfg: Config, precision: str) -> None:
 
 
 def loss_scale_plugins(cfg: Config, hardware: Hardware) -> list[MixedPrecision]:
-    """Lightning's plugin for the static ``optim_wrapper.loss_scale``, in place of a precision; none without one."""
+    """Build Lightning's plugin for a static ``optim_wrapper.loss_scale``, which takes the place of a precision.
+
+    Returns:
+        The plugin alone, or nothing where losses are scaled dynamically or not at all.
+    """
     loss_scale = cfg.optim_wrapper.get('loss_scale', 'dynamic')
-    if loss_scale == 'dynamic':
+    precision = run_precision(cfg, hardware)
+    if loss_scale == 'dynamic' or precision == '32-true':
         return []
     device = get_device()
-    return [MixedPrecision(run_precision(cfg, hardware), device, StaticLossScaler(device, loss_scale))]
+    return [MixedPrecision(precision, device, StaticLossScaler(device, loss_scale))]
 
 
 def check_strategy(cfg: Config, strategy: str) -> None:
-    """Refuse what a strategy cannot do.
+    """Refuse settings that a strategy cannot honour.
 
     Raises:
-        InputError: for an average of sharded weights, or a static scale of losses whose gradients are sharded.
+        InputError: for strategy 'fsdp' together with an average of the weights or a static scale of the losses.
     """
     if strategy == 'fsdp' and averages_weights(cfg):
         raise InputError(
@@ -201,15 +222,15 @@ def check_strategy(cfg: Config, strategy: str) -> None:
         )
 
 
-def configured_precision(cfg: Config) -> str:
-    """Lightning's precision for the config's ``optim_wrapper``: MMEngine's ``AmpOptimWrapper`` and its ``dtype``.
+def configured_precision(cfg: Config) -> Precision:
+    """Return Lightning's name of the config's precision, which is mixed for ``optim_wrapper.type='AmpOptimWrapper'``.
 
     Raises:
-        InputError: for another dtype.
+        InputError: if ``optim_wrapper.dtype`` is neither 'float16' nor 'bfloat16'.
     """
     if cfg.optim_wrapper.get('type', 'OptimWrapper') != 'AmpOptimWrapper':
-        return PRECISIONS[None]
-    dtype = cfg.optim_wrapper.get('dtype') or 'float16'  # MMEngine's default
-    if dtype not in PRECISIONS:
+        return FULL_PRECISION
+    dtype = cfg.optim_wrapper.get('dtype') or 'float16'  # the default of MMEngine
+    if dtype not in MIXED_PRECISIONS:
         raise InputError(f"optim_wrapper.dtype is 'float16' or 'bfloat16', got {dtype!r}")
-    return PRECISIONS[dtype]
+    return MIXED_PRECISIONS[dtype]

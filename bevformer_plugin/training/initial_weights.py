@@ -1,4 +1,4 @@
-"""Where the weights of a training start: layers that never learn must come from a file."""
+"""Checks of the weights that a training starts from: layers that never learn must come from a file."""
 
 from pathlib import Path
 
@@ -8,20 +8,20 @@ from bevformer_plugin.errors import InputError
 
 
 def check_initial_weights(detector: nn.Module, load_from: str | None, resuming: bool) -> None:
-    """Refuse a file to start from that is not there, and frozen layers that nothing initialises.
+    """Refuse to start from a file that does not exist, or with frozen layers that nothing initialises.
 
-    Frozen are layers with parameters that take no gradient (``frozen_stages``, ``norm_cfg.requires_grad=False``): they
-    would stay random. A file to start from, a checkpoint to resume, or a ``Pretrained`` ``init_cfg`` of the layer or
-    of a module around it initialises them.
+    A layer is frozen if its parameters take no gradient (``frozen_stages``, ``norm_cfg.requires_grad=False``), so it
+    would stay random. It is initialised by a file to start from, by a checkpoint to resume, or by an ``init_cfg`` of
+    type ``Pretrained`` of the layer or of a module around it.
 
     Args:
-        detector: as built from the config.
-        load_from: file that the training starts from, or None.
-        resuming: whether it goes on from a checkpoint, which needs neither.
+        detector: the detector, as built from the config.
+        load_from: the file that the training starts from, or None.
+        resuming: whether the training goes on from a checkpoint, which makes both checks unnecessary.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        InputError: for frozen layers, with their names.
+        FileNotFoundError: if there is no file ``load_from``.
+        InputError: if frozen layers are not initialised; the message names them.
     """
     if resuming:
         return
@@ -43,7 +43,7 @@ def check_initial_weights(detector: nn.Module, load_from: str | None, resuming: 
 
 
 def _frozen_without_start(module: nn.Module, name: str = '') -> list[str]:
-    """Names of the frozen layers of a module that are not within a pretrained part."""
+    """List the frozen layers of a module that are outside of pretrained parts."""
     if _is_pretrained(module):
         return []
     found = [name] if _is_frozen(module) else []

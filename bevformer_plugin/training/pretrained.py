@@ -1,4 +1,4 @@
-"""Files that the parts of a model start from: had before anything long begins, or refused."""
+"""Fetching the files that parts of a model start from, before anything long begins."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +12,17 @@ from bevformer_plugin.errors import InputError
 
 
 def fetch_pretrained(cfg: Config) -> None:
-    """Read every file that an ``init_cfg`` of the model names, downloading those of the web that are not there yet.
+    """Read every file that an ``init_cfg`` of the model names, and download those that are not on this machine yet.
 
     Raises:
-        InputError: if one cannot be had or read, with the setting, where it is looked for, and the remedy.
+        InputError: if a file cannot be fetched or read; the message names the setting, the file and the remedy.
     """
     for key, checkpoint in _pretrained(cfg.model, 'model'):
+        if not isinstance(checkpoint, str):
+            raise InputError(f'{key}.checkpoint is a file or an address, got {checkpoint!r}')
         try:
             CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-        except Exception as error:  # each scheme of MMEngine's has its own kinds
+        except Exception as error:  # each of MMEngine's schemes raises its own kinds
             url = urlparse(checkpoint)
             cached = Path(torch.hub.get_dir(), 'checkpoints', Path(url.path).name)
             place = f', and put at {cached}' if url.scheme in ('http', 'https') else ''
@@ -31,8 +33,8 @@ def fetch_pretrained(cfg: Config) -> None:
             ) from error
 
 
-def _pretrained(cfg: object, key: str) -> Iterator[tuple[str, str]]:
-    """Key of every ``init_cfg`` of type Pretrained, and its file."""
+def _pretrained(cfg: object, key: str) -> Iterator[tuple[str, object]]:
+    """Yield the key and the file of every ``init_cfg`` of type ``Pretrained`` within a config."""
     if isinstance(cfg, list | tuple):
         for index, value in enumerate(cfg):
             yield from _pretrained(value, f'{key}.{index}')

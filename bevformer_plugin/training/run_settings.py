@@ -1,4 +1,4 @@
-"""What a run's checkpoints record of its settings, and what of it may change when the run goes on."""
+"""The settings that a run's checkpoints record, and which of them may change when the run goes on."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -8,13 +8,13 @@ from mmengine.config import Config
 
 from bevformer_plugin.errors import InputError
 
-SETTINGS = 'run_settings'  # their name in a checkpoint's meta
+SETTINGS = 'run_settings'  # the key of the settings in a checkpoint's meta
 Value = bool | int | float | str
 SECTIONS = ('model', 'optim_wrapper', 'auto_scale_lr', 'custom_hooks', 'train_dataloader', 'load_from')
-# Beginnings and ends of names that do not decide on steps: how samples are loaded and kept, where files lie.
+# Beginnings of the names of settings that do not change what a step computes, but how and from where data are loaded.
 WITHOUT_EFFECT = (
-    'optim_wrapper.type',  # is in the precision
-    'optim_wrapper.dtype',
+    'optim_wrapper.type',  # recorded as the precision
+    'optim_wrapper.dtype',  # likewise
     'model.activation_checkpointing',
     'train_dataloader.num_workers',
     'train_dataloader.persistent_workers',
@@ -25,7 +25,7 @@ WITHOUT_EFFECT = (
     'train_dataloader.dataset.lazy_init',
     'train_dataloader.dataset.serialize_data',
 )
-# A run with others of these is another run.
+# Beginnings of the names of settings that make another run if they change.
 IDENTITY = (
     'model.',
     'custom_hooks',
@@ -34,31 +34,33 @@ IDENTITY = (
     'load_from',
     'seed',
 )
-# In mid-epoch the place in the data is counted in these.
+# Beginnings of the names of settings that the place in the data depends on within an epoch.
 PLACE = ('train_dataloader.batch_size', 'train_dataloader.sampler', 'training_samples', 'processes')
+ANN_FILE = 'train_dataloader.dataset.ann_file'
+BATCH_SIZE = 'train_dataloader.batch_size'
 AVERAGE = 'custom_hooks'
 PARAMWISE = 'optim_wrapper.paramwise_cfg'
 ACCUMULATED = 'optim_wrapper.accumulative_counts'
-SHOWN = 6
+SHOWN_DIFFERENCES = 6  # a message names at most so many
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a checkpoint was written.
+    """The position in the training at which a checkpoint was written.
 
     Attributes:
-        epochs: that were trained whole.
-        batches: of the next one that were trained on.
+        epochs: number of epochs that were trained completely.
+        batches: number of batches of the next epoch that were trained on.
     """
 
     epochs: int
     batches: int
 
     def refuse_shorter(self, max_epochs: int, path: str) -> None:
-        """Refuse a run that would have to end before its checkpoint.
+        """Refuse to go on with a run whose last epoch lies before its checkpoint.
 
         Raises:
-            InputError: naming both numbers.
+            InputError: if ``max_epochs`` is smaller than the epoch that the checkpoint has reached.
         """
         reached = self.epochs + bool(self.batches)
         if reached > max_epochs:
@@ -69,14 +71,14 @@ class Place:
 
 
 def describe_going_on(path: str, place: Place, max_epochs: int, step: int, changes: list[str]) -> str:
-    """Lines for the log of a resumed run.
+    """Write the lines for the log with which a resumed run begins.
 
     Args:
-        path: of the checkpoint.
-        place: where it was written.
-        max_epochs: of the run.
-        step: optimizer steps that were taken.
-        changes: of settings, see :func:`check_settings`.
+        path: file of the checkpoint.
+        place: position at which it was written.
+        max_epochs: number of epochs of the run.
+        step: number of optimizer steps that were taken.
+        changes: changed settings, see :func:`check_settings`.
     """
     epoch = place.epochs + bool(place.batches)
     lines = [f'resuming from {path} (epoch {epoch}, after step {step})']
@@ -87,17 +89,20 @@ def describe_going_on(path: str, place: Place, max_epochs: int, step: int, chang
 
 
 def run_settings(cfg: Config, processes: int, precision: str, seed: int, training_samples: int) -> dict[str, Value]:
-    """All that decides on the steps of a run, by dotted name; written to the ``meta`` of its checkpoints.
+    """Collect all settings that decide what the steps of a run compute, for the ``meta`` of its checkpoints.
 
-    Schedules without an ``end`` are recorded with the one that ``max_epochs`` gives them, so that more epochs change
-    them, and nothing else does.
+    A schedule without an ``end`` is recorded with the end that ``max_epochs`` gives it. So training for more epochs
+    counts as a change of that schedule, and of nothing else.
 
     Args:
         cfg: the config, as read.
-        processes: of the run.
-        precision: Lightning's name of it.
-        seed: of the run.
-        training_samples: in the training set.
+        processes: number of processes.
+        precision: Lightning's name of the precision.
+        seed: seed of the run.
+        training_samples: number of samples in the training set.
+
+    Returns:
+        The settings by dotted name.
     """
     settings: dict[str, Value] = {}
     for section in SECTIONS:
@@ -107,16 +112,16 @@ def run_settings(cfg: Config, processes: int, precision: str, seed: int, trainin
         epochs = cfg.train_cfg.max_epochs
         end = epochs if scheduler.get('by_epoch', True) else f'iterations of {epochs} epochs'
         _flatten({'end': end, **scheduler}, f'param_scheduler.{number}', settings)
-    ann_file = 'train_dataloader.dataset.ann_file'
-    if isinstance(settings.get(ann_file), str):
-        settings[ann_file] = Path(settings[ann_file]).name  # data may have moved
+    ann_file = settings.get(ANN_FILE)
+    if isinstance(ann_file, str):
+        settings[ANN_FILE] = Path(ann_file).name  # without its folder, since data may have moved
     settings.setdefault(ACCUMULATED, 1)
     settings.update(processes=processes, precision=precision, seed=seed, training_samples=training_samples)
     return {name: value for name, value in settings.items() if not name.startswith(WITHOUT_EFFECT)}
 
 
 def _flatten(value: object, name: str, found: dict[str, Value]) -> None:
-    """Add the leaves of nested dicts and sequences; None and what is empty count as absent."""
+    """Add the leaves of nested dicts and sequences to ``found``; None and empty containers count as absent."""
     if isinstance(value, dict):
         for key, item in value.items():
             _flatten(item, f'{name}.{key}', found)
@@ -130,20 +135,20 @@ def _flatten(value: object, name: str, found: dict[str, Value]) -> None:
 def check_settings(
     recorded: dict[str, Value] | None, now: dict[str, Value], place: Place, path: str, restart_schedule: bool
 ) -> list[str]:
-    """Let a run go on as the one that wrote the checkpoint, or as the user has asked for in so many words.
+    """Refuse to go on with other settings than those in the checkpoint, unless the user asked for these changes.
 
     Args:
-        recorded: settings in the checkpoint; None in those of earlier versions.
+        recorded: settings in the checkpoint; None if an earlier version of this package has written it.
         now: settings of the run that goes on.
-        place: where the checkpoint was written.
-        path: of the checkpoint.
-        restart_schedule: whether what may change is taken from ``now``.
+        place: position at which the checkpoint was written.
+        path: file of the checkpoint, for messages.
+        restart_schedule: whether the user asked to take the settings that may change from ``now``.
 
     Returns:
-        The differences that the run takes over.
+        The differences, which the run adopts.
 
     Raises:
-        InputError: naming what differs with both values, and the remedy.
+        InputError: if settings differ that may not; the message has both values and the remedy.
     """
     if recorded is None:
         if restart_schedule:
@@ -154,8 +159,8 @@ def check_settings(
             'takes all else from the config'
         )
     names = [name for name in sorted({**recorded, **now}) if recorded.get(name) != now.get(name)]
-    if 'load_from' not in now:
-        names = [name for name in names if name != 'load_from']  # it was for the beginning
+    if 'load_from' not in now:  # the config may leave it out later, as it was only for the beginning of the run
+        names = [name for name in names if name != 'load_from']
     _refuse_another_run(names, recorded, now, path)
     if place.batches and any(name.startswith(PLACE) or name == ACCUMULATED for name in names):
         _refuse_in_mid_epoch(names, recorded, now, path)
@@ -169,9 +174,11 @@ def check_settings(
 
 
 def _refuse_another_run(names: list[str], recorded: dict[str, Value], now: dict[str, Value], path: str) -> None:
-    """Refuse what weights and optimizer state do not fit, or would not mean the same with."""
+    """Refuse changes with which the weights and the optimizer state would not fit or would not mean the same."""
     refuse_other_average(_has(recorded, AVERAGE), now, path)
-    regrouped = _has(recorded, PARAMWISE) != _has(now, PARAMWISE)  # with it, each parameter is a group of its own
+    regrouped = _has(recorded, PARAMWISE) != _has(
+        now, PARAMWISE
+    )  # paramwise_cfg makes each parameter a group of its own
     identity = [name for name in names if name.startswith(IDENTITY) or (regrouped and name.startswith(PARAMWISE))]
     if identity:
         raise InputError(
@@ -181,15 +188,15 @@ def _refuse_another_run(names: list[str], recorded: dict[str, Value], now: dict[
 
 
 def refuse_other_average(averaged: bool, now: dict[str, Value], path: str) -> None:
-    """Refuse to go on with an average of the weights where there was none, or without one.
+    """Refuse to begin or to give up averaging the weights when a run goes on.
 
     Args:
-        averaged: whether the checkpoint has one.
+        averaged: whether the checkpoint has an average of the weights.
         now: settings of the run that goes on.
-        path: of the checkpoint.
+        path: file of the checkpoint, for messages.
 
     Raises:
-        InputError: if only one of them has.
+        InputError: if only one of checkpoint and settings has an average.
     """
     theirs, ours = ('with' if has else 'without' for has in (averaged, _has(now, AVERAGE)))
     if theirs != ours:
@@ -204,8 +211,9 @@ def _has(settings: dict[str, Value], beginning: str) -> bool:
 
 
 def _refuse_in_mid_epoch(names: list[str], recorded: dict[str, Value], now: dict[str, Value], path: str) -> None:
+    """Refuse to go on within an epoch with changes after which the place in the data would be another."""
     theirs, ours = (
-        settings.get('train_dataloader.batch_size', 1) * settings['processes'] for settings in (recorded, now)
+        whole_number(settings, BATCH_SIZE, 1) * whole_number(settings, 'processes') for settings in (recorded, now)
     )
     what = f'of {theirs} samples a step, not {ours}' if theirs != ours else _differences(names, recorded, now)
     raise InputError(
@@ -215,8 +223,8 @@ def _refuse_in_mid_epoch(names: list[str], recorded: dict[str, Value], now: dict
 
 
 def _differences(names: list[str], recorded: dict[str, Value], now: dict[str, Value]) -> str:
-    shown = ', '.join(_difference(name, recorded, now) for name in names[:SHOWN])
-    return shown + (f' and {len(names) - SHOWN} more' if len(names) > SHOWN else '')
+    shown = ', '.join(_difference(name, recorded, now) for name in names[:SHOWN_DIFFERENCES])
+    return shown + (f' and {len(names) - SHOWN_DIFFERENCES} more' if len(names) > SHOWN_DIFFERENCES else '')
 
 
 def _difference(name: str, recorded: dict[str, Value], now: dict[str, Value]) -> str:
@@ -224,18 +232,29 @@ def _difference(name: str, recorded: dict[str, Value], now: dict[str, Value]) ->
 
 
 def chosen_seed(asked: int | None, content: dict) -> int:
-    """The seed of a run: the one asked for, or that of the checkpoint it goes on with, or 0.
+    """Choose the seed of a run: that of the command line, or else of the checkpoint, or else 0.
 
     Args:
-        asked: on the command line.
-        content: of the checkpoint; empty for a new run.
+        asked: the seed of the command line, or None.
+        content: content of the checkpoint with which the run goes on; empty for a new run.
     """
     recorded = (content.get('meta') or {}).get(SETTINGS) or {}
     return recorded.get('seed', 0) if asked is None else asked
 
 
 def batches_per_epoch(settings: dict[str, Value]) -> int:
-    """Batches of one process in an epoch; samplers round up."""
-    return ceil(
-        ceil(settings['training_samples'] / settings['processes']) / settings.get('train_dataloader.batch_size', 1)
-    )
+    """Compute the batches of one process in an epoch from recorded settings; like samplers, it rounds up."""
+    samples_of_process = ceil(whole_number(settings, 'training_samples') / whole_number(settings, 'processes'))
+    return ceil(samples_of_process / whole_number(settings, BATCH_SIZE, 1))
+
+
+def whole_number(settings: dict[str, Value], name: str, default: int | None = None) -> int:
+    """Return a setting that counts something, such as the processes of a run.
+
+    Raises:
+        InputError: if it is missing or not a whole number from 1, as in a checkpoint that was tampered with.
+    """
+    value = settings.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f'the recorded settings of the run have {name}={value!r}, and not a whole number from 1')
+    return value

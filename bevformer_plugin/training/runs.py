@@ -1,4 +1,4 @@
-"""Whole runs under Lightning: training and testing."""
+"""Whole runs under PyTorch Lightning: training and testing."""
 
 import errno
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import lightning as L
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from mmengine.config import Config
@@ -17,6 +17,7 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.runner import set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
 
+from bevformer_plugin.configuration import building
 from bevformer_plugin.configuration.unread_settings import refuse_settings_of_the_runner
 from bevformer_plugin.deployment import keep_freed_memory
 from bevformer_plugin.errors import InputError
@@ -42,9 +43,10 @@ from .sharding import ShardedDetectorModule
 from .start import RunStart
 from .work_dir import check_work_dir, occupied
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of disks, of quotas, of the size that a file may have
-# What Lightning warns of and is meant so: resuming, scores that all processes have, frozen stages; and its own habits.
-HANDLED = (
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk or the quota is full, or the file has its largest size
+# Lightning warnings that do not apply here: runs do resume, all processes have the same scores, and frozen stages are
+# meant to be in eval mode. The last one is about Lightning's own code.
+EXPECTED_WARNINGS = (
     '.*your dataloader is not resumable',
     '.*sync_dist=True.* when logging on epoch level',
     '.*in eval mode at the start of training',
@@ -53,15 +55,15 @@ HANDLED = (
 
 
 def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> None:
-    """Train a config under Lightning; checkpoints, logs and the config end up in the work dir.
+    """Train a config under Lightning, and write checkpoints, logs and the config to the work dir.
 
-    Everything that can be checked is, before an earlier run in the work dir is touched.
+    Everything that can be checked is checked before an earlier run in the work dir is touched.
 
     Raises:
-        FileExistsError: if the work dir is another run's.
+        FileExistsError: if the work dir belongs to another run.
         FileNotFoundError: if there is nothing to resume, or files of the data are missing.
         OSError: if the work dir cannot be written to.
-        InputError: if config, data, hardware and checkpoint do not fit each other.
+        InputError: if config, data, hardware and checkpoint do not belong together.
     """
     check_work_dir(start)
     refuse_settings_of_the_runner(cfg)
@@ -75,11 +77,11 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
     remarks = check_run(cfg, data.datasets, load_from)
     trainer = _trainer(cfg, start, hardware)
     settings = run_settings(cfg, trainer.world_size, run_precision(cfg, hardware), seed, len(data.datasets['train']))
-    place = goes_on = None
+    place, resumption = None, ''
     if checkpoint is not None:
         remarks += check_resumption(cfg, data.datasets['train'], checkpoint, content)
         max_epochs = cfg.train_cfg.max_epochs
-        place, goes_on = check_resumable(content, checkpoint, settings, max_epochs, start.restart_schedule)
+        place, resumption = check_resumable(content, checkpoint, settings, max_epochs, start.restart_schedule)
     set_random_seed(seed)
     module_class = ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule
     module = module_class(cfg, seed, settings, place, start.restart_schedule)
@@ -89,18 +91,19 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
     del content
     module.check_optimization(batches_per_epoch(settings))
     work_dir = start.work_dir
-    with occupied(start, Path(cfg.filename).name), _named_full_disk(work_dir):
+    with occupied(start, Path(cfg.filename).name), _explained_full_disk(work_dir):
         _start_log(work_dir, append=checkpoint is not None)
         log_remarks(remarks)
-        if goes_on:
-            print_log(goes_on, logger='current')
+        if resumption:
+            print_log(resumption, logger='current')
         module.detector.init_weights()
         if load_from:
             initialize(module.detector, load_from, **trained_names(data.datasets['train']))
         if rank_zero_only.rank == 0:
             cfg.dump(str(work_dir / 'config.py'))
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    score = trainer.checkpoint_callback.best_model_score
+    best = trainer.checkpoint_callback
+    score = best.best_model_score if isinstance(best, BestCheckpoint) else None
     print_log(
         f'last checkpoint: {work_dir / LAST}'
         + (f'\nbest checkpoint: {work_dir / BEST} (NDS {float(score):.4f})' if score is not None else ''),
@@ -109,12 +112,12 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
 
 
 @contextmanager
-def _named_full_disk(work_dir: Path) -> Iterator[None]:
-    """Give errors of writing that name no file the folder and what to do."""
+def _explained_full_disk(work_dir: Path) -> Iterator[None]:
+    """Add the folder and the remedy to errors of a full disk that do not name a file."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL or error.filename is not None:
+        if error.errno not in NO_SPACE or error.filename is not None:
             raise
         raise OSError(
             f'a file in {work_dir} cannot be written ({error.strerror}); its checkpoints are whole: free space, then '
@@ -123,18 +126,17 @@ def _named_full_disk(work_dir: Path) -> Iterator[None]:
 
 
 def _prepare_process(cfg: Config) -> None:
-    """Set up workers as the Runner does; only the first of several processes speaks, and Lightning does not warn of
-    what is taken care of here.
-    """
-    set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
-    for handled in HANDLED:
-        warnings.filterwarnings('ignore', message=handled)
+    """Prepare multiprocessing as the Runner does, silence expected warnings, and let one process log."""
+    with building('env_cfg.mp_cfg'):
+        set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
+    for message in EXPECTED_WARNINGS:
+        warnings.filterwarnings('ignore', message=message)
     if rank_zero_only.rank:
         MMLogger.get_instance('bevformer_plugin', log_level='ERROR')
 
 
 def _start_log(work_dir: Path, append: bool) -> None:
-    """Log to the console and to ``train.log``."""
+    """Log to the console and to ``train.log`` in the first of several processes."""
     if not rank_zero_only.rank:
         logger = MMLogger.get_instance(
             'bevformer_plugin', log_file=str(work_dir / 'train.log'), file_mode='a' if append else 'w'
@@ -143,10 +145,10 @@ def _start_log(work_dir: Path, append: bool) -> None:
 
 
 def _trainer(cfg: Config, start: RunStart, hardware: Hardware) -> L.Trainer:
-    """Lightning's trainer as the config wants it.
+    """Build Lightning's trainer as the config describes it.
 
     Raises:
-        InputError: if there are no such devices.
+        InputError: if the machine does not have the devices.
     """
     hooks = cfg.get('default_hooks') or {}
     work_dir = start.work_dir
@@ -174,7 +176,7 @@ def _trainer(cfg: Config, start: RunStart, hardware: Hardware) -> L.Trainer:
 
 
 def _last_checkpoint(path: Path, hook: dict, max_epochs: int) -> LastCheckpoint:
-    """Written as often as MMEngine's ``CheckpointHook`` would; intervals below 1 mean never before the end."""
+    """Build the callback that writes as often as MMEngine's ``CheckpointHook``; below 1 it writes only at the end."""
     interval = hook.get('interval', 1)
     if hook.get('by_epoch', True):
         return LastCheckpoint(path, epochs=interval if interval > 0 else max_epochs)
@@ -182,26 +184,31 @@ def _last_checkpoint(path: Path, hook: dict, max_epochs: int) -> LastCheckpoint:
 
 
 def _csv_version(work_dir: Path, resumed: bool) -> str:
-    """A folder for this run's table, since Lightning's logger deletes one that is there."""
+    """Choose a new folder for the table of a resumed run, since Lightning's logger deletes an existing one."""
     return f'csv_resumed_{len(list(work_dir.glob("csv*")))}' if resumed else 'csv'
 
 
 @contextmanager
 def _device_errors() -> Iterator[None]:
-    """Turn Lightning's complaint about devices that are not there into an InputError that names the remedy."""
+    """Turn Lightning's errors about devices that the machine lacks into an InputError that names the remedy."""
     try:
         yield
-    except (MisconfigurationException, ValueError) as error:  # the second of an accelerator that it does not know
+    except (MisconfigurationException, ValueError) as error:  # a ValueError for an unknown accelerator
         raise InputError(f'{error} Choose with --devices and --accelerator.') from error
 
 
-def progress_bar() -> list[TQDMProgressBar]:
-    """A bar with loss and time left on a terminal; in a log file the line per epoch is enough."""
+def progress_bar() -> list[Callback]:
+    """Build a progress bar on a terminal; a log file has the line per epoch instead, so the list is empty."""
     return [TQDMProgressBar()] if sys.stderr.isatty() else []
 
 
 def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> None:
-    """Stream over the test dataloader and let ``cfg.test_evaluator`` write and score the results."""
+    """Stream over the test dataloader, and let ``cfg.test_evaluator`` write and score the results.
+
+    Raises:
+        FileNotFoundError: if the checkpoint or files of the data are missing.
+        InputError: if config, data, hardware and checkpoint do not belong together.
+    """
     _prepare_process(cfg)
     data = DetectorDataModule(cfg, ('test',))
     dataset = data.datasets['test']
@@ -209,7 +216,7 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
     content = read_checkpoint(checkpoint)
     log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
     module = DetectorModule(cfg)
-    load_content(module.detector, content, checkpoint, dataset.metainfo['classes'])
+    load_content(module.detector, content, checkpoint, dataset.metainfo.get('classes'))
     del content
     with _device_errors():
         trainer = L.Trainer(

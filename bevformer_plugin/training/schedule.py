@@ -1,4 +1,4 @@
-"""Schedules that start anew in the middle of a run."""
+"""Restarting learning rate schedules in the middle of a run."""
 
 from copy import deepcopy
 
@@ -7,11 +7,11 @@ from mmengine.optim import _ParamScheduler
 
 
 class FreshSchedule:
-    """Optimizer settings and schedules as they are built, kept while a checkpoint's are loaded over them.
+    """A copy of freshly built optimizer settings and schedules, to restore after a checkpoint was loaded over them.
 
     Args:
-        optimizer: before anything is loaded.
-        schedulers: of its settings.
+        optimizer: the optimizer, before anything is loaded into it.
+        schedulers: the schedules of its settings.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, schedulers: list[_ParamScheduler]) -> None:
@@ -21,7 +21,7 @@ class FreshSchedule:
         self.states = [deepcopy(scheduler.state_dict()) for scheduler in schedulers]
 
     def restore(self, optimizer: torch.optim.Optimizer, schedulers: list[_ParamScheduler]) -> None:
-        """Take everything but the optimizer's moments back to the beginning."""
+        """Reset optimizer settings and schedules to the copy; the optimizer keeps its moments."""
         for group, fresh in zip(optimizer.param_groups, self.groups, strict=True):
             group.update(fresh)
         for scheduler, state in zip(schedulers, self.states, strict=True):
@@ -29,16 +29,17 @@ class FreshSchedule:
 
 
 def advance(schedulers: list[_ParamScheduler], batches: int, counted: int, batches_per_epoch: int) -> None:
-    """Step schedules from the beginning to where a run that was planned with them would have brought them.
+    """Step schedules from their beginning to where they would be in a run that had them from the start.
 
     Args:
-        schedulers: at their beginning.
-        batches: that the run has trained on.
-        counted: by how many of them schedules of iterations were stepped.
-        batches_per_epoch: schedules of epochs are stepped after each so many.
+        schedulers: the schedules, at their beginning.
+        batches: number of batches that the run has trained on.
+        counted: number of steps that schedules of iterations have taken in these batches.
+        batches_per_epoch: number of batches after which schedules of epochs are stepped.
     """
     for scheduler in schedulers:
-        scheduler.optimizer._global_step = 0  # where MMEngine counts, to warn of schedules ahead of the optimizer
+        # MMEngine counts the optimizer's steps in this attribute, and warns if a schedule is ahead of them.
+        setattr(scheduler.optimizer, '_global_step', 0)  # noqa: B010
     for batch in range(1, batches + 1):
         for scheduler in schedulers:
             if not scheduler.by_epoch and batch <= counted:
@@ -50,7 +51,7 @@ def advance(schedulers: list[_ParamScheduler], batches: int, counted: int, batch
 
 
 def ended(schedulers: list[_ParamScheduler]) -> str:
-    """A remark for the log if no schedule will change anything any more; empty otherwise."""
+    """Return the end of a line for the log that says that every schedule has ended; empty if one has not."""
     if schedulers and all(scheduler._global_step >= scheduler.end for scheduler in schedulers):
         return (
             ', and in all others, as every schedule has ended: --restart-schedule takes a longer one from the config'

@@ -1,4 +1,4 @@
-"""Fully sharded data parallel training (PyTorch's ``fully_shard``), with the same checkpoints as without."""
+"""Fully sharded data parallel training (PyTorch's ``fully_shard``) with the same checkpoints as other training."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,19 +6,20 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from mmengine.dist import broadcast
+from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict, set_optimizer_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel, OptimStateKeyType, fully_shard
 
 from .detector_module import DetectorModule
 
-WHOLE = StateDictOptions(full_state_dict=True)
+FULL_STATE_DICT = StateDictOptions(full_state_dict=True)
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Lightning's strategy for ``fully_shard``. It writes one file; any strategy goes on with that of any other.
+    """Lightning's strategy for ``fully_shard``, which writes one file that a run of any strategy can go on with.
 
-    Loading goes through the checkpoint in memory, so that :class:`DetectorModule` can name the weights.
+    A checkpoint is first read into memory as a whole, so that :class:`DetectorModule` can rename the weights.
     """
 
     def __init__(self) -> None:
@@ -26,37 +27,43 @@ class ShardedStrategy(ModelParallelStrategy):
 
     @property
     def lightning_restore_optimizer(self) -> bool:
-        """By :meth:`load_optimizer_state_dict`."""
+        """True, so that Lightning restores the optimizer through :meth:`load_optimizer_state_dict`."""
         return True
 
     def load_checkpoint(self, checkpoint_path: str, weights_only: bool | None = None) -> dict[str, Any]:
-        """Read the file in every process."""
+        """Read the whole checkpoint in every process."""
         return self.checkpoint_io.load_checkpoint(checkpoint_path, weights_only=weights_only)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Keep this process's part of the weights."""
-        set_model_state_dict(self.model, checkpoint['state_dict'], options=WHOLE)
+        """Load the part of the weights that this process holds."""
+        set_model_state_dict(self._built_model(), checkpoint['state_dict'], options=FULL_STATE_DICT)
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Keep this process's part of the optimizer's state."""
+        """Load the part of the optimizer's state that this process holds."""
+        model = self._built_model()
         for optimizer, state in zip(self.optimizers, checkpoint['optimizer_states'], strict=True):
-            named = FullyShardedDataParallel.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, self.model)
-            set_optimizer_state_dict(self.model, optimizer, named, options=WHOLE)
+            named = FullyShardedDataParallel.rekey_optim_state_dict(state, OptimStateKeyType.PARAM_NAME, model)
+            set_optimizer_state_dict(model, optimizer, named, options=FULL_STATE_DICT)
+
+    def _built_model(self) -> nn.Module:
+        """Return the model that Lightning has connected to this strategy, which it does before anything is loaded."""
+        assert self.model is not None
+        return self.model
 
 
 class ShardedDetectorModule(DetectorModule):
-    """Shards the detector's stages, and what is left of it as one more part.
+    """Shards each of the detector's stages, and the remaining parameters as one more part.
 
-    Weights are gathered once a step and stay until its backward pass: the processes run different numbers of history
-    frames, so they could not gather for each anew. In validation, where also the numbers of frames differ, they stay
-    gathered throughout.
+    Weights are gathered once per step and stay gathered until its backward pass. Gathering them for every forward pass
+    is impossible, since the processes run different numbers of history frames. In validation the numbers of frames
+    differ as well, so the weights stay gathered throughout.
     """
 
     def setup(self, stage: str) -> None:
-        """Keep the layout of the weights: only contiguous ones can be sharded."""
+        """Keep the memory layout of the weights, because only contiguous weights can be sharded."""
 
     def configure_model(self) -> None:
-        """Shard, once."""
+        """Shard the detector, unless an earlier call has done so."""
         if isinstance(self.detector, FSDPModule):
             return
         mesh = init_device_mesh(self.trainer.strategy.root_device.type, (self.trainer.world_size,))
@@ -66,18 +73,19 @@ class ShardedDetectorModule(DetectorModule):
                 fully_shard(stage, mesh=mesh, reshard_after_forward=False)
         fully_shard(self.detector, mesh=mesh, reshard_after_forward=False)
         for shard in self._shards():
-            # Weights are there already. The default gathers what ran before, which a process without history lacks.
+            # The weights are gathered already. The default would gather those of the forward pass before, which has
+            # not run in a process without history.
             shard.set_modules_to_backward_prefetch([shard])
 
     @torch.no_grad()
     def _broadcast_buffers(self) -> None:
-        """Give all processes the first one's floating-point buffers, as DistributedDataParallel does.
+        """Copy the first process's floating-point buffers to all processes, as DistributedDataParallel does.
 
-        Every process collects running statistics from its own samples; history frames and validation are normalised by
-        them. Counters are the same everywhere.
+        Every process collects running statistics from its own samples, and these normalise history frames and
+        validation. Integer buffers only count and are the same in all processes.
         """
         buffers = [buffer for buffer in self.detector.buffers() if buffer.is_floating_point()]
-        values = torch.cat([buffer.flatten() for buffer in buffers])  # one message
+        values = torch.cat([buffer.flatten() for buffer in buffers])  # sent as one message
         broadcast(values)
         for buffer, part in zip(buffers, values.split([buffer.numel() for buffer in buffers]), strict=True):
             buffer.copy_(part.view_as(buffer))
@@ -92,15 +100,15 @@ class ShardedDetectorModule(DetectorModule):
         super().on_train_batch_start(batch, batch_idx)
 
     def on_validation_start(self) -> None:
-        """Gather in all processes, also those that will have nothing to do."""
+        """Gather the weights in all processes, even those without a batch to validate."""
         self._broadcast_buffers()
         for shard in self._shards():
             shard.unshard()
 
     def on_validation_end(self) -> None:
-        """Weights change in the next step."""
+        """Shard the weights again, because the next step changes them."""
         for shard in self._shards():
             shard.reshard()
 
     def _save_for_inspection(self) -> None:
-        """Write nothing: weights are gathered by all processes together, and this one may be alone."""
+        """Write nothing, because gathering the weights takes all processes, and only this one may have failed."""

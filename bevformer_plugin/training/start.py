@@ -1,4 +1,4 @@
-"""How a run begins."""
+"""The choice how a run begins."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,18 +8,18 @@ from bevformer_plugin.errors import InputError
 
 @dataclass(frozen=True)
 class RunStart:
-    """How a run begins: anew, in place of another one, or from a checkpoint.
+    """The choice how a run begins: as a new run, in place of an earlier one, or from a checkpoint.
 
     Attributes:
         work_dir: folder of the run.
-        seed: of all that is random; None is the checkpoint's, and 0 for a new run.
-        resume: a checkpoint to go on with, 'newest' for the newest whole one of ``work_dir``; None starts anew.
-        restart_schedule: go on with the config's optimizer settings, schedule, batch and data instead of the
-            checkpoint's.
-        overwrite: replace the run in ``work_dir``.
+        seed: seed of everything random; None takes that of the checkpoint, or 0 for a new run.
+        resume: a checkpoint to go on with, or 'newest' for the newest readable one of ``work_dir``; None starts anew.
+        restart_schedule: whether to go on with the optimizer settings, schedule, batch and data of the config instead
+            of the checkpoint's.
+        overwrite: whether to replace the run in ``work_dir``.
 
     Raises:
-        InputError: for choices that exclude each other, or a seed that is none.
+        InputError: for choices that exclude each other, or a seed outside of 0 to 2**32 - 1.
     """
 
     work_dir: Path

@@ -1,4 +1,4 @@
-"""The folder of a run: one live run at a time, and an earlier one is kept until its successor has a checkpoint."""
+"""The folder of a run, which one run uses at a time and which keeps a replaced run until the new one is safe."""
 
 import fcntl
 import os
@@ -16,10 +16,10 @@ from .checkpoints import BEST, LAST, NOT_FINITE
 from .start import RunStart
 
 LOCK = 'running.lock'
-REPLACED = '.replaced'  # a whole earlier run that --overwrite replaces
-MOVING = '.moving'  # files on their way to or from it; they belong to the run in the folder
-FAILED = 'failed'  # what a run left that was to replace another one and has no checkpoint
-CHECKPOINTS = (LAST, BEST, 'epoch_*.pth', 'iter_*.pth')  # the last two are those of MMEngine's Runner
+REPLACED = '.replaced'  # holds the whole earlier run that --overwrite replaces
+MOVING = '.moving'  # holds files of the run in the folder while they are moved to or from .replaced
+FAILED = 'failed'  # holds the files of a run that was to replace an earlier one and ended without a checkpoint
+CHECKPOINTS = (LAST, BEST, 'epoch_*.pth', 'iter_*.pth')  # MMEngine's Runner writes the last two
 RUN_FILES = (
     *CHECKPOINTS,
     NOT_FINITE,
@@ -30,18 +30,18 @@ RUN_FILES = (
     'tensorboard',
     'csv',
     'csv_resumed_*',
-    '[0-9]' * 8 + '_' + '[0-9]' * 6,  # the folders that MMEngine's Runner names by the time
+    '[0-9]' * 8 + '_' + '[0-9]' * 6,  # MMEngine's Runner names its folders by the time
 )
 
 
 def check_work_dir(start: RunStart) -> None:
-    """Refuse a folder that a run cannot have, before anything long.
+    """Refuse a folder that a run cannot use, before anything long.
 
     Raises:
-        FileExistsError: if it has files of another run, or is a file.
-        FileNotFoundError: if the run to resume was killed before its first checkpoint, and the one waits in it that it
-            was to replace.
-        OSError: if it cannot be written to.
+        FileExistsError: if the folder has files of another run, or is a file.
+        FileNotFoundError: if the run to resume was to replace an earlier one and was killed before its first
+            checkpoint.
+        OSError: if the folder cannot be written to.
     """
     folder = start.work_dir
     if rank_zero_only.rank > 0:
@@ -70,17 +70,17 @@ def check_work_dir(start: RunStart) -> None:
 
 @contextmanager
 def occupied(start: RunStart, config_name: str) -> Iterator[None]:
-    """Hold the folder of a run; an earlier run in it is moved aside if ``start.overwrite``.
+    """Lock the folder of a run for a block, and move an earlier run in it aside if ``start.overwrite``.
 
-    Of several processes only the first does so. The earlier run waits in ``.replaced`` until :func:`drop_replaced`.
-    If the block ends before that, it is put back, and what the new run left goes to ``failed``.
+    Of several processes only the first does so. The earlier run is kept in ``.replaced`` until :func:`drop_replaced`
+    deletes it. If the block ends before that, the earlier run is put back, and files of the new run go to ``failed``.
 
     Args:
-        start: how the run begins.
-        config_name: the file's name under which MMEngine's Runner keeps the config.
+        start: the choice how the run begins.
+        config_name: the file name under which MMEngine's Runner saves the config.
 
     Raises:
-        FileExistsError: if a live process holds the folder.
+        FileExistsError: if a running process holds the folder.
     """
     folder = start.work_dir
     with nullcontext() if rank_zero_only.rank > 0 else _locked(folder):
@@ -88,7 +88,7 @@ def occupied(start: RunStart, config_name: str) -> Iterator[None]:
             yield
             return
         for unfinished in folder.glob('.*.ckpt.*.tmp'):
-            unfinished.unlink()  # of a process killed while it wrote
+            unfinished.unlink()  # left by a process that was killed while it wrote
         _settle(folder, config_name)
         if start.overwrite:
             _move(_run_files(folder, config_name), folder / MOVING)
@@ -101,12 +101,12 @@ def occupied(start: RunStart, config_name: str) -> Iterator[None]:
 
 
 def drop_replaced(folder: Path) -> None:
-    """Delete the earlier run that waits to be replaced, since the new one has written its first checkpoint."""
+    """Delete the earlier run that was kept aside; call it once the new run has written its first checkpoint."""
     shutil.rmtree(folder / REPLACED, ignore_errors=True)
 
 
 def _settle(folder: Path, config_name: str) -> None:
-    """Undo what a killed process has left half done."""
+    """Finish or undo the replacement of a run that a killed process has left half done."""
     if (folder / MOVING).is_dir():
         _move((folder / MOVING).iterdir(), folder)
         (folder / MOVING).rmdir()
@@ -119,10 +119,11 @@ def _settle(folder: Path, config_name: str) -> None:
 
 
 def _put_back(folder: Path, config_name: str) -> None:
-    left = _run_files(folder, config_name)
-    if left:
+    """Move the earlier run back into the folder, and the files of the new one to ``failed``."""
+    files_of_new_run = _run_files(folder, config_name)
+    if files_of_new_run:
         shutil.rmtree(folder / FAILED, ignore_errors=True)
-        _move(left, folder / FAILED)
+        _move(files_of_new_run, folder / FAILED)
     (folder / REPLACED).rename(folder / MOVING)
     files = list((folder / MOVING).iterdir())
     _move(files, folder)
@@ -130,7 +131,7 @@ def _put_back(folder: Path, config_name: str) -> None:
     if files:
         print_log(
             f'{folder} has the earlier run again, since the new one has no checkpoint'
-            + (f'; what it left is in {folder / FAILED}' if left else ''),
+            + (f'; what it left is in {folder / FAILED}' if files_of_new_run else ''),
             logger='current',
         )
 
@@ -142,7 +143,7 @@ def _move(files: Iterator[Path] | list[Path], target: Path) -> None:
 
 
 def _run_files(folder: Path, config_name: str) -> list[Path]:
-    """What a run of either engine writes."""
+    """List the files in the folder that a run of either engine has written."""
     return sorted({path for pattern in (*RUN_FILES, config_name) for path in folder.glob(pattern)})
 
 
@@ -156,7 +157,10 @@ def _is_used(folder: Path) -> bool:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep others out of the folder; the system frees the lock of a killed process, and workers do not inherit it."""
+    """Keep other runs out of the folder.
+
+    The system frees the lock if the process is killed, and worker processes do not inherit it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, 'a+') as file:
         try:

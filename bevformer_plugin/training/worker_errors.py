@@ -1,8 +1,8 @@
-"""Errors of the processes that load data, told as those of the process that trains."""
+"""Messages of errors that happened in the worker processes that load data."""
 
 
 def message_of(error: Exception) -> str:
-    """What an error says; of one that a DataLoader's worker passed on, without the worker's traceback."""
+    """Return the message of an error; a DataLoader's worker adds its traceback, which is cut off here."""
     text = str(error)
     if text.startswith('Caught ') and 'DataLoader worker' in text:
         kind = type(error)

@@ -1,4 +1,4 @@
-"""Published weights in, ours out, and back; checkpoint files read and loaded."""
+"""Checkpoints: reading and loading files, converting published weights and back, and checks that they belong."""
 
 from .comparison import check_checkpoint, check_initialization, check_resumption
 from .conversion import convert_checkpoint

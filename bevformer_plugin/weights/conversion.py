@@ -1,4 +1,4 @@
-"""Whole checkpoint files from the published layout to ours and back."""
+"""Conversion of whole checkpoint files from the published layout to ours and back."""
 
 from pathlib import Path
 
@@ -9,50 +9,53 @@ from torch import Tensor
 
 import bevformer_plugin
 from bevformer_plugin.atomic_write import atomic_write
+from bevformer_plugin.configuration import building
 from bevformer_plugin.errors import InputError
 
-from .files import mismatch, read_checkpoint, weights_of
+from .files import mismatch, read_checkpoint, refuse_target, weights_of
 from .layout import PUBLISHED_RECORD, Layout, layout_of, to_ours, to_published
 from .named_rows import CAMERA_ROWS, CLASS_ROWS, check_rows
+from .record import recorded_meta
 
 
 def expected_state(cfg: Config) -> dict[str, Tensor]:
-    """State dict of a config's detector on the meta device: names and shapes, no memory."""
+    """Build the state dict of a config's detector on the meta device, with names and shapes but without memory.
+
+    Raises:
+        InputError: if the detector cannot be built from the config.
+    """
     model = cfg.model.copy()
-    with torch.device('meta'):
+    with building('model'), torch.device('meta'):
         return MODELS.build(model).state_dict()
 
 
 def _float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Half precision to single, as models trained in float16 are stored."""
+    """Cast weights to float32, as models trained in float16 are stored in half precision."""
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
 
 
 def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = False) -> int:
     """Write the weights of ``source`` to ``target`` in our layout or the published one, all of them and no others.
 
-    The target records the classes, the cameras and the CAN-bus rule of the training: as ``source`` records them, or
-    as all weights of the published code have them.
+    The target records the classes, the cameras and the CAN-bus rule of the training. They are taken from ``source`` if
+    it records them, and are else those of all weights of the published code.
 
     Args:
         source: checkpoint of mmcv, MMEngine or Lightning, or a plain state dict.
-        target: file to write; holds ``state_dict`` and ``meta``.
-        cfg: config of the model the weights are of.
+        target: file to write; it will hold ``state_dict`` and ``meta``.
+        cfg: config of the model that the weights belong to.
         published: convert to the published layout, not to ours.
 
     Returns:
-        The number of tensors.
+        The number of converted tensors.
 
     Raises:
         FileExistsError: if ``target`` exists.
-        FileNotFoundError: if there is no ``source``, or no folder for ``target``.
+        FileNotFoundError: if ``source`` or the folder of ``target`` does not exist.
         InputError: if the file is in the wanted layout already, its weights are not finite or of another model, or
             it records other numbers of classes or cameras than the weights have.
     """
-    if Path(target).exists():
-        raise FileExistsError(f'{target} exists')
-    if not Path(target).parent.is_dir():
-        raise FileNotFoundError(f'no folder {Path(target).parent} for {Path(target).name}: make it first')
+    refuse_target(target)
     content = read_checkpoint(source)
     state = weights_of(content, source)
     layout = layout_of(state)
@@ -63,13 +66,16 @@ def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = 
     problem = mismatch(ours, expected_state(cfg))
     if problem:
         raise InputError(f'{source} is not of the model of {cfg.filename}: {problem}')
-    meta = content.get('meta') or {}
+    meta = recorded_meta(content)
     record = meta.get('dataset_meta') or (_published_record(meta) if layout is Layout.PUBLISHED else {})
+    if not isinstance(record, dict):
+        raise InputError(f'{source} records no readable dataset_meta: it is {record!r}')
     for rows, what in ((CLASS_ROWS, 'classes'), (CAMERA_ROWS, 'cameras')):
         if what in record:
             check_rows(ours, rows, record[what], what, source)
     if layout is Layout.PUBLISHED and 'dataset_meta' not in meta:
-        # However the config has it now: with anything else the published weights are tested wrongly.
+        # The record names the published ego motion whatever the config sets, since these weights are tested wrongly
+        # with any other.
         cfg = Config({**cfg.to_dict(), 'model': {**cfg.model, 'ego_motion': _published_motion(cfg.model)}})
     meta = {
         'converted_from': Path(source).name,
@@ -84,10 +90,10 @@ def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = 
 
 
 def _published_record(meta: dict) -> dict:
-    """What weights of the published code belong to; its own trainings record their classes as ``CLASSES``."""
+    """Describe the data of weights of the published code, whose trainings record the classes as ``CLASSES``."""
     return {**PUBLISHED_RECORD, 'classes': list(meta.get('CLASSES') or PUBLISHED_RECORD['classes'])}
 
 
 def _published_motion(model: dict) -> dict:
-    """The ``ego_motion`` of the published code, with what a config sets beside the preset."""
+    """Return the ``ego_motion`` of the published code, with the other settings that a config has beside the preset."""
     return {'preset': 'official_v1', **(model.get('ego_motion') or {})}

@@ -1,4 +1,4 @@
-"""Checkpoint files: read without running code from them, loaded whole or not at all."""
+"""Checkpoint files: they are read without running code from them, and loaded completely or not at all."""
 
 import logging
 import re
@@ -19,13 +19,14 @@ from .layout import require_current
 from .named_rows import order_classes
 from .record import TrainingRecord
 
-# What numpy 1 and 2 write for arrays and numbers: functions of a module that has another name in each.
+_array_function, _number_function = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+# Pickles of NumPy name the function that restores an array or number, which NumPy 1 and 2 keep in different modules.
 NUMPY_FUNCTIONS = [
-    (function, f'numpy.{core}.multiarray.{function.__name__}')
-    for function in (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
+    (function, f'numpy.{core}.multiarray.{name}')
+    for function, name in ((_array_function, '_reconstruct'), (_number_function, 'scalar'))
     for core in ('core', '_core')
 ]
-# What MMEngine's Runner puts into its checkpoints beside tensors.
+# MMEngine's Runner puts objects of these types into its checkpoints, beside tensors.
 SAFE_GLOBALS = [
     HistoryBuffer,
     *NUMPY_FUNCTIONS,
@@ -35,8 +36,7 @@ SAFE_GLOBALS = [
     getattr,
 ]
 
-
-# Beginnings of files that are often found where a checkpoint should be, and what to do about it.
+# Beginnings of files that are often found in the place of a checkpoint, with the remedy.
 FOREIGN_FILES = [
     (rb'\s*<', 'is a web page: its address asked for a login or is gone, download the file itself'),
     (rb'version https://git-lfs', 'is a Git LFS pointer, the file itself was not fetched: run git lfs pull'),
@@ -45,12 +45,12 @@ FOREIGN_FILES = [
 
 
 def read_checkpoint(path: str) -> dict:
-    """Load a checkpoint on the CPU without running code from it; the checksums of its tensors are compared.
+    """Load a checkpoint on the CPU without running code from it, and check the checksums of its tensors.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        IsADirectoryError: if it is a folder.
-        InputError: if it is damaged or no checkpoint.
+        FileNotFoundError: if the file does not exist.
+        IsADirectoryError: if ``path`` is a folder.
+        InputError: if the file is damaged or not a checkpoint.
     """
     if Path(path).is_dir():
         files = sorted(file.name for file in Path(path).iterdir() if file.suffix in ('.ckpt', '.pth'))
@@ -75,7 +75,7 @@ def read_checkpoint(path: str) -> dict:
 
 
 def _refuse_foreign(path: str) -> None:
-    """Refuse an empty file, and files of :data:`FOREIGN_FILES`."""
+    """Refuse an empty file, and the kinds of files in :data:`FOREIGN_FILES`."""
     with open(path, 'rb') as file:
         head = file.read(64)
     if not head:
@@ -86,15 +86,15 @@ def _refuse_foreign(path: str) -> None:
 
 
 def _damaged_record(path: str) -> str | None:
-    """Name of the first part whose checksum is wrong; torch does not compare them."""
+    """Name the first part of the file whose checksum is wrong, since torch does not compare checksums."""
     if not zipfile.is_zipfile(path):
-        return None  # written before torch 1.6, or safetensors
+        return None  # files from before torch 1.6 have no checksums
     with zipfile.ZipFile(path) as archive:
         return archive.testzip()
 
 
 def _reason(error: Exception) -> str:
-    """Torch's reason in one line, without its advice to run whatever the file holds."""
+    """Extract torch's reason in one line, without its advice to run code from the file."""
     text = str(error)
     foreign = re.search(r'GLOBAL (\S+) was not an allowed', text)
     if foreign:
@@ -107,14 +107,14 @@ def _reason(error: Exception) -> str:
 
 
 def weights_of(content: dict, path: str) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, without the ``module.`` before each name that DistributedDataParallel adds.
+    """Take the state dict from a checkpoint, and remove the ``module.`` that DistributedDataParallel adds to names.
 
     Args:
         content: what :func:`read_checkpoint` returned: a checkpoint with ``state_dict``, or a plain state dict.
         path: the file, for messages.
 
     Raises:
-        InputError: if there are no tensors, or some that are not finite.
+        InputError: if the checkpoint has no tensors, or some that are not finite.
     """
     state = content.get('state_dict', content)
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -130,12 +130,11 @@ def weights_of(content: dict, path: str) -> dict[str, Tensor]:
     return state
 
 
-@CheckpointLoader.register_scheme(prefixes='', force=True)
 def load_from_local(filename: str, map_location: str | None) -> dict:
-    """MMEngine's loader of files, which since torch 2.6 cannot read what its own Runner has written.
+    """Load a file for MMEngine, whose own loader cannot read its Runner's checkpoints since torch 2.6.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
     """
     if not Path(filename).is_file():
         raise FileNotFoundError(f'checkpoint {filename} does not exist')
@@ -143,8 +142,11 @@ def load_from_local(filename: str, map_location: str | None) -> dict:
         return torch.load(filename, map_location=map_location, weights_only=True)
 
 
+CheckpointLoader.register_scheme('', load_from_local, force=True)
+
+
 def mismatch(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
-    """What keeps ``state`` from being loaded into a model whose state dict is ``own``; empty if nothing does."""
+    """Describe how a state dict differs from ``own``, that of the model to load it into; empty if it fits."""
     missing = sorted(set(own) - set(state))
     unexpected = sorted(set(state) - set(own))
     retyped = [
@@ -173,24 +175,24 @@ def load_weights(detector: nn.Module, path: str, classes: Sequence[str] | None =
     """Read a checkpoint and load all of its weights, see :func:`load_content`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        InputError: if it is damaged, or for the reasons of :func:`load_content`.
+        FileNotFoundError: if the file does not exist.
+        InputError: if the file is damaged, or for the reasons of :func:`load_content`.
     """
     load_content(detector, read_checkpoint(path), path, classes)
 
 
 def load_content(detector: nn.Module, content: dict, path: str, classes: Sequence[str] | None = None) -> None:
-    """Load all weights of a checkpoint of Lightning, of MMEngine's Runner, or a plain state dict.
+    """Load all weights of a checkpoint of Lightning, of MMEngine's Runner, or of a plain state dict.
 
-    Weights of half precision become the detector's type. Where the file records its classes, the rows of the class
+    Weights of half precision are cast to the detector's type. If the file records its classes, the rows of the class
     layers are brought into the order of ``classes``.
 
     Args:
-        detector: what the weights are of.
+        detector: the detector to load the weights into.
         content: what :func:`read_checkpoint` returned.
         path: the file, for messages.
-        classes: names of the classes that the detector shall give, in the order of its labels; None leaves the rows
-            as they are in the file.
+        classes: names of the detector's classes in the order of its labels; None keeps the order of the rows in the
+            file.
 
     Raises:
         InputError: if the weights are not finite, of another model, of other classes, or in another layout.
@@ -223,7 +225,7 @@ def load_content(detector: nn.Module, content: dict, path: str, classes: Sequenc
 def _in_order(
     state: dict[str, Tensor], recorded: tuple[str, ...] | None, classes: Sequence[str] | None, path: str
 ) -> dict[str, Tensor]:
-    """The state dict with its class rows as ``classes`` has them, announced where that is not their own order."""
+    """Bring the class rows of a state dict into the order of ``classes``, and log it if they had another one."""
     if classes is None or recorded == tuple(classes):
         return state
     if recorded is None:
@@ -242,16 +244,29 @@ def _in_order(
     return state
 
 
-def publish_checkpoint(source: str, target: str) -> None:
-    """Keep the weights and what they belong to; leave out optimizer and loop state.
+def refuse_target(target: str) -> None:
+    """Refuse to write a checkpoint over an existing file or into a missing folder.
 
     Raises:
         FileExistsError: if ``target`` exists.
-        InputError: if ``source`` is no checkpoint of a run, or its weights are not finite.
+        FileNotFoundError: if the folder of ``target`` does not exist.
     """
-    content = read_checkpoint(source)
     if Path(target).exists():
         raise FileExistsError(f'{target} exists')
+    if not Path(target).parent.is_dir():
+        raise FileNotFoundError(f'no folder {Path(target).parent} for {Path(target).name}: make it first')
+
+
+def publish_checkpoint(source: str, target: str) -> None:
+    """Write a checkpoint of a run again with its weights and metadata, but without the state of optimizer and loops.
+
+    Raises:
+        FileExistsError: if ``target`` exists.
+        FileNotFoundError: if ``source`` or the folder of ``target`` does not exist.
+        InputError: if ``source`` is not a checkpoint of a run, or its weights are not finite.
+    """
+    refuse_target(target)
+    content = read_checkpoint(source)
     lacking = [key for key in ('state_dict', 'meta') if key not in content]
     if lacking:
         raise InputError(f'{source} is no checkpoint of a run: it has no {" and no ".join(lacking)}')

@@ -1,4 +1,4 @@
-"""Starting a training from weights of another: a whole detector, or an image backbone."""
+"""Starting a training from the weights of another one: of a whole detector, or of an image backbone."""
 
 import re
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from .layout import require_current
 from .named_rows import CAMERA_ROWS, CLASS_ROWS, check_rows, map_rows
 from .record import TrainingRecord
 
-# Where files keep an image backbone and its neck: detectors of this family, FCOS3D, a bare ResNet.
-BACKBONES = ('img_backbone.', 'backbone.', '')
-NECKS = ('img_neck.', 'neck.')
-SETTINGS = '.code_weights'  # ends the names of buffers that are set by the config, not learned
+# Beginnings of the names of an image backbone and of its neck: in detectors of this family, FCOS3D and a bare ResNet.
+BACKBONE_PREFIXES = ('img_backbone.', 'backbone.', '')
+NECK_PREFIXES = ('img_neck.', 'neck.')
+CONFIGURED_BUFFER = '.code_weights'  # the end of the names of buffers that the config sets and that are not learned
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Names of the rows of some tensors.
+    """The names of the rows of some tensors, in a file and in a detector.
 
     Attributes:
-        tensors: pattern of the tensors' names.
-        what: what a row stands for, in the plural.
-        recorded: names of the rows in the file, if it records them.
-        wanted: names of the rows of the detector, if they are known.
+        tensors: pattern of the names of these tensors.
+        what: what a row stands for, in the plural, such as 'classes'.
+        recorded: names of the rows in the file, or None if it does not record them.
+        wanted: names of the rows of the detector, or None if they are not known.
     """
 
     tensors: re.Pattern
@@ -38,17 +38,25 @@ class Rows:
 
     @property
     def known(self) -> bool:
-        """Whether both sides know their names."""
+        """Whether file and detector both know the names of their rows."""
         return self.recorded is not None and self.wanted is not None
 
     @property
     def differ(self) -> bool:
-        """Whether rows have to be mapped by name."""
-        return self.known and tuple(self.recorded) != tuple(self.wanted)
+        """Whether rows have to be mapped by name, because file and detector have other names or another order."""
+        if self.recorded is None or self.wanted is None:
+            return False
+        return tuple(self.recorded) != tuple(self.wanted)
+
+    def map(self, value: Tensor, own: Tensor) -> Tensor | None:
+        """Map a tensor of the file by the names of its rows, see :func:`.named_rows.map_rows`."""
+        if self.recorded is None or self.wanted is None:
+            return None
+        return map_rows(value, self.recorded, own, self.wanted)
 
     def describe(self) -> str:
-        """Which rows come from the file."""
-        if not self.known:
+        """Write a line of the report about the rows that come from the file."""
+        if self.recorded is None or self.wanted is None:
             return f'    {self.what} have no names on one side: where the number is the same, so is the order'
         new = [name for name in self.wanted if name not in self.recorded]
         shared = [name for name in self.wanted if name in self.recorded]
@@ -61,24 +69,24 @@ class Rows:
 def initialize(
     detector: nn.Module, path: str, classes: Sequence[str] | None = None, cameras: Sequence[str] | None = None
 ) -> None:
-    """Initialise a detector from a file and report what of it was used.
+    """Initialise a detector from a file, and log which tensors were used.
 
-    Of a whole detector in our layout every tensor of the same name and shape is used. Tensors with one row per class
-    or camera are mapped by name where both sides know the names, so classes and cameras may be others, more or fewer.
-    How the loss weighs the values of a box (``code_weights``) is a setting, not learned, and stays as the config has
-    it. Any other file is taken for its image backbone (``img_backbone.*``, ``backbone.*`` or a bare ResNet) and, where
-    it has one of the same shape, its neck.
+    From a file of a whole detector in our layout, every tensor of the same name and shape is used. Tensors with one
+    row per class or camera are mapped by name if file and detector know the names, so classes and cameras may differ.
+    The weights of a box's values in the loss (``code_weights``) are not learned and stay as the config sets them. From
+    any other file the image backbone is used (``img_backbone.*``, ``backbone.*`` or a bare ResNet), and the neck if
+    its shapes are the same.
 
     Args:
-        detector: initialised already; what the file lacks stays as it is.
+        detector: an initialised detector; tensors that the file lacks stay as they are.
         path: the file.
         classes: names of the detector's classes in the order of its labels, if known.
         cameras: names of its cameras in the order of its inputs, if known.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        InputError: if the file is damaged, is a BEVFormer in another layout, holds weights that are not finite, has
-            nothing that fits, or lacks layers of the backbone that are frozen and would stay random.
+        FileNotFoundError: if the file does not exist.
+        InputError: if the file is damaged, is a BEVFormer in another layout, holds weights that are not finite, has no
+            tensor that fits, or lacks layers of the backbone that are frozen and would stay random.
     """
     content = read_checkpoint(path)
     state = weights_of(content, path)
@@ -95,13 +103,13 @@ def initialize(
 
 
 def _use_detector(detector: nn.Module, state: dict[str, Tensor], path: str, named: tuple[Rows, ...]) -> None:
-    """Load of another detector what fits, and report.
+    """Load the tensors of another detector that fit, and log which.
 
     Raises:
-        InputError: if nothing fits, or the file records other numbers of names than its tensors have rows.
+        InputError: if no tensor fits, or the file's tensors have another number of rows than it records names.
     """
-    own = {name: value for name, value in detector.state_dict().items() if not name.endswith(SETTINGS)}
-    state = {name: value for name, value in state.items() if not name.endswith(SETTINGS)}
+    own = {name: value for name, value in detector.state_dict().items() if not name.endswith(CONFIGURED_BUFFER)}
+    state = {name: value for name, value in state.items() if not name.endswith(CONFIGURED_BUFFER)}
     for rows in named:
         if rows.recorded is not None:
             check_rows(state, rows.tensors, rows.recorded, rows.what, path)
@@ -109,7 +117,7 @@ def _use_detector(detector: nn.Module, state: dict[str, Tensor], path: str, name
     for name in own.keys() & state.keys():
         rows = next((rows for rows in named if rows.differ and rows.tensors.fullmatch(name)), None)
         if rows is not None:
-            value = map_rows(state[name], rows.recorded, own[name], rows.wanted)
+            value = rows.map(state[name], own[name])
             if value is not None:
                 mapped[name] = value
         elif state[name].shape == own[name].shape:
@@ -130,13 +138,13 @@ def _use_detector(detector: nn.Module, state: dict[str, Tensor], path: str, name
 
 
 def _use_backbone(detector: nn.Module, state: dict[str, Tensor], path: str) -> None:
-    """Load an image backbone and, where it fits, its neck, and report.
+    """Load an image backbone and, if it fits, its neck, and log which tensors were used.
 
     Raises:
-        InputError: if there is no backbone that fits.
+        InputError: if the file has no backbone that fits.
     """
     used = {}
-    for part, prefixes in (('img_backbone', BACKBONES), ('img_neck', NECKS)):
+    for part, prefixes in (('img_backbone', BACKBONE_PREFIXES), ('img_neck', NECK_PREFIXES)):
         used.update(_matching(detector, part, state, prefixes))
     wanted = [name for name in detector.state_dict() if name.startswith('img_backbone.')]
     if not any(name in used for name in wanted):
@@ -156,15 +164,15 @@ def _use_backbone(detector: nn.Module, state: dict[str, Tensor], path: str) -> N
 
 
 def _refuse_random_frozen(detector: nn.Module, used: dict, path: str) -> None:
-    """Refuse to leave layers of the backbone as they were drawn that never learn.
+    """Refuse a file that leaves layers of the backbone random although they never learn.
 
     Args:
-        detector: initialised already; a backbone with a ``Pretrained`` ``init_cfg`` has weights without the file.
-        used: by name, what of the detector the file gives.
-        path: the file.
+        detector: an initialised detector; with an ``init_cfg`` of type ``Pretrained`` its backbone is not random.
+        used: the tensors that the file gives, by their name in the detector.
+        path: the file, for messages.
 
     Raises:
-        InputError: naming the first such parameters.
+        InputError: if frozen parameters of the backbone are missing; the message names the first ones.
     """
     init_cfg = getattr(detector.img_backbone, 'init_cfg', None)
     entries = init_cfg if isinstance(init_cfg, list) else [init_cfg]
@@ -184,23 +192,33 @@ def _refuse_random_frozen(detector: nn.Module, used: dict, path: str) -> None:
 
 
 def _matching(detector: nn.Module, part: str, state: dict, prefixes: tuple[str, ...]) -> dict[str, str]:
-    """Our names of a part's tensors and the file's names of those of the same shape, under the first prefix found."""
+    """Match a part's tensors with the file's by name and shape.
+
+    Args:
+        detector: the detector.
+        part: name of the part, such as 'img_backbone'.
+        state: the state dict of the file.
+        prefixes: beginnings of the names in the file; the first under which any tensor matches is taken.
+
+    Returns:
+        The file's names by the detector's.
+    """
     own = {
         name.removeprefix(f'{part}.'): value
         for name, value in detector.state_dict().items()
         if name.startswith(f'{part}.')
     }
     for prefix in prefixes:
-        found = {
+        matching = {
             f'{part}.{name}': f'{prefix}{name}'
             for name, value in own.items()
             if f'{prefix}{name}' in state and state[f'{prefix}{name}'].shape == value.shape
         }
-        if found:
-            return found
+        if matching:
+            return matching
     return {}
 
 
 def _counted(what: str, names: list[str]) -> str:
-    """A line of the report: how many, and the first four."""
+    """Write a line of the report with the number of names and the first four of them."""
     return f'  {len(names)} {what}' + (f': {", ".join(names[:4])}{", ..." if len(names) > 4 else ""}' if names else '')

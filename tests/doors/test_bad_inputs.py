@@ -18,11 +18,12 @@ from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.synthetic import create_synthetic_world
 from tests.doors.place import NANO, Place, first_box
 from tests.helpers.processes import run_tool
-from tests.helpers.repository import REPO
+from tests.helpers.repository import NANO_WEIGHTS, REPO
 
 NAN = float('nan')
 LOAD = "[dict(type='LoadMultiViewImages'), dict(type='LoadAnnotations3D'), dict(type='PackTemporalInputs')]"
 NO_RESIZE = f'train_dataloader = dict(dataset=dict(pipeline={LOAD}))'
+WRONG_SCHEDULE = "param_scheduler = [dict(type='CosineAnnealingLR', T_max='long', by_epoch=False)]"
 CLASSES = (
     "['bus', 'car', 'truck', 'construction_vehicle', 'trailer', 'barrier', 'motorcycle', 'bicycle', 'pedestrian']"
 )
@@ -83,6 +84,19 @@ CONFIGS = [
     ('queue of no frames', lambda p: p.train(*p.options(), 'train_dataloader.dataset.queue_length=0'), 'queue_length'),
     ('value handed down set below', lambda p: p.train(*p.options(), 'model.heads.detection.embed_dims=8'), 'no effect'),
     ('setting of the Runner', lambda p: p.train(*p.options(), 'launcher=pytorch'), 'no effect under Lightning'),
+    ('config that divides by zero', lambda p: p.train(config=p.config('x = 1 / 0')), 'cannot be read: ZeroDivisionError'),
+    ('number for a section', lambda p: p.train(*p.options(), 'model.ego_motion=5'), 'model.ego_motion is a dict of settings'),
+    ('word for a learning rate', lambda p: p.train(*p.options(), 'optim_wrapper.optimizer.lr=fast'), 'lr is a positive number'),
+    ('misspelt limit of gradients', lambda p: p.train(*p.options(), 'optim_wrapper.clip_grad.max_nrom=5'), 'clip_grad.max_nrom is not known'),
+    ('word for an interval', lambda p: p.train(*p.options(), 'default_hooks.checkpoint.interval=often'), 'checkpoint.interval is a whole number'),
+    ('number for a sampler', lambda p: p.train(*p.options(), 'train_dataloader.sampler=5'), 'sampler is the config of a sampler'),
+    ('number for a metric', lambda p: p.train(*p.options(), 'val_evaluator=[5]'), 'val_evaluator is the config of a metric'),
+    ('momentum that is a word', lambda p: p.train(*p.options(), config=p.config("custom_hooks = [dict(type='EMAHook', momentum='much')]")), 'momentum of EMAHook'),
+    ('schedule that cannot be stepped', lambda p: p.train(*p.options(), config=p.config(WRONG_SCHEDULE)), 'param_scheduler cannot be built'),
+    ('schedule that the Runner cannot step', lambda p: p.train('--engine', 'mmengine', *p.options(), config=p.config(WRONG_SCHEDULE)), 'the run cannot be built'),
+    ('optimizer that the Runner cannot build', lambda p: p.train('--engine', 'mmengine', *p.options(), 'optim_wrapper.optimizer.betas=2'), 'the run cannot be built'),
+    ('wrapper that Lightning does not know', lambda p: p.train(*p.options(), 'optim_wrapper.type=ApexOptimWrapper'), '--engine mmengine'),
+    ('unknown way to start workers', lambda p: p.train(*p.options(), 'env_cfg.mp_cfg.mp_start_method=spoon'), 'env_cfg.mp_cfg cannot be built'),
 ]  # fmt: skip
 
 COMMAND_LINES = [
@@ -99,6 +113,7 @@ COMMAND_LINES = [
     ('CAN-bus folder that does not exist', lambda p: p.create_data('--canbus', p.folder / 'no'), 'CAN-bus'),
     ('batch of no samples', lambda p: p.train(*p.options(), 'train_dataloader.batch_size=0'), 'batch_size is a whole number from 1'),
     ('precision that layers do not have', lambda p: p.train('--precision', '64', *p.options()), "got '64'"),
+    ('imports that come too late', lambda p: p.train(*p.options(), 'custom_imports.imports=[os]'), 'set it in a config'),
     ('path with a space and no quotes', lambda p: p.train('--cfg-options', 'load_from=/a', 'b/c'), 'put quotes'),
     ('resume and overwrite', lambda p: p.train('--resume', '--overwrite', *p.options()), 'give one of them'),
     ('schedule restarted without a run', lambda p: p.train('--restart-schedule', *p.options()), 'belongs to --resume'),
@@ -120,6 +135,9 @@ CHECKPOINTS = [
     ('weight that is not finite', lambda p: p.test(*p.options(), checkpoint=p.checkpoint(_spoil_weight)), 'finite'),
     ('nine classes for ten', lambda p: p.test(*p.options(), f'test_dataloader.dataset.metainfo.classes={CLASSES}'), 'class'),
     ('weights of another grid', lambda p: p.test(*p.options(), 'model.bev_grid=(32,32)'), 'another shape'),
+    ('published into a missing folder', lambda p: ['publish_checkpoint', p.checkpoint(lambda c: None), p.folder / 'no' / 'a.pth'], 'no folder'),
+    ('converted into a missing folder', lambda p: ['convert_checkpoint', NANO_WEIGHTS, p.folder / 'no' / 'a.pth', '--config', NANO, '--to-published'], 'no folder'),
+    ('classes that are no names', lambda p: ['convert_checkpoint', p.checkpoint(_number_classes), p.folder / 'a.pth', '--config', NANO, '--to-published'], 'not a list of names'),
     ('start from a published file', lambda p: p.train(*p.options(), f'load_from={_published(p)}'), 'published layout'),
     ('start from nothing that fits', lambda p: p.train(*p.options(), f'load_from={_saved(p, {"a": torch.zeros(1)})}'), 'backbone'),
 ]  # fmt: skip
@@ -216,6 +234,10 @@ def _reshape_tensor(content: dict) -> None:
 
 def _spoil_weight(content: dict) -> None:
     next(iter(content['state_dict'].values())).fill_(NAN)
+
+
+def _number_classes(content: dict) -> None:
+    content['meta']['dataset_meta']['classes'] = 10
 
 
 def _no_intrinsics(rows: list[dict]) -> None:

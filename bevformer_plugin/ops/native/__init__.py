@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import accumulate
 from pathlib import Path
@@ -22,7 +23,7 @@ FLAGS = ('-O3', '-march=native', '-fno-math-errno', '-fno-trapping-math', '-fope
 
 
 def _openmp_runtime() -> list[str]:
-    """Torch's own OpenMP runtime to link with, so that both share one pool of threads."""
+    """Find torch's own OpenMP runtime, to link with it so that both share one pool of threads."""
     return [str(path) for path in sorted((Path(torch.__file__).parent / 'lib').glob('libgomp*.so*'))[:1]]
 
 
@@ -31,7 +32,7 @@ def _cache_folder() -> Path:
 
 
 def _processor() -> str:
-    """What -march=native depends on."""
+    """Return the features of the processor, on which -march=native depends."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
@@ -40,7 +41,7 @@ def _processor() -> str:
 
 
 def _build(compiler: str) -> Path:
-    """Compile the source unless that has been done before with the same compiler, torch and processor."""
+    """Compile the source, unless it has been compiled before with the same compiler, torch and processor."""
     version = subprocess.run([compiler, '--version'], capture_output=True, text=True, check=True).stdout
     identity = '\n'.join([SOURCE.read_text(), *FLAGS, version, torch.__version__, _processor()])
     library = _cache_folder() / f'msda-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so'
@@ -52,13 +53,13 @@ def _build(compiler: str) -> Path:
         runtime = _openmp_runtime() or ['-fopenmp']
         for arguments in ([*FLAGS, '-c', str(SOURCE), '-o', compiled], ['-shared', compiled, *runtime, '-o', linked]):
             subprocess.run([compiler, *arguments], capture_output=True, text=True, check=True)
-        os.replace(linked, library)  # whole or not at all, whoever else is building it
+        os.replace(linked, library)  # in one step, since other processes may be building it too
     return library
 
 
 @lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL | None:
-    """The compiled operator; None, said once in the log, where no compiler is found or it fails."""
+    """Load the compiled operator; None if no compiler is found or it fails, which is logged once."""
     compiler = os.environ.get('CXX') or shutil.which('g++') or shutil.which('c++') or shutil.which('clang++')
     if compiler is None:
         print_log(
@@ -79,19 +80,30 @@ def load_library() -> ctypes.CDLL | None:
     return library
 
 
+def _built_library() -> ctypes.CDLL:
+    """Return the library, which exists, since :func:`supports` is asked first."""
+    library = load_library()
+    assert library is not None
+    return library
+
+
 def supports(device: str, dtype: torch.dtype) -> bool:
-    """On CPUs, where it can be built; half precision is computed in float32."""
+    """Tell whether the operator can compute: on CPUs if it can be built; half precision is computed in float32."""
     return device == 'cpu' and dtype in (torch.float32, torch.bfloat16, torch.float16) and load_library() is not None
 
 
 def forward(
     value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
-    """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
+    """Compute the output (R, heads * C).
+
+    The arguments are those of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`, the shapes as
+    numbers.
+    """
     tensors = [tensor.float().contiguous() for tensor in (value, sampling_locations, attention_weights)]
     output = tensors[0].new_empty(len(sampling_locations), value.shape[2] * value.shape[3])
     sizes = [*value.shape, *attention_weights.shape[2:]]
-    _call(load_library().msda_forward, [*tensors, output], shapes, lengths, len(output), sizes)
+    _call(_built_library().msda_forward, [*tensors, output], shapes, lengths, len(output), sizes)
     return output.to(value.dtype)
 
 
@@ -103,23 +115,26 @@ def backward(
     attention_weights: Tensor,
     lengths: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights."""
+    """Compute the gradients of value, locations and weights."""
     tensors = [tensor.float().contiguous() for tensor in (grad_output, value, sampling_locations, attention_weights)]
     grads = [torch.zeros_like(tensors[1]), torch.empty_like(tensors[2]), torch.empty_like(tensors[3])]
     sizes = [*value.shape, *attention_weights.shape[2:]]
-    _call(load_library().msda_backward, [*tensors, *grads], shapes, lengths, len(grad_output), sizes)
-    return tuple(grad.to(value.dtype) for grad in grads)
+    _call(_built_library().msda_backward, [*tensors, *grads], shapes, lengths, len(grad_output), sizes)
+    return grads[0].to(value.dtype), grads[1].to(value.dtype), grads[2].to(value.dtype)
 
 
 def _call(
-    function: ctypes._CFuncPtr,
+    function: Callable[..., None],
     tensors: list[Tensor],
     shapes: list[list[int]],
     lengths: Tensor,
     rows: int,
     sizes: list[int],
 ) -> None:
-    """Call with the addresses of the levels' shapes, of every list's first row and of the tensors, and the sizes."""
+    """Call a function of the library with the addresses of its arrays and the sizes of the tensors.
+
+    The arrays are the shapes of the levels, the first row of every list, and the tensors.
+    """
     levels = torch.tensor(shapes, dtype=torch.int64)
     first_rows = torch.tensor([0, *accumulate(rows_of_maps(lengths, rows))], dtype=torch.int64)
     pointers = [tensor.data_ptr() for tensor in (levels, first_rows, *tensors)]

@@ -10,16 +10,20 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def supports(device: str, dtype: torch.dtype) -> bool:
-    """On CUDA GPUs where Triton is installed, and on CPUs in its interpreter (``TRITON_INTERPRET=1``)."""
-    there = device == 'cuda' or (device == 'cpu' and os.environ.get('TRITON_INTERPRET') == '1')
-    return there and dtype in DTYPES and importlib.util.find_spec('triton') is not None
+    """Tell whether Triton can compute: on CUDA GPUs, and on CPUs in its interpreter (``TRITON_INTERPRET=1``)."""
+    runs_on_device = device == 'cuda' or (device == 'cpu' and os.environ.get('TRITON_INTERPRET') == '1')
+    return runs_on_device and dtype in DTYPES and importlib.util.find_spec('triton') is not None
 
 
 def forward(
     value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
-    """(R, heads * C); arguments as of :func:`.multi_scale_deformable_attention.ragged_deformable_attention`."""
-    from .launch import forward as launch  # Triton comes with torch for GPUs only
+    """Compute the output (R, heads * C).
+
+    The arguments are those of :func:`..multi_scale_deformable_attention.ragged_deformable_attention`, the shapes as
+    numbers.
+    """
+    from .launch import forward as launch  # imported here, since only torch for GPUs installs Triton
 
     return launch(value, shapes, sampling_locations, attention_weights, lengths)
 
@@ -32,7 +36,7 @@ def backward(
     attention_weights: Tensor,
     lengths: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights."""
+    """Compute the gradients of value, locations and weights."""
     from .launch import backward as launch
 
     return launch(grad_output, value, shapes, sampling_locations, attention_weights, lengths)

@@ -1,26 +1,31 @@
 """Triton kernels of multi-scale deformable attention.
 
-value (M, S, H, C), locations (R, H, L, P, 2) of (x, y) in fractions of a level, weights (R, H, L, P), output
-(R, H, C), row_map (R) the map of each row, level_table (L, 3) of (height, width, first position). All contiguous. A
-program does a block of rows of one head, all channels at once.
+The tensors are value (M, S, H, C), locations (R, H, L, P, 2) of (x, y) in fractions of a level, weights (R, H, L, P),
+output (R, H, C), row_map (R,) with the map of each row, and level_table (L, 3) with (height, width, first position).
+All of them are contiguous. A program computes a block of rows of one head, for all channels at once.
 """
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# Triton is not installed beside torch for CPUs, and its decorators and types are then unknown.
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def _place(locations, sample, height, width, row_inside):
-    """Cell above and left of each row's location, how far beyond it, and whether any corner can be in the map.
+def _place(
+    locations: tl.tensor, sample: tl.tensor, height: tl.tensor, width: tl.tensor, row_inside: tl.tensor
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Find the cell above and left of each row's location, the distance beyond it, and whether a corner is in the map.
 
-    How far is NaN where the location is not finite, and makes all that is computed with it NaN.
+    The distance is NaN if the location is not finite, so that everything computed with it is NaN, too.
     """
     x = tl.load(locations + 2 * sample, mask=row_inside, other=0.0).to(tl.float32)
     y = tl.load(locations + 2 * sample + 1, mask=row_inside, other=0.0).to(tl.float32)
     finite = (tl.abs(x) < float('inf')) & (tl.abs(y) < float('inf'))
     x = x * width - 0.5
     y = y * height - 0.5
-    # Also false where one is not finite; what lies far outside must not overflow an integer.
+    # False if a coordinate is not finite. Locations far outside are set to 0, so that they do not overflow an integer.
     near = row_inside & (x > -1) & (y > -1) & (x < width) & (y < height)
     x = tl.where(near, x, 0.0)
     y = tl.where(near, y, 0.0)
@@ -32,30 +37,32 @@ def _place(locations, sample, height, width, row_inside):
 
 
 @triton.jit
-def _corner(column, row, height, width, near):
-    """Position of a corner in its level, and whether it is in it."""
+def _corner(
+    column: tl.tensor, row: tl.tensor, height: tl.tensor, width: tl.tensor, near: tl.tensor
+) -> tuple[tl.tensor, tl.tensor]:
+    """Compute the position of a corner in its level, and whether it lies inside."""
     inside = near & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     return row * width + column, inside
 
 
 @triton.jit
 def forward_kernel(
-    value,
-    locations,
-    weights,
-    output,
-    row_map,
-    level_table,
-    rows,
-    positions,
-    heads,
-    channels,
-    levels,
-    points,
+    value: tl.tensor,
+    locations: tl.tensor,
+    weights: tl.tensor,
+    output: tl.tensor,
+    row_map: tl.tensor,
+    level_table: tl.tensor,
+    rows: tl.tensor,
+    positions: tl.tensor,
+    heads: tl.tensor,
+    channels: tl.tensor,
+    levels: tl.tensor,
+    points: tl.tensor,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
-):
-    """sum over levels and points of weight * bilinear sample."""
+) -> None:
+    """Compute the sum over levels and points of weight * bilinear sample."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     head = tl.program_id(1)
     channel = tl.arange(0, BLOCK_CHANNELS)
@@ -90,25 +97,25 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    grad_output,
-    value,
-    locations,
-    weights,
-    grad_value,
-    grad_locations,
-    grad_weights,
-    row_map,
-    level_table,
-    rows,
-    positions,
-    heads,
-    channels,
-    levels,
-    points,
+    grad_output: tl.tensor,
+    value: tl.tensor,
+    locations: tl.tensor,
+    weights: tl.tensor,
+    grad_value: tl.tensor,
+    grad_locations: tl.tensor,
+    grad_weights: tl.tensor,
+    row_map: tl.tensor,
+    level_table: tl.tensor,
+    rows: tl.tensor,
+    positions: tl.tensor,
+    heads: tl.tensor,
+    channels: tl.tensor,
+    levels: tl.tensor,
+    points: tl.tensor,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
-):
-    """Gradients of the three; grad_value is float32 and comes in as zeros."""
+) -> None:
+    """Compute the gradients of value, locations and weights; grad_value has to be float32 zeros."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     head = tl.program_id(1)
     channel = tl.arange(0, BLOCK_CHANNELS)
@@ -137,10 +144,10 @@ def backward_kernel(
                 share_y = fy if corner // 2 else 1 - fy
                 place = ((first + start + position) * heads + head) * channels
                 pointer = place[:, None] + channel[None, :]
-                there = inside[:, None] & channel_inside[None, :]
-                sampled = tl.load(value + pointer, mask=there, other=0.0).to(tl.float32)
+                valid = inside[:, None] & channel_inside[None, :]
+                sampled = tl.load(value + pointer, mask=valid, other=0.0).to(tl.float32)
                 product = tl.sum(grad * sampled, axis=1)
-                tl.atomic_add(grad_value + pointer, (weight * share_x * share_y)[:, None] * grad, mask=there)
+                tl.atomic_add(grad_value + pointer, (weight * share_x * share_y)[:, None] * grad, mask=valid)
                 grad_weight += share_x * share_y * product
                 grad_x += (share_y if corner % 2 else -share_y) * product
                 grad_y += (share_x if corner // 2 else -share_x) * product

@@ -1,4 +1,7 @@
-"""Calling the Triton kernels of multi-scale deformable attention."""
+"""The functions that launch the Triton kernels of multi-scale deformable attention."""
+
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# Triton is not installed beside torch for CPUs, and its types are then unknown.
 
 from functools import lru_cache
 
@@ -10,13 +13,17 @@ from bevformer_plugin.ops.attention_arguments import rows_of_maps
 
 from .kernels import backward_kernel, forward_kernel
 
-ELEMENTS = 1024  # rows times channels of a program: a few registers for each thread of its four warps
+ELEMENTS = 1024  # rows times channels of a program, which is a few registers for each thread of its four warps
 
 
 def forward(
     value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
-    """(R, heads * C); arguments as of :func:`..multi_scale_deformable_attention.ragged_deformable_attention`."""
+    """Compute the output (R, heads * C).
+
+    The arguments are those of :func:`..multi_scale_deformable_attention.ragged_deformable_attention`, the shapes as
+    numbers.
+    """
     tensors = [tensor.contiguous() for tensor in (value, sampling_locations, attention_weights)]
     output = value.new_empty(len(sampling_locations), value.shape[2] * value.shape[3])
     _launch(forward_kernel, [*tensors, output], value, shapes, attention_weights, lengths)
@@ -31,12 +38,15 @@ def backward(
     attention_weights: Tensor,
     lengths: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights."""
+    """Compute the gradients of value, locations and weights."""
     tensors = [tensor.contiguous() for tensor in (grad_output, value, sampling_locations, attention_weights)]
-    grad_value = torch.zeros_like(tensors[1], dtype=torch.float32)  # many add to one place: not in half precision
-    others = [torch.empty_like(tensor) for tensor in tensors[2:]]
-    _launch(backward_kernel, [*tensors, grad_value, *others], value, shapes, attention_weights, lengths)
-    return grad_value.to(value.dtype), *others
+    grad_value = torch.zeros_like(
+        tensors[1], dtype=torch.float32
+    )  # many samples add to one position, which half precision would round away
+    grad_locations, grad_weights = torch.empty_like(tensors[2]), torch.empty_like(tensors[3])
+    grads = [grad_value, grad_locations, grad_weights]
+    _launch(backward_kernel, [*tensors, *grads], value, shapes, attention_weights, lengths)
+    return grad_value.to(value.dtype), grad_locations, grad_weights
 
 
 def _launch(
@@ -47,14 +57,14 @@ def _launch(
     attention_weights: Tensor,
     lengths: Tensor,
 ) -> None:
-    """A program for every block of rows and every head."""
+    """Launch a program for every block of rows and every head."""
     (maps, positions, heads, channels), (rows, _, levels, points) = value.shape, attention_weights.shape
     if rows == 0:
         return
     device = value.device
     if lengths.device.type == 'cpu':
         rows_of_maps(lengths, rows)
-    # A search stays inside the maps for any lengths: those on a GPU are not checked, since that would wait for it.
+    # Lengths on a GPU are not checked, since that would wait for it; a search stays inside the maps for any lengths.
     row_map = torch.searchsorted(
         lengths.to(device).cumsum(0), torch.arange(rows, device=device), right=True, out_int32=True
     ).clamp_(max=maps - 1)
@@ -79,7 +89,7 @@ def _launch(
 
 @lru_cache(maxsize=64)
 def _levels(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
-    """(L, 3) of each level's height, width and first position; kept, as a copy to the device would be waited for."""
+    """Return (L, 3) height, width and first position of each level; cached, since copying waits for the device."""
     starts, rows = 0, []
     for height, width in shapes:
         rows.append((height, width, starts))
