@@ -24,7 +24,7 @@ MAY_IMPORT = {
     'datasets': {'geometry'},
     'weights': {'configuration', 'geometry', 'models', 'datasets'},
     'evaluation': {'geometry', 'datasets'},
-    'training': {'configuration', 'deployment', 'datasets', 'weights', 'evaluation'},
+    'training': {'configuration', 'models', 'deployment', 'datasets', 'weights', 'evaluation'},
     'visualization': {'geometry', 'datasets', 'evaluation'},
     'benchmark': {
         'configuration',

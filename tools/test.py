@@ -13,6 +13,7 @@ from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
 from bevformer_plugin.training import (
+    INFERENCE_TYPES,
     Hardware,
     check_testing,
     direct_results,
@@ -32,6 +33,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--devices', default='auto', help="devices on each node: how many, or which: '0,1' or '2,'")
     parser.add_argument('--num-nodes', type=int, default=1, help='how many computers')
     parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
+    parser.add_argument(
+        '--optimize',
+        nargs='?',
+        const='auto',
+        choices=INFERENCE_TYPES,
+        metavar='TYPE',
+        help='fold, lay out and compile the detector for speed: float32, bfloat16, or as fits the device (no TYPE)',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace an existing submission')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     return parser.parse_args()
@@ -49,7 +58,7 @@ def main() -> None:
         check_testing(cfg)
         direct_results(cfg, args.out, args.format_only)
         hardware = Hardware(parse_devices(args.devices), args.num_nodes, args.accelerator)
-        test_with_lightning(cfg, args.checkpoint, hardware)
+        test_with_lightning(cfg, args.checkpoint, hardware, args.optimize)
     except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')
 

@@ -134,6 +134,7 @@ class PlainEncoder(nn.Module):
         reference_points = torch.stack([current + shift, current], dim=1)
         query = bev_query
         for layer in self.layers:
+            assert isinstance(layer, BEVFormerEncoderLayer)
             values = torch.stack([query, query], dim=1)
             if history.exists.any():
                 values = torch.where(exists[:, None], torch.stack([history.bev_embed, bev_query], dim=1), values)

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from mmdet3d.registry import DATASETS, MODELS
@@ -25,7 +26,7 @@ from bevformer_plugin.deployment import (
     optimize_for_inference,
 )
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.models import BEVFormer, BEVHistory, CameraFeatures
+from bevformer_plugin.models import BEVFormer, BEVHistory, CameraFeatures, DetectionHead
 from bevformer_plugin.ops import backend_name, set_attention_backend
 from bevformer_plugin.seeding import seeded_generators
 from bevformer_plugin.weights import load_weights
@@ -39,6 +40,7 @@ from .worlds import make_world
 PLAIN, OURS, OPTIMIZED_FLOAT32, OPTIMIZED = 'plain', 'ours', 'optimised, float32', 'optimised, bfloat16'
 TRAINING = 'training step'
 DETECTION = 'detection'  # the head that is timed
+Result = TypeVar('Result')
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Frames:
     @property
     def image_hw(self) -> tuple[int, int]:
         """Padded, in pixels."""
-        return tuple(self.imgs.shape[-2:])
+        return self.imgs.shape[-2], self.imgs.shape[-1]
 
 
 def benchmark_speed(
@@ -193,6 +195,12 @@ class Version:
 _version: Version | None = None  # of a version's process
 
 
+def _current() -> Version:
+    """The version that this process holds."""
+    assert _version is not None, 'the process has not been set up'
+    return _version
+
+
 def _start(
     processes: ExitStack, cfg: Config, checkpoint: str | None, data_root: str, name: str, training: bool
 ) -> FreshProcess:
@@ -216,12 +224,16 @@ def _build_here(cfg: Config, checkpoint: str | None, data_root: str, name: str, 
 @torch.no_grad()
 def _detect() -> None:
     """Detect in the second frame."""
-    detector, frames = _version.detector, _version.frames
-    _version.boxes = detect(detector, frames, history_of(detector, frames)).to('cpu')
+    version = _current()
+    boxes = detect(version.detector, version.frames, history_of(version.detector, version.frames)).to('cpu')
+    assert isinstance(boxes, InstanceData)
+    version.boxes = boxes
 
 
 def _detected() -> InstanceData:
-    return _version.boxes
+    boxes = _current().boxes
+    assert boxes is not None, 'nothing has been detected yet'
+    return boxes
 
 
 def _seconds(
@@ -241,11 +253,11 @@ def _seconds(
 @torch.no_grad()
 def _forward_times() -> dict[str, float]:
     """Seconds of each scope of the second frame."""
-    version, frames = _version.detector, _version.frames
+    version, frames = _current().detector, _current().frames
     history, times = history_of(version, frames), {}
     detector, precision = parts_of(version)
     current = detector.frames_of([frames.sample.metainfo])
-    head = detector.heads[DETECTION]
+    head = detection_head(detector)
     with precision:
         times['backbone'], levels = _timed(lambda: detector.extract_feat(frames.imgs[:, 1]))
         features = CameraFeatures([0], levels, frames.image_hw)
@@ -269,7 +281,14 @@ def detect(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVH
     detector, precision = parts_of(version)
     with precision:
         encoded = detector.encode(frames.imgs[:, 1], detector.frames_of([frames.sample.metainfo]), [history])
-        return detector.heads[DETECTION].predict(encoded)['pred_instances_3d'][0]
+        return detection_head(detector).detections(detection_head(detector)(encoded.bev_embed))[0]
+
+
+def detection_head(detector: BEVFormer) -> DetectionHead:
+    """The head that is timed."""
+    head = detector.heads[DETECTION]
+    assert isinstance(head, DetectionHead)
+    return head
 
 
 def frame_seconds(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVHistory) -> float:
@@ -281,12 +300,15 @@ def frame_seconds(version: BEVFormer | OptimizedDetector, frames: Frames, histor
 def history_of(version: BEVFormer | OptimizedDetector, frames: Frames) -> BEVHistory:
     """What the first frame leaves behind."""
     first = version.frames_of([frames.sample.metainfo['history'][0]])
-    return version.encode(frames.imgs[:, 0], first, [None]).histories()[0]
+    (history,) = version.encode(frames.imgs[:, 0], first, [None]).histories()
+    assert history is not None, 'the BEV of the first frame is not finite'
+    return history
 
 
 def _training_time() -> dict[str, float]:
     """Seconds of losses and gradients."""
-    detector, frames = _version.detector, _version.frames
+    detector, frames = _current().detector, _current().frames
+    assert isinstance(detector, BEVFormer), 'an optimised detector does not train'
     detector.train()
 
     def step() -> None:
@@ -298,7 +320,7 @@ def _training_time() -> dict[str, float]:
     return {TRAINING: seconds}
 
 
-def _timed(work: Callable) -> tuple[float, object]:
+def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
     """Seconds, and what the work returns."""
     _wait()
     begin = time.perf_counter()
@@ -314,8 +336,10 @@ def _wait() -> None:
 
 def _deviation(boxes: InstanceData, expected: InstanceData) -> float:
     """Queries have no order where the BEV proposes them, so each expected box looks for the nearest of its class."""
-    distances = torch.cdist(expected.bboxes_3d.gravity_center.double(), boxes.bboxes_3d.gravity_center.double())
-    distances[expected.labels_3d[:, None] != boxes.labels_3d] = torch.inf
+    distances = torch.cdist(
+        expected.get('bboxes_3d').gravity_center.double(), boxes.get('bboxes_3d').gravity_center.double()
+    )
+    distances[expected.get('labels_3d')[:, None] != boxes.get('labels_3d')] = torch.inf
     return distances.min(-1).values.median().item()
 
 

@@ -10,6 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from bevformer_plugin.configuration import load_config
+from bevformer_plugin.deployment import OptimizedDetector
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import read_summary
 from bevformer_plugin.models import BEVFormer
@@ -135,7 +136,7 @@ def _costs(cfg: Config) -> dict[str, object]:
 
 
 @torch.no_grad()
-def frame_flops(detector: BEVFormer, frames: Frames) -> int:
+def frame_flops(detector: BEVFormer | OptimizedDetector, frames: Frames) -> int:
     """Count the products and sums of the step of the second frame."""
     history = history_of(detector, frames)
     sampling = torch.ops.bevformer_plugin.deformable_attention

@@ -34,7 +34,7 @@ class FusedImageFeatures(nn.Module):
         self.dtype = dtype
         for part in (self.img_backbone, self.img_neck):
             part.to(dtype=dtype)
-            part.to(memory_format=torch.channels_last)
+            part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not among its overloads
         self.compute = self._features
         if self._pays_to_compile():
             options = {'freezing': True, 'cpp.simdlen': pick_vec_isa().bit_width()}

@@ -53,12 +53,13 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
         """
         # Before they go to a device, where looking at values waits for all that is computed.
         _require_usable(data['inputs'], data.get('data_samples'))
-        data = self.cast_data(data)
-        queues, data_samples = data['inputs']['img'], data.get('data_samples')
+        moved = self.cast_data(data)
+        assert isinstance(moved, dict)
+        queues, data_samples = moved['inputs']['img'], moved.get('data_samples')
         cameras = {queue.shape[1] for queue in queues}
         if len(cameras) > 1:
             raise InputError(f'the samples of a batch have different numbers of cameras: {sorted(cameras)}')
-        imgs = self._stack(queues, data['inputs'].get('img_range'))
+        imgs = self._stack(queues, moved['inputs'].get('img_range'))
         for queue, sample in zip(queues, data_samples or [], strict=data_samples is not None):
             pad_shape = self._padded(queue.shape[-2]), self._padded(queue.shape[-1])
             history = [{**meta, 'pad_shape': pad_shape} for meta in sample.metainfo.get('history', [])]

@@ -6,11 +6,12 @@ from .detector_module import DetectorModule
 from .hardware import Hardware, configured_precision, parse_devices
 from .interrupts import exit_on_signals
 from .mmengine_runs import train_with_mmengine
-from .runs import test_with_lightning, train_with_lightning
+from .runs import INFERENCE_TYPES, test_with_lightning, train_with_lightning
 from .start import RunStart
 from .work_dir import check_work_dir
 
 __all__ = [
+    'INFERENCE_TYPES',
     'DetectorDataModule',
     'DetectorModule',
     'Hardware',

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -16,11 +17,13 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import set_random_seed
 from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
 
 from bevformer_plugin.configuration import building
 from bevformer_plugin.configuration.unread_settings import refuse_settings_of_the_runner
-from bevformer_plugin.deployment import keep_freed_memory
+from bevformer_plugin.deployment import OptimizedDetector, keep_freed_memory, optimize_for_inference
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.models import BEVFormer
 from bevformer_plugin.weights import check_checkpoint, check_resumption, initialize, load_content, read_checkpoint
 
 from .callbacks import BestCheckpoint, EpochReport, LastCheckpoint, LogEveryEpoch, ValidationPlan
@@ -52,6 +55,10 @@ EXPECTED_WARNINGS = (
     '.*in eval mode at the start of training',
     '.*LeafSpec.* is deprecated',
 )
+
+
+# What tools/test.py --optimize takes; None takes bfloat16 where the device computes with it.
+INFERENCE_TYPES = {'auto': None, 'float32': torch.float32, 'bfloat16': torch.bfloat16}
 
 
 def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> None:
@@ -202,8 +209,15 @@ def progress_bar() -> list[Callback]:
     return [TQDMProgressBar()] if sys.stderr.isatty() else []
 
 
-def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> None:
+def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware, optimize: str | None = None) -> None:
     """Stream over the test dataloader, and let ``cfg.test_evaluator`` write and score the results.
+
+    Args:
+        cfg: the config.
+        checkpoint: file with the weights.
+        hardware: where to run.
+        optimize: a key of :data:`INFERENCE_TYPES` to test the detector after :func:`optimize_for_inference`; None
+            tests it as it is.
 
     Raises:
         FileNotFoundError: if the checkpoint or files of the data are missing.
@@ -230,4 +244,13 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware) -> Non
         )
     if trainer.strategy.root_device.type == 'cpu':
         keep_freed_memory()
+    if optimize is not None:
+        module.detector = _optimized(module.detector.to(trainer.strategy.root_device), INFERENCE_TYPES[optimize])
     trainer.test(module, datamodule=data, verbose=False)
+
+
+def _optimized(detector: nn.Module, dtype: torch.dtype | None) -> OptimizedDetector:
+    """The detector as :func:`optimize_for_inference` returns it."""
+    if not isinstance(detector, BEVFormer):
+        raise InputError(f'--optimize is for a BEVFormer, model.type is {type(detector).__name__}: leave it out')
+    return optimize_for_inference(detector, dtype)

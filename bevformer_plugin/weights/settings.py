@@ -45,8 +45,7 @@ def model_settings(model: dict) -> dict[str, object]:
 
 def _heads_for_inference(heads: dict[str, dict | None]) -> dict[str, dict]:
     """The heads that predict something; the others are used in training alone."""
-    kinds = {name: MODELS.get(head['type']) for name, head in heads.items() if head}
-    return {name: heads[name] for name, kind in kinds.items() if kind is None or kind.predicts}
+    return {name: head for name, head in heads.items() if head and getattr(MODELS.get(head['type']), 'predicts', True)}
 
 
 def pipeline_settings(pipeline: list[dict]) -> dict[str, object]:

@@ -67,7 +67,10 @@ class BEVEncoder(BaseModule):
         self.bev_embedding = nn.Embedding(grid.num_queries, embed_dims)
         nn.init.normal_(self.bev_embedding.weight, std=bev_embedding_std)
         self.positional_encoding = LearnedPositionalEncoding(
-            embed_dims // 2, grid.bev_h, grid.bev_w, init_cfg=positional_encoding_init
+            embed_dims // 2,
+            grid.bev_h,
+            grid.bev_w,
+            init_cfg=positional_encoding_init,  # pyright: ignore[reportArgumentType]  # MMEngine takes None as well
         )
         self.level_embeds = nn.Parameter(torch.randn(num_feature_levels, embed_dims))
         self.cams_embeds = nn.Parameter(torch.randn(num_cameras, embed_dims))
