@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -174,3 +175,27 @@ def test_an_existing_run_is_not_overwritten(lightning_run):
     done = run_tool('train', NANO, '--work-dir', lightning_run)
     assert done.returncode == 1 and '--overwrite' in done.output
     assert (lightning_run / 'last.ckpt').stat().st_mtime == before
+
+
+def test_an_optimised_detector_finds_what_the_detector_finds(lightning_run, small_options, tmp_path):
+    """In float32 the boxes differ by rounding alone; bfloat16 is another matter, which the benchmark measures."""
+    submissions = []
+    for name, more in (('plain', ()), ('optimised', ('--optimize', 'float32'))):
+        done = run_tool(
+            'test', NANO, lightning_run / 'last.ckpt', '--out', tmp_path / name / 'results_nusc.json', '--format-only',
+            *more, '--cfg-options', *small_options,
+        )  # fmt: skip
+        assert done.returncode == 0, done.output
+        submissions.append(json.loads((tmp_path / name / 'results_nusc.json').read_text())['results'])
+    plain, optimised = submissions
+    assert plain.keys() == optimised.keys() and any(plain.values())
+    for token, boxes in plain.items():
+        for key in ('translation', 'detection_score'):
+            expected, found = (np.array([box[key] for box in of_run]) for of_run in (boxes, optimised[token]))
+            np.testing.assert_allclose(found, expected, atol=1e-2)
+    assert plain != optimised
+
+
+def test_a_type_that_is_not_for_inference_is_refused(tmp_path):
+    done = run_tool('test', NANO, tmp_path / 'none.pth', '--optimize', 'half')
+    assert done.returncode == 2 and "invalid choice: 'half' (choose from" in done.output
