@@ -68,11 +68,7 @@ CONFIGS = [
     ('no epochs', lambda p: p.train(*p.options(), 'train_cfg.max_epochs=0'), 'max_epochs'),
     ('empty range', lambda p: p.train(*p.options(), 'model.point_cloud_range=(1,1,1,0,0,0)'), 'range'),
     ('grid without cells', lambda p: p.train(*p.options(), 'model.bev_grid=(0,8)'), 'at least one row'),
-    (
-        'more queries than cells',
-        lambda p: p.train(*p.options(), 'model.bev_grid=(4,4)'),
-        'num_query=150 is more than the cells',
-    ),
+    ('more queries than cells', lambda p: p.train(*p.options(), 'model.bev_grid=(4,4)'), 'num_query is from 1 to the cells of the 4 x 4 BEV grid, got 150'),
     ('two classes, ten in the data', lambda p: p.train(*p.options(), 'model.heads.detection.num_classes=2'), 'num_classes'),
     ('five cameras, six in the data', lambda p: p.train(*p.options(), 'model.num_cameras=5'), 'num_cameras'),
     (
