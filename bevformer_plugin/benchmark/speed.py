@@ -57,7 +57,7 @@ class Frames:
 
     @property
     def image_hw(self) -> tuple[int, int]:
-        """Padded, in pixels."""
+        """Padded height and width of the images, in pixels."""
         return self.imgs.shape[-2], self.imgs.shape[-1]
 
 
@@ -132,7 +132,7 @@ def _names(device: torch.device) -> list[str]:
 
 
 def load_frames(cfg: Config, data_root: str, device: torch.device) -> Frames:
-    """The first frame of the training data that has history, and the frame before it.
+    """Load the first frame of the training data that has history, and the frame before it.
 
     Raises:
         InputError: if there is none.
@@ -149,7 +149,7 @@ def load_frames(cfg: Config, data_root: str, device: torch.device) -> Frames:
 
 
 def build_detector(cfg: Config, checkpoint: str | None, device: torch.device) -> BEVFormer:
-    """The config's detector in eval mode, with the checkpoint's weights or seeded ones."""
+    """Build the config's detector in eval mode, with the checkpoint's weights or seeded ones."""
     torch.manual_seed(0)
     model = deepcopy(cfg.model)
     if checkpoint is None:
@@ -165,7 +165,7 @@ def build_detector(cfg: Config, checkpoint: str | None, device: torch.device) ->
 def build_version(
     cfg: Config, checkpoint: str | None, name: str, device: torch.device
 ) -> BEVFormer | OptimizedDetector:
-    """The config's detector as one of the versions."""
+    """Build the config's detector as one of the versions."""
     detector = build_detector(cfg, checkpoint, device)
     if name == PLAIN:
         detector.bev_encoder.encoder = PlainEncoder(detector.bev_encoder.encoder)
@@ -196,7 +196,7 @@ _version: Version | None = None  # of a version's process
 
 
 def _current() -> Version:
-    """The version that this process holds."""
+    """Return the version that this process holds."""
     assert _version is not None, 'the process has not been set up'
     return _version
 
@@ -204,7 +204,7 @@ def _current() -> Version:
 def _start(
     processes: ExitStack, cfg: Config, checkpoint: str | None, data_root: str, name: str, training: bool
 ) -> FreshProcess:
-    """A process with a version in it."""
+    """Start a process with a version in it."""
     process = processes.enter_context(FreshProcess())
     process.run(_build_here, cfg, checkpoint, data_root, name, training)
     return process
@@ -239,7 +239,7 @@ def _detected() -> InstanceData:
 def _seconds(
     versions: dict[str, FreshProcess], trained: dict[str, FreshProcess], rounds: int
 ) -> dict[str, dict[str, list[float]]]:
-    """Per version and scope a value per round; versions take turns, so that all meet the same disturbances."""
+    """Measure every version and scope in each round; versions take turns, so that all meet the same disturbances."""
     seconds = {name: {} for name in versions}
     for number in range(rounds + 1):
         for processes, work in ((versions, _forward_times), (trained, _training_time)):
@@ -252,7 +252,7 @@ def _seconds(
 
 @torch.no_grad()
 def _forward_times() -> dict[str, float]:
-    """Seconds of each scope of the second frame."""
+    """Measure the seconds of each scope of the second frame."""
     version, frames = _current().detector, _current().frames
     history, times = history_of(version, frames), {}
     detector, precision = parts_of(version)
@@ -269,7 +269,7 @@ def _forward_times() -> dict[str, float]:
 
 
 def parts_of(version: BEVFormer | OptimizedDetector) -> tuple[BEVFormer, AbstractContextManager]:
-    """The detector whose parts can be called one by one, and the precision in which they run."""
+    """Return the detector whose parts can be called one by one, and the precision in which they run."""
     if isinstance(version, OptimizedDetector):
         return version.detector, version.precision()
     return version, nullcontext()
@@ -277,7 +277,7 @@ def parts_of(version: BEVFormer | OptimizedDetector) -> tuple[BEVFormer, Abstrac
 
 @torch.no_grad()
 def detect(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVHistory) -> InstanceData:
-    """The boxes of the second frame, from its normalised images."""
+    """Detect the boxes of the second frame, from its normalised images."""
     detector, precision = parts_of(version)
     with precision:
         encoded = detector.encode(frames.imgs[:, 1], detector.frames_of([frames.sample.metainfo]), [history])
@@ -285,20 +285,20 @@ def detect(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVH
 
 
 def detection_head(detector: BEVFormer) -> DetectionHead:
-    """The head that is timed."""
+    """Return the head that is timed."""
     head = detector.heads[DETECTION]
     assert isinstance(head, DetectionHead)
     return head
 
 
 def frame_seconds(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVHistory) -> float:
-    """Seconds from the second frame's normalised images to its boxes."""
+    """Measure the seconds from the second frame's normalised images to its boxes."""
     return _timed(lambda: detect(version, frames, history))[0]
 
 
 @torch.no_grad()
 def history_of(version: BEVFormer | OptimizedDetector, frames: Frames) -> BEVHistory:
-    """What the first frame leaves behind."""
+    """Encode the first frame and return what it leaves behind."""
     first = version.frames_of([frames.sample.metainfo['history'][0]])
     (history,) = version.encode(frames.imgs[:, 0], first, [None]).histories()
     assert history is not None, 'the BEV of the first frame is not finite'
@@ -306,7 +306,7 @@ def history_of(version: BEVFormer | OptimizedDetector, frames: Frames) -> BEVHis
 
 
 def _training_time() -> dict[str, float]:
-    """Seconds of losses and gradients."""
+    """Measure the seconds of losses and gradients."""
     detector, frames = _current().detector, _current().frames
     assert isinstance(detector, BEVFormer), 'an optimised detector does not train'
     detector.train()
@@ -321,7 +321,7 @@ def _training_time() -> dict[str, float]:
 
 
 def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds, and what the work returns."""
+    """Run the work, and return its seconds and its result."""
     _wait()
     begin = time.perf_counter()
     result = work()
@@ -344,7 +344,7 @@ def _deviation(boxes: InstanceData, expected: InstanceData) -> float:
 
 
 def speed_table(report: dict) -> str:
-    """The report of :func:`benchmark_speed` for a terminal."""
+    """Lay the report of :func:`benchmark_speed` out for a terminal."""
     lines = [', '.join(f'{key}: {value}' for key, value in report['settings'].items())]
     for name, version in report['versions'].items():
         lines.append(f'{name:<26}{"median s":>10}{"min - max":>18}{"ratio":>8}')

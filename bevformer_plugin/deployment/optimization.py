@@ -19,7 +19,7 @@ from .freed_memory import keep_freed_memory
 
 
 class FusedImageFeatures(nn.Module):
-    """Backbone and neck as one: in a given type, channels last, batch normalisation folded, compiled where it pays.
+    """Runs backbone and neck in a given type, channels last, with folded batch normalisation, compiled where it pays.
 
     Args:
         img_backbone: image backbone.
@@ -41,7 +41,7 @@ class FusedImageFeatures(nn.Module):
             self.compute = torch.compile(self._features, dynamic=False, options=options)
 
     def _pays_to_compile(self) -> bool:
-        """Whether the graph is whole, on a CPU with a C++ compiler and vector instructions.
+        """Tell whether the graph is whole, on a CPU with a C++ compiler and vector instructions.
 
         The width of the processor's vectors is told to the compiler although it finds the same, because what it is
         told is part of the key under which a compiled graph is kept on the disk. Without it, a graph that was written
@@ -57,7 +57,7 @@ class FusedImageFeatures(nn.Module):
 
     @torch.no_grad()
     def forward(self, imgs: Tensor) -> list[Tensor]:
-        """Images (I, 3, H, W) of any type to a list over levels of (I, C, h, w)."""
+        """Compute features of (I, 3, H, W) images of any type, a list over levels of (I, C, h, w)."""
         with torch.autocast(imgs.device.type, enabled=False):  # it has its type already
             return self.compute(imgs.to(dtype=self.dtype, memory_format=torch.channels_last))
 
@@ -74,12 +74,12 @@ class PassedLevels(nn.Module):
         self.in_channels = list(in_channels)
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """The levels as they are."""
+        """Return the levels as they are."""
         return levels
 
 
 class OptimizedDetector(nn.Module):
-    """A detector's copy that detects faster, and does nothing else; see :func:`optimize_for_inference`.
+    """The copy of a detector that detects faster and does nothing else; see :func:`optimize_for_inference`.
 
     Args:
         detector: it stays as it is.
@@ -100,17 +100,17 @@ class OptimizedDetector(nn.Module):
 
     @property
     def data_preprocessor(self) -> nn.Module:
-        """The detector's own."""
+        """Return the detector's preprocessor."""
         return self.detector.data_preprocessor
 
     def precision(self) -> AbstractContextManager:
-        """Autocast in which BEV encoder and heads run; it does nothing in float32."""
+        """Make the autocast context of BEV encoder and heads; it does nothing in float32."""
         device = self.detector.bev_encoder.cams_embeds.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def to(self, *arguments: object, **keywords: object) -> 'OptimizedDetector':
+    def to(self, device: torch.device | str) -> 'OptimizedDetector':
         """Move the detector, and tell its preprocessor."""
-        self.detector.to(*arguments, **keywords)
+        self.detector.to(device)
         return self
 
     def train(self, mode: bool = True) -> 'OptimizedDetector':
@@ -118,25 +118,25 @@ class OptimizedDetector(nn.Module):
         return super().train(False)
 
     def frames_of(self, metas: Sequence[dict]) -> list[Frame]:
-        """As :meth:`BEVFormer.frames_of`."""
+        """Read the frames of a batch as :meth:`BEVFormer.frames_of`."""
         return self.detector.frames_of(metas)
 
     @torch.no_grad()
     def encode(self, imgs: Tensor, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]) -> EncodedFrames:
-        """As :meth:`BEVFormer.encode`; the BEV is float32."""
+        """Encode frames as :meth:`BEVFormer.encode`; the BEV is float32."""
         with self.precision():
             return self.detector.encode(imgs, frames, histories)
 
     @torch.no_grad()
     def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:
-        """As :meth:`BEVFormer.predict`."""
+        """Predict as :meth:`BEVFormer.predict`."""
         with self.precision():
             return self.detector.predict(batch_inputs_dict, batch_data_samples)
 
     def forward(
         self, inputs: dict, data_samples: list[Det3DDataSample], mode: str = 'predict'
     ) -> list[Det3DDataSample]:
-        """As MMEngine calls a model.
+        """Predict, called as MMEngine calls a model.
 
         Raises:
             InputError: for another mode than 'predict'.
@@ -147,7 +147,7 @@ class OptimizedDetector(nn.Module):
 
 
 def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None) -> OptimizedDetector:
-    """A copy of a detector that detects faster; it cannot be trained or saved.
+    """Make a copy of a detector that detects faster and cannot be trained or saved.
 
     Batch normalisation goes into the convolutions before it, weights and images are laid out with their channels
     last. On a CPU with a C++ compiler, backbone and neck are compiled into one graph when they see the first images of
@@ -177,7 +177,7 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
 
 
 def computes_in_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for products of bfloat16; without, they take longer than those of float32."""
+    """Tell whether a device has instructions for bfloat16; without, its products take longer than those of float32."""
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()

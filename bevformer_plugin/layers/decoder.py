@@ -18,7 +18,7 @@ REFERENCE_EPS = 1e-5  # a reference point nearer to the edge of the range counts
 
 @dataclass(frozen=True)
 class DecodedQueries:
-    """What the layers of a decoder make of the object queries.
+    """The states, boxes and reference points that the layers of a decoder give.
 
     Attributes:
         states: (L, B, M, C) of every layer.
@@ -35,7 +35,7 @@ class DecodedQueries:
 
 @MODELS.register_module()
 class DetectionTransformerDecoderLayer(BaseModule):
-    """Self-attention, norm, deformable attention to the BEV, norm, FFN, norm (Deformable DETR's decoder layer).
+    """One layer of the decoder: self-attention, norm, deformable attention to the BEV, norm, FFN, norm.
 
     Args:
         embed_dims: channels C.
@@ -59,7 +59,7 @@ class DetectionTransformerDecoderLayer(BaseModule):
     def forward(
         self, query: Tensor, query_pos: Tensor, bev_embed: Tensor, reference_points: Tensor, bev_shape: Tensor
     ) -> Tensor:
-        """One layer.
+        """Run the layer.
 
         Args:
             query: (B, M, C).

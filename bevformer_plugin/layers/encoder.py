@@ -34,7 +34,7 @@ class AlignedHistory:
 
 @MODELS.register_module()
 class BEVFormerEncoderLayer(BaseModule):
-    """TSA, norm, SCA, norm, FFN, norm (paper figure 2).
+    """One layer of the encoder: TSA, norm, SCA, norm, FFN, norm (paper figure 2).
 
     Args:
         embed_dims: channels C.
@@ -88,7 +88,7 @@ class BEVFormerEncoderLayer(BaseModule):
         spatial_shapes: Tensor,
         hits: PillarHits,
     ) -> Tensor:
-        """One layer, (B, Q, C) to (B, Q, C); arguments as in the two attentions."""
+        """Run the layer on (B, Q, C) queries; arguments as in the two attentions."""
         query = self.temporal_self_attention(query, query_pos, tsa_values, tsa_reference_points, bev_shape)
         query = self.norms[0](query)
         query = self.norms[1](self.spatial_cross_attention(query, features, spatial_shapes, hits))
@@ -178,12 +178,12 @@ class BEVFormerEncoder(BaseModule):
 
     @staticmethod
     def _with_history(bev_query: Tensor, history: AlignedHistory) -> Tensor | None:
-        """(B, 2, Q, C) previous BEV and BEV query, the same for all layers; None, without memory, if none exists."""
+        """Stack previous BEV and BEV query to (B, 2, Q, C), which all layers share; None if no sample has history."""
         return torch.stack([history.bev_embed, bev_query], dim=1) if history.exists.any() else None
 
     @staticmethod
     def _slots(query: Tensor, with_history: Tensor | None, exists: Tensor) -> Tensor:
-        """(B, 2, Q, C) previous and current BEV; a sample without history has the layer's input in both."""
+        """Choose the (B, 2, Q, C) values of TSA; a sample without history has the layer's input in both slots."""
         without_history = query[:, None].expand(-1, 2, -1, -1)
         if with_history is None:
             return without_history

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_activations(stage: nn.Module) -> None:
-    """Keep of a module's forward pass its inputs alone (Chen et al., arXiv 1604.06174; non-reentrant).
+    """Recompute a module in the backward pass, so that only its inputs stay in memory (arXiv 1604.06174).
 
     Gradients, random numbers and the statistics of batch normalisation are the same as without. Where there will be no
     backward pass, nothing changes.
@@ -20,14 +20,14 @@ def checkpoint_activations(stage: nn.Module) -> None:
 
 
 def _forward(stage: nn.Module, forward: Callable[..., Tensor], *inputs: object) -> Tensor:
-    """The stage's own ``forward`` on its inputs."""
+    """Run the stage's own ``forward``, checkpointed where gradients are asked for."""
     if not torch.is_grad_enabled():
         return forward(*inputs)
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, stage))
 
 
 def _contexts(stage: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
-    """Around the forward pass, and around its repetition."""
+    """Make the contexts of the forward pass and of its repetition in the backward pass."""
     return nullcontext(), _statistics_stay(stage)
 
 

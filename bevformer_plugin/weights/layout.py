@@ -75,7 +75,7 @@ PARTS_TO_PUBLISHED = [(_pattern(ours), _replacement(published)) for published, o
 
 
 class Layout(Enum):
-    """Whose names a state dict has; the value is what people call it."""
+    """Whose names a state dict has, with what people call the layout as value."""
 
     PUBLISHED = 'published layout'
     VERSION_0_1 = 'layout of version 0.1'
@@ -118,12 +118,12 @@ def _moved(name: str, places: list[tuple[str, str]]) -> str:
 
 
 def our_name(name: str) -> str:
-    """Our name of a parameter or buffer of the published implementation, or of version 0.1."""
+    """Translate the name of a parameter or buffer of the published implementation, or of version 0.1, to ours."""
     return _moved(_renamed(name, PARTS_TO_OURS), [*PLACES_OF_0_1, *PLACES])
 
 
 def published_name(name: str) -> str:
-    """The published implementation's name of one of our parameters or buffers."""
+    """Translate the name of one of our parameters or buffers to the published implementation's."""
     return _renamed(_moved(name, [(ours, published) for published, ours in PLACES]), PARTS_TO_PUBLISHED)
 
 
@@ -139,7 +139,7 @@ def swap_box_convention(rows: Tensor) -> Tensor:
 
 
 def to_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of any layout under our names and in today's box convention."""
+    """Convert a state dict of any layout to our names and today's box convention."""
     swapped = layout_of(state) is Layout.PUBLISHED
     return {
         our_name(name): swap_box_convention(value) if swapped and BOX_LAYER.search(name) else value
@@ -148,7 +148,7 @@ def to_ours(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_published(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Our state dict under the published names and in their box convention: the inverse of :func:`to_ours`."""
+    """Convert our state dict to the published names and box convention; the inverse of :func:`to_ours`."""
     return {
         published_name(name): swap_box_convention(value) if BOX_LAYER.search(name) else value
         for name, value in state.items()

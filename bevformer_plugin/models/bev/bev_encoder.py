@@ -20,7 +20,7 @@ from .frames import BEVHistory, Frame
 
 @MODELS.register_module()
 class BEVEncoder(BaseModule):
-    """Learned BEV queries that look at the previous BEV and into the cameras.
+    """Builds the BEV from learned queries that look at the previous BEV and into the cameras.
 
     Args:
         encoder: config of the encoder's layers, :class:`bevformer_plugin.layers.BEVFormerEncoder`, without what is
@@ -91,7 +91,7 @@ class BEVEncoder(BaseModule):
         self.encoder = MODELS.build(with_handed_down(encoder, handed_down, 'bev_encoder.encoder', 'bev_encoder'))
 
     def init_weights(self) -> None:
-        """Initialise as published: see :func:`init_transformer_weights`; the embeddings keep theirs."""
+        """Initialise with :func:`init_transformer_weights`, as published; the embeddings stay as they are."""
         super().init_weights()
         init_transformer_weights(self)
 
@@ -120,7 +120,7 @@ class BEVEncoder(BaseModule):
         return self.encoder(bev_query, bev_pos, levels, self.hits(frames, features.image_hw), history, self.grid)
 
     def hits(self, frames: Sequence[Frame], image_hw: tuple[int, int]) -> PillarHits:
-        """Which cameras see which pillars (paper section 3.3, equation 4).
+        """Find which cameras see which pillars (paper section 3.3, equation 4).
 
         Args:
             frames: per sample.
@@ -132,6 +132,6 @@ class BEVEncoder(BaseModule):
         return PillarHits.from_projection(*project_to_cameras(points, lidar2img, image_hw))
 
     def _positions(self) -> Tensor:
-        """(Q, C) learned position of every cell."""
+        """Return the (Q, C) learned positions of all cells."""
         empty_mask = self.bev_embedding.weight.new_zeros(1, self.grid.bev_h, self.grid.bev_w)
         return self.positional_encoding(empty_mask)[0].flatten(1).T  # 1xCxHxW -> QxC

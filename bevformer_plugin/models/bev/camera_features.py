@@ -1,4 +1,4 @@
-"""Samples of a batch by the size of their images, each size with features of its own."""
+"""Camera features of a batch, apart for each size of images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class CameraFeatures:
 
 
 def samples_by_image_size(frames: Sequence[Frame], batch_hw: tuple[int, int]) -> dict[tuple[int, int], list[int]]:
-    """Places in the batch by padded image size.
+    """Group the places in the batch by padded image size.
 
     Args:
         frames: per sample; a frame without ``image_hw`` fills the batch's images.

@@ -72,13 +72,13 @@ class EgoAlignment:
         return cls(**fields)
 
     def motion(self, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]) -> PlanarMotion:
-        """How each vehicle moved since the frame of its history; one without history stood still."""
+        """Compute how each vehicle moved since the frame of its history; one without history stood still."""
         before = [history.frame if history else frame for frame, history in zip(frames, histories, strict=True)]
         previous, current = (torch.stack([frame.ego2global for frame in part]) for part in (before, frames))
         return planar_motion(previous, current, self.wrap_heading)
 
     def motion_vector(self, frames: Sequence[Frame], motion: PlanarMotion) -> Tensor:
-        """What the network is told of the motion: the published CAN-bus vector.
+        """Build the published CAN-bus vector, which tells the network of the motion.
 
         Translation since the previous frame (3, metres, global frame), the frame's CAN-bus values (13), heading
         (radians) and turn since the previous frame (degrees).
@@ -119,7 +119,7 @@ class EgoAlignment:
     def aligned(
         self, histories: Sequence[BEVHistory | None], motion: PlanarMotion, grid: BEVGrid, like: Tensor
     ) -> AlignedHistory:
-        """The histories of a batch in the directions of its current frames.
+        """Turn the histories of a batch into the directions of its current frames.
 
         Args:
             histories: per sample what its previous frame left behind, or None.

@@ -26,7 +26,7 @@ class EncodedFrames:
     frames: list[Frame]
 
     def histories(self) -> list[BEVHistory | None]:
-        """What the frames leave behind; None, with a warning that names the sample, where the BEV is not finite.
+        """Make the histories for the next frames; a BEV that is not finite gives None and a warning with its sample.
 
         Such a BEV would spread to all later frames of its scene. Finite values whose sum is beyond float32 count as
         not finite as well.

@@ -15,7 +15,7 @@ REQUIRED = ('lidar2img', 'ego2global', 'timestamp', 'scene_token')
 
 @dataclass(frozen=True)
 class Frame:
-    """Calibration, pose and time of one sample's images. Everything is kept on the CPU.
+    """The calibration, pose and time of one sample's images, all on the CPU.
 
     Attributes:
         name: token of the sample, for messages.
@@ -83,7 +83,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class BEVHistory:
-    """What one frame leaves behind for the next; it goes in and comes out explicitly.
+    """The state that one frame leaves behind for the next; it goes in and comes out explicitly.
 
     Attributes:
         bev_embed: (Q, C) BEV features of the frame, detached.
@@ -94,12 +94,12 @@ class BEVHistory:
     frame: Frame
 
     def seconds_to(self, frame: Frame) -> float | None:
-        """How much later another frame is, in seconds; None if it is of another scene."""
+        """Tell how much later another frame is, in seconds; None if it is of another scene."""
         return frame.timestamp - self.frame.timestamp if frame.scene == self.frame.scene else None
 
 
 def camera_name(meta: dict, index: int) -> str:
-    """A camera by its name if the meta knows it, else by its place."""
+    """Name a camera by the meta's ``cameras``, or by its place where the meta has none."""
     names = meta.get('cameras', ())
     return names[index] if index < len(names) else f'camera {index}'
 
@@ -114,7 +114,7 @@ def _numbers(meta: dict, key: str, name: str) -> np.ndarray:
 
 
 def _matrix(meta: dict, key: str, name: str, shape: tuple[int, ...]) -> Tensor:
-    """A finite float64 array of the shape: a copy, so that a meta is never changed in place."""
+    """Copy a finite float64 array of the shape, so that a meta is never changed in place."""
     array = _numbers(meta, key, name)
     if array.shape != shape:
         raise InputError(f'{key} of sample {name} has shape {array.shape}, not {shape}')
@@ -129,7 +129,7 @@ def _matrix(meta: dict, key: str, name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _unrecorded(ego2global: Tensor) -> Tensor:
-    """The CAN-bus values of a frame of which nothing but the pose is known."""
+    """Make the CAN-bus values of a frame of which nothing but the pose is known."""
     x, y, z, w = Rotation.from_matrix(ego2global[:3, :3].numpy()).as_quat(canonical=True)
     return torch.tensor([w, x, y, z, *[0.0] * (CAN_BUS_VALUES - 4)], dtype=torch.float64)
 

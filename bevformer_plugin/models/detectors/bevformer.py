@@ -126,7 +126,7 @@ class BEVFormer(Base3DDetector):
                 checkpoint_activations(stage)
 
     def stages(self) -> dict[str, list[nn.Module]]:
-        """The modules that run one after the other in each part: the backbone's stages, the encoder's layers."""
+        """List the modules that run one after the other: the backbone's stages and the encoder's layers."""
         return {
             'img_backbone': [stage for stage in self.img_backbone.children() if isinstance(stage, nn.Sequential)],
             'encoder': list(self.bev_encoder.encoder.layers),
@@ -147,7 +147,7 @@ class BEVFormer(Base3DDetector):
         self.streams = {}
 
     def extract_feat(self, imgs: Tensor) -> list[Tensor]:
-        """Camera features: (B, N, 3, H, W) to a list over levels of (B, N, C, h, w).
+        """Compute camera features, from (B, N, 3, H, W) images to a list over levels of (B, N, C, h, w).
 
         Raises:
             InputError: if the backbone's outputs are not what the neck was built for.
@@ -165,7 +165,7 @@ class BEVFormer(Base3DDetector):
         return [Frame.from_meta(meta, self.num_cameras) for meta in metas]
 
     def encode(self, imgs: Tensor, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]) -> EncodedFrames:
-        """Camera features and BEV of one frame of every sample, each at its own size of images.
+        """Compute camera features and BEV of one frame of every sample, each at its own size of images.
 
         Args:
             imgs: (B, N, 3, H, W) normalised and padded to the largest of the batch.
@@ -198,7 +198,7 @@ class BEVFormer(Base3DDetector):
         return EncodedFrames(torch.cat(bevs)[order.to(imgs.device)], features, list(frames))
 
     def _used(self, history: BEVHistory | None, frame: Frame) -> BEVHistory | None:
-        """The history if it is one for this frame, else None; says once for each reason why not."""
+        """Return the history if it counts for this frame, else None, and log each reason once."""
         gap = None if history is None or not self.use_history else history.seconds_to(frame)
         if gap is None:
             return None
@@ -230,7 +230,7 @@ class BEVFormer(Base3DDetector):
             )
 
     def loss(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:
-        """Losses of all heads on the current frames.
+        """Compute the losses of all heads on the current frames.
 
         Args:
             batch_inputs_dict: ``imgs`` (B, T, N, 3, H, W), frames aligned at the end.
@@ -284,7 +284,7 @@ class BEVFormer(Base3DDetector):
         return batch_data_samples
 
     def _forward(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> EncodedFrames:
-        """MMEngine's mode 'tensor': what all heads see of the current frames; arguments as in :meth:`loss`."""
+        """Encode the current frames, which is MMEngine's mode 'tensor'; arguments as in :meth:`loss`."""
         return self._encode_queues(batch_inputs_dict, batch_data_samples)
 
     def _encode_queues(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> EncodedFrames:

@@ -1,4 +1,4 @@
-"""What a detector asks of each of its heads."""
+"""The interface that a detector expects of each of its heads."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from bevformer_plugin.models.bev import EncodedFrames
 
 
 class BEVHead(BaseModule):
-    """One task on the BEV, or on the camera features below it; an entry of the detector's ``heads``.
+    """A task on the BEV or on the camera features below it, which is an entry of the detector's ``heads``.
 
     Args:
         embed_dims: channels C of the BEV and of the camera features; the detector sets it.
@@ -31,7 +31,7 @@ class BEVHead(BaseModule):
 
     @abstractmethod
     def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
-        """The head's losses by name, each unlike those of the detector's other heads.
+        """Compute losses by name; no other head of the detector may use the same names.
 
         Args:
             encoded: the current frames of a batch.
@@ -40,4 +40,4 @@ class BEVHead(BaseModule):
 
     @abstractmethod
     def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
-        """The head's predictions: by field of ``predicts``, one for each sample."""
+        """Predict one value for each sample and each field of ``predicts``."""

@@ -31,13 +31,13 @@ class ProposedQueries(ObjectQueries):
 
 
 def _gather(cells: Tensor, index: Tensor) -> Tensor:
-    """(B, Q, X) at (B, M) to (B, M, X)."""
+    """Pick (B, M) cells of a (B, Q, X) map, giving (B, M, X)."""
     return cells.gather(1, index[..., None].expand(-1, -1, cells.shape[-1]))
 
 
 @MODELS.register_module()
 class BEVProposals(QuerySource):
-    """Scores every BEV cell; those with the best peaks become the object queries, whose boxes the decoder refines.
+    """Scores every BEV cell and makes object queries of the best peaks, whose boxes the decoder refines.
 
     The two-stage scheme of Deformable DETR (arXiv 2010.04159, section 4.2) with CenterPoint's centre heatmap
     (arXiv 2006.11275) as first stage: BEV features, backbone and neck are supervised densely, which lets small models
@@ -86,7 +86,7 @@ class BEVProposals(QuerySource):
         return self.strongest(bev_embed, *self._score_cells(bev_embed))
 
     def strongest(self, bev_embed: Tensor, heatmap: Tensor, cell_boxes: Tensor) -> ProposedQueries:
-        """The queries of the cells with the best peaks.
+        """Make queries of the cells with the best peaks.
 
         Args:
             bev_embed: (B, Q, C).
@@ -114,7 +114,7 @@ class BEVProposals(QuerySource):
         )
 
     def _score_cells(self, bev_embed: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, num_classes, bev_h, bev_w) logits and (B, Q, 10) network boxes in metres."""
+        """Predict (B, num_classes, bev_h, bev_w) logits and (B, Q, 10) network boxes in metres for all cells."""
         grid = self.grid
         features = self.shared(bev_embed.transpose(1, 2).unflatten(2, (grid.bev_h, grid.bev_w)))
         raw = self.boxes(features).flatten(2).transpose(1, 2).float()  # BxQx10
@@ -135,7 +135,7 @@ class BEVProposals(QuerySource):
     def loss(
         self, queries: ProposedQueries, gt_labels: Sequence[Tensor], gt_boxes: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """Penalty-reduced focal loss on the heatmap, L1 on the boxes of the cells that hold a centre.
+        """Compute a penalty-reduced focal loss on the heatmap and L1 on the boxes of the cells that hold a centre.
 
         Args:
             queries: of :meth:`forward`.

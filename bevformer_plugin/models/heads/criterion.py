@@ -39,7 +39,7 @@ class SetCriterion3D(nn.Module):
     def forward(
         self, all_cls_scores: Tensor, all_bbox_preds: Tensor, gt_labels: list[Tensor], gt_boxes: list[Tensor]
     ) -> dict[str, Tensor]:
-        """Losses of all decoder layers.
+        """Compute the losses of all decoder layers.
 
         Args:
             all_cls_scores: (L, B, M, num_classes) logits.
@@ -79,7 +79,7 @@ class SetCriterion3D(nn.Module):
         gt_boxes: list[Tensor],
         avg_factor: float,
     ) -> tuple[Tensor, Tensor]:
-        """Classification and box loss of one decoder layer."""
+        """Compute classification and box loss of one decoder layer."""
         num_classes = cls_scores.shape[-1]
         one_hot = torch.zeros_like(cls_scores)
         targets, weights = torch.zeros_like(bbox_preds), torch.zeros_like(bbox_preds)

@@ -23,7 +23,7 @@ from .object_queries import ObjectQueries
 
 @dataclass(frozen=True)
 class DetectionOutputs:
-    """What the decoder's layers say of the objects.
+    """Class scores and boxes of every decoder layer, before any is chosen.
 
     Attributes:
         cls_scores: (L, B, M, num_classes) float32 logits.
@@ -116,7 +116,7 @@ class DetectionHead(BEVHead):
         )
 
     def init_weights(self) -> None:
-        """Initialise the decoder as published: see :func:`init_transformer_weights`; the branches keep theirs."""
+        """Initialise the decoder with :func:`init_transformer_weights`; the branches stay as they are."""
         super().init_weights()
         init_transformer_weights(self.decoder)
 
@@ -137,7 +137,7 @@ class DetectionHead(BEVHead):
         return DetectionOutputs(scores.float(), self._boxes(decoded, queries), queries)
 
     def _boxes(self, decoded: DecodedQueries, queries: ObjectQueries) -> Tensor:
-        """(L, B, M, 10) network boxes: what the queries believed, corrected; centres in metres."""
+        """Add the decoder's corrections to what the queries believed, giving (L, B, M, 10) network boxes in metres."""
         boxes = decoded.boxes + queries.boxes
         low, high = boxes.new_tensor(self.grid.point_cloud_range).split(3)
         moved = torch.logit(decoded.references[:-1], eps=REFERENCE_EPS) + boxes[..., CENTER]
@@ -145,7 +145,7 @@ class DetectionHead(BEVHead):
         return torch.cat([center[..., :2], boxes[..., 2:4], center[..., 2:], boxes[..., 5:]], dim=-1)
 
     def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
-        """Losses against ``gt_instances_3d``: ``bboxes_3d`` and ``labels_3d`` of every sample."""
+        """Compute losses against ``gt_instances_3d`` (``bboxes_3d`` and ``labels_3d``) of every sample."""
         outputs = self(encoded.bev_embed)
         device = outputs.bbox_preds.device
         gt_boxes, gt_labels = [], []
@@ -159,11 +159,11 @@ class DetectionHead(BEVHead):
         }
 
     def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
-        """The boxes of every sample, see :meth:`detections`."""
+        """Predict the boxes of every sample, see :meth:`detections`."""
         return {'pred_instances_3d': self.detections(self(encoded.bev_embed))}
 
     def detections(self, outputs: DetectionOutputs) -> list[InstanceData]:
-        """Per sample ``bboxes_3d`` (LiDAR, bottom centre, with velocity), ``scores_3d`` and ``labels_3d``."""
+        """Decode the last layer: ``bboxes_3d`` (LiDAR, bottom centre, velocities), ``scores_3d``, ``labels_3d``."""
         results = []
         for cls_scores, bbox_preds in zip(outputs.cls_scores[-1], outputs.bbox_preds[-1], strict=True):
             boxes, scores, labels = self.box_coder.decode(cls_scores, bbox_preds)

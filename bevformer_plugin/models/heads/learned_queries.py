@@ -18,7 +18,7 @@ OBJECT_PRIOR = 0.01  # chance that a query is an object of a class, which every 
 
 @MODELS.register_module()
 class LearnedQueries(QuerySource):
-    """As published (paper section 3.1): content and position are learned, and reference points follow the position.
+    """Learns content and position of every query and predicts its reference point from the position (paper 3.1).
 
     Args: as :class:`QuerySource`.
 
@@ -34,12 +34,12 @@ class LearnedQueries(QuerySource):
         self.reference_points = Float32Linear(embed_dims, 3)
 
     def init_weights(self) -> None:
-        """Draw the layer of the reference points as the transformer's matrices; the embeddings keep theirs."""
+        """Initialise the layer of the reference points; the embeddings stay as they are."""
         super().init_weights()
         init_transformer_weights(self)
 
     def forward(self, bev_embed: Tensor) -> ObjectQueries:
-        """The queries, alike for every sample of a (B, Q, C) BEV."""
+        """Repeat the queries for every sample of a (B, Q, C) BEV."""
         position, content = self.query_embedding.weight.expand(len(bev_embed), -1, -1).chunk(2, dim=-1)
         nothing = torch.zeros((), device=bev_embed.device)
         return ObjectQueries(
@@ -60,5 +60,5 @@ class LearnedQueries(QuerySource):
     def loss(
         self, queries: ObjectQueries, gt_labels: Sequence[Tensor], gt_boxes: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """No losses: the queries are trained through the decoder."""
+        """Return no losses, since the queries are trained through the decoder."""
         return {}

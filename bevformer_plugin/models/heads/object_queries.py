@@ -12,7 +12,7 @@ from bevformer_plugin.geometry import BEVGrid
 
 @dataclass(frozen=True)
 class ObjectQueries:
-    """Queries, where each begins to look, and what is believed of its object before the decoder runs.
+    """Object queries, where they begin to look, and what is believed of their objects before the decoder runs.
 
     Attributes:
         content: (B, M, C).
@@ -48,7 +48,7 @@ class QuerySource(BaseModule):
 
     @abstractmethod
     def forward(self, bev_embed: Tensor) -> ObjectQueries:
-        """The queries for a (B, Q, C) BEV."""
+        """Make the queries for a (B, Q, C) BEV."""
 
     @abstractmethod
     def init_branches(self, cls_branches: Sequence[nn.Sequential], reg_branches: Sequence[nn.Sequential]) -> None:
@@ -58,7 +58,7 @@ class QuerySource(BaseModule):
     def loss(
         self, queries: ObjectQueries, gt_labels: Sequence[Tensor], gt_boxes: Sequence[Tensor]
     ) -> dict[str, Tensor]:
-        """What the queries themselves are trained on.
+        """Compute the losses on the queries themselves.
 
         Args:
             queries: of :meth:`forward`.

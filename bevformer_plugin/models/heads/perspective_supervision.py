@@ -23,7 +23,7 @@ VALUES = 6  # centre offset (2, cells), log depth, log l, log w, log h
 
 @dataclass(frozen=True)
 class _Views:
-    """What is predicted in camera views, and what should be.
+    """Predictions in the camera views and their targets.
 
     Attributes:
         heatmap: (B, N, K, h, w) in 0..1.
@@ -70,7 +70,7 @@ class PerspectiveSupervision(BEVHead):
         nn.init.constant_(self.heatmap.bias, bias_init_with_prob(0.01))
 
     def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
-        """Losses on the finest feature level against ``gt_instances_3d`` of every sample.
+        """Compute losses on the finest feature level against ``gt_instances_3d`` of every sample.
 
         Returns:
             ``perspective.loss_heatmap`` and ``perspective.loss_values``.
@@ -97,7 +97,7 @@ class PerspectiveSupervision(BEVHead):
         }
 
     def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
-        """Nothing: the head is used in training alone."""
+        """Predict nothing, since the head is used in training alone."""
         return {}
 
     def _predictions_and_targets(
@@ -107,7 +107,7 @@ class PerspectiveSupervision(BEVHead):
         gt_boxes: list[LiDARInstance3DBoxes],
         gt_labels: list[Tensor],
     ) -> _Views:
-        """Predictions and targets of the samples whose images have one size; the true boxes are the whole batch's."""
+        """Collect predictions and targets of samples whose images have one size; true boxes are the whole batch's."""
         finest = features.levels[0]
         shared = self.shared(finest.flatten(0, 1))
         heatmap = self.heatmap(shared).float().sigmoid().clamp(1e-4, 1 - 1e-4).unflatten(0, finest.shape[:2])
