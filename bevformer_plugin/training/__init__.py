@@ -1,4 +1,9 @@
-"""Training and testing under PyTorch Lightning, and the same configs under MMEngine's Runner."""
+"""Training and testing under PyTorch Lightning, and the same configs under MMEngine's Runner.
+
+What reads a config is offered here as well, since every run begins with one.
+"""
+
+from bevformer_plugin.configuration import load_config, parse_config_options
 
 from .config import check_testing, check_training, direct_results
 from .data_module import DetectorDataModule
@@ -22,6 +27,8 @@ __all__ = [
     'configured_precision',
     'direct_results',
     'exit_on_signals',
+    'load_config',
+    'parse_config_options',
     'parse_devices',
     'test_with_lightning',
     'train_with_lightning',
