@@ -4,8 +4,7 @@
 import argparse
 
 import matplotlib
-
-from projects.attention.figures import draw_attention_figures
+from figures import draw_attention_figures
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,6 +1,9 @@
 """The pictures of the guide to attention show what the layers compute."""
 
 import math
+import os
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,6 +25,7 @@ from projects.attention.figures import (
     self_expression,
     subspace_points,
 )
+from tests.helpers.repository import REPO
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +117,11 @@ def test_self_expression_explains_points_by_their_plane():
     plane = torch.arange(len(points)) // POINTS_EACH
     within = coefficients.abs() * (plane[:, None] == plane)
     assert within.sum() > 0.6 * coefficients.abs().sum()
+
+
+def test_the_command_runs_from_the_repository():
+    command = [sys.executable, 'projects/attention/draw_figures.py', '--help']
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    done = subprocess.run(command, cwd=REPO, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert '--out' in done.stdout
