@@ -108,9 +108,10 @@ class OptimizedDetector(nn.Module):
         device = self.detector.bev_encoder.cams_embeds.device.type
         return torch.autocast(device, torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
-    def to(self, device: torch.device | str) -> 'OptimizedDetector':
-        """Move the detector, and tell its preprocessor."""
-        self.detector.to(device)
+    # With the arguments of torch's own, since trainers call it in all of its forms.
+    def to(self, *arguments: object, **keywords: object) -> 'OptimizedDetector':
+        """Move the detector as :meth:`torch.nn.Module.to` does, and tell its preprocessor the device."""
+        self.detector.to(*arguments, **keywords)
         return self
 
     def train(self, mode: bool = True) -> 'OptimizedDetector':
