@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -31,7 +32,7 @@ SECTIONS_OF_SETTINGS = (
 )
 
 
-def load_config(name: str, options: dict[str, object] | None = None) -> Config:
+def load_config(name: str | Path, options: dict[str, object] | None = None) -> Config:
     """Read a config, apply ``--cfg-options`` to it, and prepare the registries for building from it.
 
     Args:
@@ -43,7 +44,7 @@ def load_config(name: str, options: dict[str, object] | None = None) -> Config:
         InputError: if there is no such config, if it cannot be read, has no model or counts iterations, if the options
             do not fit it, or if one of them sets something that nothing reads.
     """
-    path = str(find_config(name))
+    path = str(find_config(str(name)))
     try:
         cfg = Config.fromfile(path)
     except Exception as error:  # a config is a program of the user's, which can raise anything
@@ -77,7 +78,17 @@ def building(section: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (AssertionError, AttributeError, ImportError, IndexError, KeyError, TypeError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        ImportError,
+        IndexError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InputError(f'{section} cannot be built from the config: {type(error).__name__}: {error}') from error
 
 

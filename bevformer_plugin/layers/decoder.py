@@ -105,6 +105,8 @@ class DetectionTransformerDecoder(BaseModule):
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
+        if num_layers < 1:
+            raise InputError(f'num_layers of DetectionTransformerDecoder is at least 1, got {num_layers}')
         self.embed_dims = embed_dims
         self.num_layers = num_layers
         self.layers = ModuleList(

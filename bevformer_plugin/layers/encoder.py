@@ -117,6 +117,8 @@ class BEVFormerEncoder(BaseModule):
         offsets_see_history: bool = True,
     ) -> None:
         super().__init__()
+        if num_layers < 1:
+            raise InputError(f'num_layers of BEVFormerEncoder is at least 1, got {num_layers}')
         self.embed_dims = embed_dims
         self.num_levels = num_levels
         self.num_points_in_pillar = num_points_in_pillar

@@ -61,6 +61,9 @@ BROKEN = [
     (lambda meta: {'can_bus': ['fast'] * 13}, r'can_bus of sample a1 holds no numbers'),
     (lambda meta: {'timestamp': float('inf')}, r'timestamp of sample a1 is not finite'),
     (lambda meta: {'ego2global': broken(np.eye(4), 0, 3)}, r'ego2global of sample a1 is not finite'),
+    (lambda meta: {'ego2global': 2 * np.eye(4)}, r'ego2global of sample a1 is no rotation with a translation'),
+    (lambda meta: {'lidar2ego': np.zeros((4, 4))}, r'lidar2ego of sample a1 is no rotation'),
+    (lambda meta: {'timestamp': 'soon'}, r'timestamp of sample a1 holds no numbers: soon'),
     (lambda meta: {'lidar2ego': np.eye(3)}, r'lidar2ego of sample a1 has shape \(3, 3\), not \(4, 4\)'),
 ]
 

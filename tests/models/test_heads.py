@@ -96,3 +96,27 @@ def test_losses_of_one_name_are_refused(build_detector, make_sample):
 def test_what_is_no_head_is_refused(build_detector):
     with pytest.raises(ValueError, match=r'model\.heads\.count is a NoHead, which is no BEVHead'):
         build_detector(heads=dict(count=dict(type='NoHead')))
+
+
+@pytest.mark.parametrize(
+    ('heads', 'message'),
+    [
+        (dict(count=5), r'model\.heads\.count is the config of a head with its type'),
+        (dict(detecton=dict(num_heads=2)), r'model\.heads\.detecton is the config of a head with its type'),
+        (dict(type=dict(type='ObjectsPerCell')), "cannot be named 'type'"),
+        (None, 'model.heads is a dict of configs by name, got None'),
+    ],
+)
+def test_entries_that_are_no_heads_are_refused(build_detector, heads, message):
+    with pytest.raises(ValueError, match=message):
+        build_detector(heads=heads)
+
+
+def test_what_a_head_says_and_does_is_compared(build_detector, make_sample, monkeypatch):
+    model = build_detector(heads=two_heads(loss_name='count'))
+    inputs, samples = batch(make_sample(range(1)))
+    with pytest.raises(ValueError, match=r'heads\.count gives count, which would not be trained on'):
+        model.train()(inputs, samples, mode='loss')
+    monkeypatch.setattr(ObjectsPerCell, 'predicts', ())
+    with pytest.raises(ValueError, match=r"heads\.count predicts \['pred_objects_per_cell'\], and its class says"):
+        model.eval()(inputs, samples, mode='predict')

@@ -10,6 +10,7 @@ from torch import Tensor
 from bevformer_plugin.errors import InputError
 
 CAN_BUS_VALUES = 13  # quaternion (4), acceleration (3), rotation rate (3), velocity (3)
+RIGID_TOLERANCE = 1e-3  # how far a rotation may be from orthogonal, as tables of few decimals are
 REQUIRED = ('lidar2img', 'ego2global', 'timestamp', 'scene_token')
 
 
@@ -64,16 +65,17 @@ class Frame:
                 f'the model was built for num_cameras={num_cameras}, got lidar2img of {len(lidar2img)} cameras in '
                 f'sample {name}'
             )
-        if not np.isfinite(float(meta['timestamp'])):
+        timestamp = _numbers(meta, 'timestamp', name)
+        if timestamp.shape != (1,) or not np.isfinite(timestamp).all():
             raise _not_finite('timestamp', name)
-        ego2global = _matrix(meta, 'ego2global', name, (4, 4))
+        ego2global = _pose(meta, 'ego2global', name)
         return cls(
             name=name,
             scene=meta['scene_token'],
-            timestamp=float(meta['timestamp']),
+            timestamp=float(timestamp[0]),
             lidar2img=_matrix(meta, 'lidar2img', name, (num_cameras, 4, 4)),
             ego2global=ego2global,
-            lidar2ego=_matrix(meta, 'lidar2ego', name, (4, 4)) if 'lidar2ego' in meta else None,
+            lidar2ego=_pose(meta, 'lidar2ego', name) if 'lidar2ego' in meta else None,
             can_bus=_matrix(meta, 'can_bus', name, (CAN_BUS_VALUES,))
             if 'can_bus' in meta
             else _unrecorded(ego2global),
@@ -107,7 +109,7 @@ def camera_name(meta: dict, index: int) -> str:
 def _numbers(meta: dict, key: str, name: str) -> np.ndarray:
     values = meta[key]
     try:
-        array = values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+        array = values.detach().cpu().double().numpy() if isinstance(values, Tensor) else np.asarray(values)
         return np.atleast_1d(array.astype(np.float64, copy=False))
     except (TypeError, ValueError):
         raise InputError(f'{key} of sample {name} holds no numbers: {values}') from None
@@ -126,6 +128,19 @@ def _matrix(meta: dict, key: str, name: str, shape: tuple[int, ...]) -> Tensor:
             raise _not_finite(f'can_bus in values {np.flatnonzero(~np.isfinite(array)).tolist()}', name)
         raise _not_finite(key, name)
     return torch.tensor(array)
+
+
+def _pose(meta: dict, key: str, name: str) -> Tensor:
+    """Copy a (4, 4) matrix that turns and moves, and does nothing else."""
+    pose = _matrix(meta, key, name, (4, 4))
+    turn, identity = pose[:3, :3], torch.eye(4, dtype=torch.float64)
+    rigid = torch.allclose(turn @ turn.T, identity[:3, :3], atol=RIGID_TOLERANCE) and torch.det(turn) > 0
+    if not rigid or not torch.equal(pose[3], identity[3]):
+        raise InputError(
+            f'{key} of sample {name} is no rotation with a translation: give a (4, 4) matrix in metres with '
+            'orthogonal rows in its first three rows and columns, and 0, 0, 0, 1 in its last row'
+        )
+    return pose
 
 
 def _unrecorded(ego2global: Tensor) -> Tensor:

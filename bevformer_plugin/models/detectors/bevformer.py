@@ -1,7 +1,7 @@
 """The detector: camera images in, what every head predicts out, one frame after another."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -82,6 +82,7 @@ class BEVFormer(Base3DDetector):
             raise InputError(
                 f'max_time_gap is seconds above 0, got {max_time_gap}: to go without history set use_history=False'
             )
+        _require_configs(heads)
         self.num_cameras = num_cameras
         self.use_history = use_history
         self.max_time_gap = max_time_gap
@@ -243,6 +244,12 @@ class BEVFormer(Base3DDetector):
         losses: dict[str, Tensor] = {}
         for name, head in self._named_heads():
             of_head = head.loss(encoded, batch_data_samples)
+            unsummed = [loss for loss in of_head if 'loss' not in loss]
+            if unsummed:
+                raise InputError(
+                    f'heads.{name} gives {", ".join(unsummed)}, which would not be trained on: MMEngine sums what has '
+                    '"loss" in its name'
+                )
             repeated = sorted(losses.keys() & of_head.keys())
             if repeated:
                 raise InputError(f'heads.{name} and a head before it both have a loss named {", ".join(repeated)}')
@@ -275,8 +282,14 @@ class BEVFormer(Base3DDetector):
         encoded = self.encode(imgs[:, 0], frames, [self.streams.get(scene) for scene in scenes])
         histories = zip(scenes, encoded.histories(), strict=True)
         self.streams = {scene: history for scene, history in histories if history is not None}
-        for _, head in self._named_heads():
-            for field, predictions in head.predict(encoded).items():
+        for name, head in self._named_heads():
+            of_head = head.predict(encoded)
+            if set(of_head) != set(head.predicts):
+                raise InputError(
+                    f'heads.{name} predicts {sorted(of_head)}, and its class says predicts={head.predicts}: name the '
+                    'same fields in both'
+                )
+            for field, predictions in of_head.items():
                 for sample, prediction in zip(batch_data_samples, predictions, strict=True):
                     setattr(sample, field, prediction)
         for sample in batch_data_samples:
@@ -321,6 +334,20 @@ class BEVFormer(Base3DDetector):
         return histories
 
 
+def _require_configs(heads: Mapping[str, dict | None]) -> None:
+    """Raise an InputError for entries that are no configs of a head."""
+    if not isinstance(heads, dict):
+        raise InputError(f'model.heads is a dict of configs by name, got {heads!r}')
+    for name, head in heads.items():
+        if not isinstance(name, str) or not name.isidentifier() or hasattr(ModuleDict, name):
+            raise InputError(f'a head of model.heads cannot be named {name!r}: take another word, such as detection')
+        if head is not None and (not isinstance(head, dict) or 'type' not in head):
+            raise InputError(
+                f'model.heads.{name} is the config of a head with its type, or None, got {head!r}; '
+                f'the heads are {", ".join(map(str, heads))}'
+            )
+
+
 def _require_distinct_predictions(heads: ModuleDict) -> None:
     """Raise an InputError if there are no heads, or two of them fill the same field of a data sample."""
     if not heads:
@@ -331,6 +358,8 @@ def _require_distinct_predictions(heads: ModuleDict) -> None:
     for name, head in heads.items():
         if not isinstance(head, BEVHead):
             raise InputError(f'model.heads.{name} is a {type(head).__name__}, which is no BEVHead')
+        if isinstance(head.predicts, str):
+            raise InputError(f'predicts of {type(head).__name__} is a tuple of fields, got {head.predicts!r}')
         for field in head.predicts:
             if field in head_of:
                 raise InputError(f'model.heads.{head_of[field]} and {name} both predict {field}: keep one of them')
