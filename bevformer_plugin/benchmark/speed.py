@@ -279,9 +279,10 @@ def parts_of(version: BEVFormer | OptimizedDetector) -> tuple[BEVFormer, Abstrac
 def detect(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVHistory) -> InstanceData:
     """Detect the boxes of the second frame, from its normalised images."""
     detector, precision = parts_of(version)
+    head = detection_head(detector)
     with precision:
         encoded = detector.encode(frames.imgs[:, 1], detector.frames_of([frames.sample.metainfo]), [history])
-        return detection_head(detector).detections(detection_head(detector)(encoded.bev_embed))[0]
+        return head.detections(head(encoded.bev_embed))[0]
 
 
 def detection_head(detector: BEVFormer) -> DetectionHead:
