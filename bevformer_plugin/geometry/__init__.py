@@ -14,7 +14,7 @@ from .boxes import (
     normalize_boxes,
 )
 from .ego_motion import bev_shift, rotate_bev
-from .pose import PlanarMotion, heading_of, planar_motion
+from .pose import PlanarMotion, heading_of, is_rigid, planar_motion
 from .projection import project_to_cameras
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     'boxes_to_old_convention',
     'denormalize_boxes',
     'heading_of',
+    'is_rigid',
     'normalize_boxes',
     'pillar_points',
     'planar_motion',

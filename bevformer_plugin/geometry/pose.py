@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+ORTHOGONAL_TOLERANCE = 1e-2  # how far products of the rows of a rotation may be off, which tables of few decimals are
+
 
 @dataclass(frozen=True)
 class PlanarMotion:
@@ -28,6 +30,14 @@ class PlanarMotion:
 def heading_of(ego2global: Tensor) -> Tensor:
     """Direction of a vehicle's x axis: (..., 4, 4) poses to (...) radians in [0, 2 pi), as the nuScenes devkit's."""
     return torch.atan2(ego2global[..., 1, 0], ego2global[..., 0, 0]).remainder(2 * math.pi)
+
+
+def is_rigid(poses: Tensor) -> Tensor:
+    """Tell of each of (..., 4, 4) matrices whether it turns and moves, and does nothing else."""
+    turns, identity = poses[..., :3, :3], torch.eye(4, dtype=poses.dtype)
+    errors = (turns @ turns.transpose(-1, -2) - identity[:3, :3]).abs()
+    orthogonal = (errors < ORTHOGONAL_TOLERANCE).flatten(-2).all(-1) & (torch.linalg.det(turns) > 0)
+    return orthogonal & ((poses[..., 3, :] - identity[3]).abs() < 1e-6).all(-1)
 
 
 def planar_motion(previous: Tensor, current: Tensor, wrap_turn: bool = True) -> PlanarMotion:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.geometry import is_rigid
 
 from .numeric_checks import LEAST_UPWARD, finite_rows, require_all, require_intrinsics, require_unit_quaternions
 
@@ -33,7 +35,6 @@ INSTANCE_KEYS = {
     'num_radar_pts',
     'visibility',
 }
-ORTHOGONAL_TOLERANCE = 1e-2
 SHORTEST_GAP = 1e-3  # seconds between frames of a scene; a shorter gap means that timestamps are in another unit
 LARGEST_DEVIATION = 20.0  # degrees; a vehicle turns by less between the timestamps of LiDAR and camera
 
@@ -189,11 +190,7 @@ def _check_poses(values: list, describe: Callable[[int], str]) -> np.ndarray:
             0, 0, 0, 1.
     """
     matrices = finite_rows(values, (4, 4), describe)
-    rotations = matrices[:, :3, :3]
-    product = rotations @ rotations.transpose(0, 2, 1)
-    orthogonal = (np.abs(product - np.eye(3)) < ORTHOGONAL_TOLERANCE).all((1, 2)) & (np.linalg.det(rotations) > 0)
-    last = (np.abs(matrices[:, 3] - [0, 0, 0, 1]) < 1e-6).all(1)
-    require_all(orthogonal & last, values, describe, 'is no rotation and translation')
+    require_all(is_rigid(torch.from_numpy(matrices)).numpy(), values, describe, 'is no rotation and translation')
     return matrices
 
 

@@ -8,9 +8,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.geometry import is_rigid
 
 CAN_BUS_VALUES = 13  # quaternion (4), acceleration (3), rotation rate (3), velocity (3)
-RIGID_TOLERANCE = 1e-3  # how far a rotation may be from orthogonal, as tables of few decimals are
 REQUIRED = ('lidar2img', 'ego2global', 'timestamp', 'scene_token')
 
 
@@ -133,9 +133,7 @@ def _matrix(meta: dict, key: str, name: str, shape: tuple[int, ...]) -> Tensor:
 def _pose(meta: dict, key: str, name: str) -> Tensor:
     """Copy a (4, 4) matrix that turns and moves, and does nothing else."""
     pose = _matrix(meta, key, name, (4, 4))
-    turn, identity = pose[:3, :3], torch.eye(4, dtype=torch.float64)
-    rigid = torch.allclose(turn @ turn.T, identity[:3, :3], atol=RIGID_TOLERANCE) and torch.det(turn) > 0
-    if not rigid or not torch.equal(pose[3], identity[3]):
+    if not is_rigid(pose):
         raise InputError(
             f'{key} of sample {name} is no rotation with a translation: give a (4, 4) matrix in metres with '
             'orthogonal rows in its first three rows and columns, and 0, 0, 0, 1 in its last row'
