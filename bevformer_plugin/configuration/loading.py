@@ -9,6 +9,7 @@ from mmengine.registry import init_default_scope
 
 from bevformer_plugin.errors import InputError
 
+from .moved_settings import at_places_of_today, take_over_moved_settings
 from .packaged import find_config
 from .unread_settings import DATALOADERS, refuse_unknown_options, refuse_unread_arguments, refuse_unread_variables
 
@@ -56,9 +57,11 @@ def load_config(name: str | Path, options: dict[str, object] | None = None) -> C
         raise InputError(f'default_scope is the name of a package such as mmdet3d, got {scope!r}')
     init_default_scope(scope)
     refuse_unread_variables(path, cfg)
-    refuse_unknown_options(options or {}, cfg)
+    take_over_moved_settings(cfg)
+    options = at_places_of_today(options or {}, cfg)
+    refuse_unknown_options(options, cfg)
     try:
-        cfg.merge_from_dict(options or {})
+        cfg.merge_from_dict(options)
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise InputError(f'--cfg-options {options} do not fit config {path}: {error}') from error
     _check_section_types(cfg)

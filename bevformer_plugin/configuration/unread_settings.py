@@ -46,12 +46,6 @@ SECTIONS = {
     'work_dir',
 }
 # Sections that an option of the command line overrides, whatever the config sets.
-# Settings of version 0.1.0 that have another place.
-MOVED_SETTINGS = {
-    'model.pts_bbox_head': '; it is model.heads.detection now, and its encoder model.bev_encoder: see CHANGELOG.md',
-    'model.perspective_supervision': '; it is model.heads.perspective now: see CHANGELOG.md',
-    'model.attention_backend': '; set the environment variable BEVFORMER_ATTENTION_BACKEND',
-}
 FLAGS = {'resume': '--resume', 'randomness': '--seed', 'work_dir': '--work-dir'}
 # Sections that MMEngine reads together with the config file, before an option could change them.
 READ_WITH_THE_FILE = {'custom_imports', 'default_scope'}
@@ -294,9 +288,8 @@ def _check_arguments(node: object, place: str) -> None:
         known = _arguments(_registered(kind, place))
         unknown = [] if known is None else sorted(map(str, set(node) - READ_BY_MMENGINE - known))
         if known is not None and unknown:
-            setting = f'{place}.{unknown[0]}'
-            remedy = MOVED_SETTINGS.get(setting) or _suggestion(unknown[0], sorted(known))
-            raise InputError(f'{setting}: {kind} takes no such argument{remedy}')
+            suggestion = _suggestion(unknown[0], sorted(known))
+            raise InputError(f'{place}.{unknown[0]}: {kind} takes no such argument{suggestion}')
     for key, child in node.items():
         if key not in MMCV_LAYERS:
             _check_arguments(child, f'{place}.{key}')

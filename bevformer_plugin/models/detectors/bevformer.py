@@ -133,6 +133,17 @@ class BEVFormer(Base3DDetector):
             'encoder': list(self.bev_encoder.encoder.layers),
         }
 
+    @property
+    def pts_bbox_head(self) -> nn.Module:
+        """The head that detects objects, by the name that MMDetection3D's multi-view detectors give theirs.
+
+        Raises:
+            InputError: if the detector has none.
+        """
+        if 'detection' not in self.heads:
+            raise InputError(f'the detector has no head named detection; its heads are {", ".join(self.heads)}')
+        return self.heads['detection']
+
     def _named_heads(self) -> Iterator[tuple[str, BEVHead]]:
         for name, head in self.heads.items():
             assert isinstance(head, BEVHead)  # as the constructor has found
