@@ -314,8 +314,8 @@ def _refuse_distortion(coefficients: ArrayLike, otherwise: str = '') -> None:
     if values.any():
         raise InputError(
             f'the images are distorted (coefficients {values.tolist()}), and the model takes pinhole images: '
-            'undistort them with cv2.undistort(image, camera_matrix, distortion), which keeps camera_matrix, and give no '
-            'distortion' + (f'; or {otherwise}' if otherwise else '')
+            'undistort them with cv2.undistort(image, camera_matrix, distortion), which keeps camera_matrix, and give '
+            'no distortion' + (f'; or {otherwise}' if otherwise else '')
         )
 
 
