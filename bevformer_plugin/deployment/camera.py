@@ -59,6 +59,11 @@ class Camera:
         projection[:3, :3] = self.intrinsics
         return projection @ np.linalg.inv(self.camera2ego)
 
+    @property
+    def yaw(self) -> float:
+        """The direction in which it looks, degrees from straight ahead, to the left positive."""
+        return float(np.degrees(np.arctan2(self.camera2ego[1, 2], self.camera2ego[0, 2])))
+
     def resized(self, size: tuple[int, int]) -> 'Camera':
         """Return the camera as it is after its images are resized to (W, H): u' = u W' / W, v' = v H' / H."""
         width, height = _size(size)

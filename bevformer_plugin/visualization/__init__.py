@@ -7,7 +7,7 @@ Read in this order: :mod:`.frames` (what is drawn), :mod:`.frame_figure` (the pa
 from .bev_view import draw_bev
 from .camera_overlay import boxes_in_image, draw_camera
 from .frame_figure import check_score_threshold, draw_frame
-from .frames import Boxes, Frame, FrameSource, boxes_from_results, true_boxes
+from .frames import Boxes, Frame, FrameSource, PicturedFrame, boxes_from_results, true_boxes
 from .pictures import draw_best_and_worst, draw_sample, draw_scene, prepare_folder
 from .ranking import sample_score
 
@@ -15,6 +15,7 @@ __all__ = [
     'Boxes',
     'Frame',
     'FrameSource',
+    'PicturedFrame',
     'boxes_from_results',
     'boxes_in_image',
     'check_score_threshold',
