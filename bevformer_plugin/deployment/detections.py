@@ -107,7 +107,7 @@ class Detections:
         """
         lidar2frame = self._lidar2(frame)
         values = self.bboxes_3d.tensor.double().numpy()
-        turns = Rotation.from_euler('z', values[:, 6]).as_matrix().reshape(-1, 3, 3)
+        turns = Rotation.from_euler('z', values[:, 6:7]).as_matrix().reshape(-1, 3, 3)
         velocities = np.pad(values[:, 7:9], ((0, 0), (0, 1)))
         return PlacedBoxes(
             centers=self.bboxes_3d.gravity_center.double().numpy() @ lidar2frame[:3, :3].T + lidar2frame[:3, 3],

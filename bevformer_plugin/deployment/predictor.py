@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet3d.registry import MODELS
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -40,6 +41,9 @@ class StreamPredictor(FramePredictor):
             self.detector, self._precision = optimized.detector, optimized.precision
         else:
             self.detector, self._precision = detector.eval(), nullcontext
+            if detector.bev_encoder.cams_embeds.device.type == 'cpu':
+                # As tools/test.py lays out weights, so that both give the same numbers.
+                detector.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not an overload
         head = self.detector.pts_bbox_head
         assert isinstance(head, DetectionHead)
         self.head = head
