@@ -1,4 +1,4 @@
-"""The ten lines of docs/own_cameras.md run, on the synthetic world and on photographs, and so does tools/predict.py."""
+"""The ten lines of docs/own_cameras.md run, on the synthetic world and on photographs; so does tools/predict.py."""
 
 import json
 import re
