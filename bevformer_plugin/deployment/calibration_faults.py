@@ -27,6 +27,7 @@ SAME_PLACE = 1e-3  # metres
 # Exchanging two cameras has to bring them nearer to the directions of their names by so many degrees together.
 SWAP_GAIN, SWAP_TOLERANCE = 40.0, 45.0
 LEANS = 3.0  # degrees of pitch or roll
+STEEP, LEVEL = 30.0, 10.0  # degrees of pitch; whatever the field of view, most cameras are level
 MIRRORED_CAMERAS = 4  # cameras of the sides from which on all being mirrored is no mere exchange of two
 
 
@@ -73,7 +74,11 @@ def _form_fault(name: str, camera2ego: np.ndarray) -> Finding | None:
 
 def _mount_faults(rig: Rig, mounts: Mapping[str, Mount]) -> Iterator[Finding]:
     """Find what looks wrong with the poses of cameras that are poses."""
-    strange = [name for name, mount in mounts.items() if not mount.is_plausible(direction_of(name))]
+    strange = [
+        name
+        for name, mount in mounts.items()
+        if not mount.is_plausible(direction_of(name)) or _is_only_steep_by_mistake(name, rig.cameras[name], mount)
+    ]
     heights = [mount.height for name, mount in mounts.items() if name not in strange]
     height = float(np.median(heights)) if heights else USUAL_HEIGHT
     upright = {name: mount for name, mount in mounts.items() if mount.is_upright and mount.is_above_ground}
@@ -118,6 +123,23 @@ def _explain(name: str, mount: Mount, camera: Camera, height: float) -> Finding:
         'read as radians, or rename it'
     )
     return Finding(name, 'direction_against_name', f'{looks}: {remedy}')
+
+
+def _is_only_steep_by_mistake(name: str, camera: Camera, mount: Mount) -> bool:
+    """Tell whether a camera that looks down steeply would be level and fit its name if a mistake were taken back.
+
+    A quaternion in the wrong order makes the yaw of a camera its pitch.
+    """
+    named = direction_of(name)
+    if mount.pitch > -STEEP or named is None:
+        return False
+    best = _best_hypothesis(name, camera.camera2ego, mount.height)
+    return (
+        best is not None
+        and best.cost < COST_OF_EULER_ANGLES
+        and abs(best.mount.pitch) < LEVEL
+        and named.deviation(best.mount.yaw) < named.deviation(mount.yaw) - STEEP / 2
+    )
 
 
 def _best_hypothesis(name: str, camera2ego: np.ndarray, height: float) -> Hypothesis | None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -116,22 +115,23 @@ def _degrees(rotation: np.ndarray, position: np.ndarray) -> Iterator[Hypothesis]
     turn, nose_down, roll = np.deg2rad([mount.yaw, -mount.pitch, mount.roll])
     # The same rotation has two triples of angles.
     for triple in ((turn, nose_down, roll), (turn + np.pi, np.pi - nose_down, roll + np.pi)):
-        for yaw, pitch in product(_degrees_of(triple[0]), _degrees_of(triple[1], 90)):
+        # Of the whole turns that the pitch lost, those that leave the least of it.
+        pitch = min(_degrees_of(triple[1]), key=abs)
+        for yaw in _degrees_of(triple[0]):
             angles = [yaw, pitch, (triple[2] + np.pi) % (2 * np.pi) - np.pi]
-            candidate = Rotation.from_euler('ZYX', angles, degrees=True).as_matrix() @ TO_OPTICAL
             yield Hypothesis(
                 'degrees_for_radians',
                 f'yaw, pitch and roll of about {np.round(angles, 1).tolist()} degrees read as radians give this '
                 'rotation, and no other usual mistake does: pass np.deg2rad of the angles',
-                _mount(candidate, position),
+                Mount(float(yaw), -float(pitch), angles[2], position),
                 COST_OF_EULER_ANGLES,
             )
 
 
-def _degrees_of(radians: float, largest: float = 180) -> np.ndarray:
-    """Return the numbers from -largest to largest that are an angle, if they are taken for radians."""
+def _degrees_of(radians: float) -> np.ndarray:
+    """Return the numbers from -180 to 180 that are an angle, if they are taken for radians."""
     numbers = radians + 2 * np.pi * np.arange(-30, 31)
-    return numbers[np.abs(numbers) <= largest]
+    return numbers[np.abs(numbers) <= 180]
 
 
 def _pose(rotation: np.ndarray, position: np.ndarray) -> np.ndarray:

@@ -1,0 +1,178 @@
+"""Whether a calibration, its images, poses and timestamps can be right, in plain words."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.geometry import is_rigid
+
+from .calibration_faults import calibration_faults
+from .motion_faults import image_turn_faults, pose_faults, timestamp_faults
+from .rig import Rig
+from .rig_findings import FAULTS, Finding
+
+Images = Mapping[str, np.ndarray]
+
+
+def check_rig(
+    rig: Rig,
+    images: Images | Sequence[Images] | None = None,
+    poses: Sequence[ArrayLike] | np.ndarray | None = None,
+    timestamps: Sequence[float] | np.ndarray | None = None,
+) -> list[Finding]:
+    """Say what looks wrong with a rig and what to do about it; ``FAULTS`` has all that can be found.
+
+    A camera that hangs as none does is compared with what it would be if one of the usual mistakes were taken back;
+    the mistake that leaves it upright, at the height of the others and in the direction that its name says is named.
+    :func:`.rig_drawing.draw_rig` shows the same to the eye.
+
+    What cannot be found: a mistake that changes a camera by a few degrees (a camera that looks exactly ahead has the
+    same quaternion in either order, one to the right a symmetric rotation); wrong yaws and exchanged cameras without
+    names such as front, rear_left or FR; planar poses of a camera that looks ahead; yaw of the wrong sign on a straight
+    road. Cameras are taken as mounted upright, within 8 degrees. Two cameras with one axis within 4 degrees and fields
+    of view within 6 are reported, a tele beside a wide camera is not; a stereo pair is, unless its names say 'stereo'.
+
+    Args:
+        rig: the cameras.
+        images: (H, W, 3) uint8 BGR by camera, of one frame, or a sequence of such, one for each pose. Their sizes are
+            compared with the rig's, and the way they turn with that of the poses.
+        poses: ego2global of each frame in time order, each (4, 4), or planar (x, y, yaw) in metres and radians.
+        timestamps: of each frame, seconds.
+
+    Returns:
+        What looks wrong, in the order of ``FAULTS``; empty where nothing does.
+
+    Raises:
+        InputError: if something is of another type or shape, an image is of an unknown camera, or the numbers of
+            images, poses and timestamps differ.
+    """
+    if not isinstance(rig, Rig):
+        raise InputError(f'rig is a Rig of cameras, got {type(rig).__name__}: Rig.from_file reads one')
+    frames = _read_images(images, rig)
+    matrices = None if poses is None else _read_poses(poses)
+    times = None if timestamps is None else _read_timestamps(timestamps)
+    _check_numbers(images, matrices, times)
+    findings = [*calibration_faults(rig), *_size_faults(rig, frames)]
+    if times is not None:
+        of_times, times = timestamp_faults(times)
+        findings += of_times
+    if matrices is not None:
+        of_poses = pose_faults(matrices, times)
+        sound = [name for name in rig.cameras if name not in {finding.camera for finding in findings}]
+        if len(frames) > 1 and not {'yaw_sign', 'camera_pose'} & {finding.fault for finding in of_poses}:
+            of_poses += image_turn_faults(rig, sound, frames, matrices)
+        findings += of_poses
+    order = list(FAULTS)
+    return sorted(findings, key=lambda finding: order.index(finding.fault))
+
+
+def _size_faults(rig: Rig, frames: Sequence[Images]) -> list[Finding]:
+    """Find images of another size than the intrinsics are for."""
+    findings = []
+    for name, camera in rig.cameras.items():
+        sizes = {(image.shape[1], image.shape[0]) for frame in frames if (image := frame.get(name)) is not None}
+        other = sorted(sizes - {camera.size})
+        if other:
+            message = (
+                f'images of {name} are {other[0][0]} x {other[0][1]}, its calibration is for {camera.size[0]} x '
+                f'{camera.size[1]}: rig.resized(({other[0][0]}, {other[0][1]})) brings the intrinsics along if the '
+                'images were resized; if they were cut, move the principal point'
+            )
+            findings.append(Finding(name, 'intrinsics_resolution', message))
+    return findings
+
+
+def _read_images(images: Images | Sequence[Images] | None, rig: Rig) -> list[Images]:
+    """Bring images of one or several frames into a list of frames.
+
+    Raises:
+        InputError: if they are no images by camera, or of a camera that the rig lacks.
+    """
+    if images is None:
+        return []
+    frames = [images] if isinstance(images, Mapping) else images
+    if isinstance(frames, str | np.ndarray) or not isinstance(frames, Sequence):
+        raise InputError(
+            f'images are a mapping of camera names to arrays, or a sequence of such, got {type(images).__name__}'
+        )
+    for number, frame in enumerate(frames):
+        if not isinstance(frame, Mapping):
+            raise InputError(f'images of frame {number} are a mapping of names to arrays, got {type(frame).__name__}')
+        unknown = sorted(str(name) for name in frame if name not in rig.cameras)
+        if unknown:
+            raise InputError(
+                f'images of frame {number} are of {", ".join(unknown)}, which the rig lacks; it has '
+                f'{", ".join(rig.cameras)}'
+            )
+        for name, image in frame.items():
+            if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+                got = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
+                raise InputError(f'the image of {name} is a uint8 array (H, W, 3) in BGR, got {got}')
+    return list(frames)
+
+
+def _read_poses(poses: Sequence[ArrayLike] | np.ndarray) -> np.ndarray:
+    """Bring poses to (n, 4, 4) float64.
+
+    Raises:
+        InputError: naming the pose that is none.
+    """
+    if isinstance(poses, str | Mapping) or not isinstance(poses, Sequence | np.ndarray) or not len(poses):
+        raise InputError(f'poses are a sequence with one pose for each frame, got {_short(poses)}')
+    return np.stack([_read_pose(pose, number) for number, pose in enumerate(poses)])
+
+
+def _read_pose(pose: ArrayLike, number: int) -> np.ndarray:
+    try:
+        array = np.array(pose, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
+    if array.shape not in ((3,), (4, 4)):
+        raise InputError(f'pose {number} is a (4, 4) matrix ego2global or (x, y, yaw), got {_short(pose)}')
+    if not np.isfinite(array).all():
+        raise InputError(f'pose {number} holds numbers that are not finite: {array.tolist()}')
+    if array.shape == (3,):
+        x, y, yaw = array.tolist()
+        matrix = np.eye(4)
+        matrix[:2, :2] = [[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]
+        matrix[:2, 3] = x, y
+        return matrix
+    if not is_rigid(torch.from_numpy(array)):
+        raise InputError(
+            f'pose {number} is no rotation with a translation, {np.round(array, 3).tolist()}: give ego2global, with '
+            'the translation in the last column and a last row of 0, 0, 0, 1'
+        )
+    return array
+
+
+def _read_timestamps(timestamps: Sequence[float] | np.ndarray) -> np.ndarray:
+    try:
+        times = np.array(timestamps, dtype=np.float64)
+    except (TypeError, ValueError):
+        times = np.empty((0, 0))
+    if times.ndim != 1 or not len(times) or not np.isfinite(times).all():
+        raise InputError(f'timestamps are finite seconds, one for each frame, got {_short(timestamps)}')
+    return times
+
+
+def _check_numbers(
+    images: Images | Sequence[Images] | None, poses: np.ndarray | None, timestamps: np.ndarray | None
+) -> None:
+    """Refuse images, poses and timestamps of different numbers of frames; one mapping of images may be of any frame."""
+    numbers = {
+        'frames of images': None if images is None or isinstance(images, Mapping) else len(images),
+        'poses': None if poses is None else len(poses),
+        'timestamps': None if timestamps is None else len(timestamps),
+    }
+    given = {what: number for what, number in numbers.items() if number is not None}
+    if len(set(given.values())) > 1:
+        counts = ', '.join(f'{number} {what}' for what, number in given.items())
+        raise InputError(f'there is one of each for every frame, got {counts}')
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f'{text[:97]}...'
