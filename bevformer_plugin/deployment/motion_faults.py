@@ -39,7 +39,7 @@ def timestamp_faults(timestamps: np.ndarray) -> tuple[list[Finding], np.ndarray]
     findings = []
     unit = _unit_of(timestamps)
     if unit is not None:
-        message = f'timestamps are {unit}, such as {timestamps[0]:.0f}: give seconds, times {UNITS[unit]:g}'
+        message = f'timestamps are {unit}, such as {timestamps[-1]:.0f}: give seconds, these times {UNITS[unit]:g}'
         findings.append(Finding(None, 'timestamp_unit', message))
         timestamps = timestamps * UNITS[unit]
     backwards = np.flatnonzero(np.diff(timestamps) <= 0)

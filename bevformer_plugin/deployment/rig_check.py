@@ -51,7 +51,7 @@ def check_rig(
     """
     if not isinstance(rig, Rig):
         raise InputError(f'rig is a Rig of cameras, got {type(rig).__name__}: Rig.from_file reads one')
-    frames = _read_images(images, rig)
+    frames = read_images(images, rig)
     matrices = None if poses is None else _read_poses(poses)
     times = None if timestamps is None else _read_timestamps(timestamps)
     _check_numbers(images, matrices, times)
@@ -85,8 +85,12 @@ def _size_faults(rig: Rig, frames: Sequence[Images]) -> list[Finding]:
     return findings
 
 
-def _read_images(images: Images | Sequence[Images] | None, rig: Rig) -> list[Images]:
-    """Bring images of one or several frames into a list of frames.
+def read_images(images: Images | Sequence[Images] | None, rig: Rig) -> list[Images]:
+    """Bring images of one frame, or of several, into a list of frames.
+
+    Args:
+        images: by camera, or a sequence of such.
+        rig: the cameras that there may be images of.
 
     Raises:
         InputError: if they are no images by camera, or of a camera that the rig lacks.
