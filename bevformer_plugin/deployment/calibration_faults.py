@@ -86,10 +86,9 @@ def _mount_faults(rig: Rig, mounts: Mapping[str, Mount]) -> Iterator[Finding]:
     if mirrored is not None:
         yield mirrored
         return
-    explained: set[str] = set()
-    for finding, names in _pair_faults(rig, upright):
-        explained.update(names)
-        yield finding
+    of_pairs = list(_pair_faults(rig, upright))
+    yield from of_pairs
+    explained = {name for finding in of_pairs for name in (finding.camera, finding.other_camera)}
     for name in strange:
         if name not in explained:
             yield _explain(name, mounts[name], rig.cameras[name], height)
@@ -156,15 +155,11 @@ def _describe(mount: Mount) -> str:
     return f'{place}, {mount.pitch:.0f} degrees up and rolled by {mount.roll:.0f}'
 
 
-def _pair_faults(rig: Rig, mounts: Mapping[str, Mount]) -> Iterator[tuple[Finding, tuple[str, str]]]:
-    """Find pairs of cameras that are exchanged or look the same way.
-
-    Returns:
-        Findings, each with the two cameras it is about.
-    """
+def _pair_faults(rig: Rig, mounts: Mapping[str, Mount]) -> Iterator[Finding]:
+    """Find pairs of cameras that are exchanged or look the same way."""
     for first, second in combinations(mounts, 2):
         if _look_the_same_way(rig, first, second):
-            yield _same_direction(mounts, first, second), (first, second)
+            yield _same_direction(mounts, first, second)
     gains = {
         pair: gain
         for pair in combinations(mounts, 2)
@@ -179,7 +174,7 @@ def _pair_faults(rig: Rig, mounts: Mapping[str, Mount]) -> Iterator[tuple[Findin
             f'{first} looks {describe_yaw(mounts[first].yaw)} and {second} {describe_yaw(mounts[second].yaw)}, which '
             'is where the name of the other one says: exchange the two calibrations (or images)'
         )
-        yield Finding(first, 'swapped_cameras', message), (first, second)
+        yield Finding(first, 'swapped_cameras', message, second)
 
 
 def _look_the_same_way(rig: Rig, first: str, second: str) -> bool:
@@ -206,10 +201,10 @@ def _same_direction(mounts: Mapping[str, Mount], first: str, second: str) -> Fin
     ]
     camera, other = (first, second) if deviations[0] > deviations[1] else (second, first)
     message = (
-        f'{camera} and {other} both look {describe_yaw(mounts[camera].yaw)}: give each camera its own camera2ego. Where '
-        'they are a stereo pair, this is right: put "stereo" into their names'
+        f'{camera} and {other} both look {describe_yaw(mounts[camera].yaw)}: give each camera its own camera2ego. '
+        'Where they are a stereo pair, this is right: put "stereo" into their names'
     )
-    return Finding(camera, 'same_direction', message)
+    return Finding(camera, 'same_direction', message, other)
 
 
 def _swap_gain(mounts: Mapping[str, Mount], first: str, second: str) -> float | None:
@@ -278,7 +273,7 @@ def _intrinsics_faults(name: str, camera: Camera) -> Iterator[Finding]:
     fov = fields_of_view(camera)
     if fov[0] < MIN_FOV or fov.max() > MAX_FOV:
         message = (
-            f'{name} has a field of view of {fov[0]:.1f} x {fov[1]:.1f} degrees: focal lengths are in pixels of images '
-            f'of {width} x {height}, and images of fisheye lenses have to be undistorted first'
+            f'{name} has a field of view of {fov[0]:.1f} x {fov[1]:.1f} degrees: focal lengths are in pixels of '
+            f'images of {width} x {height}, and images of fisheye lenses have to be undistorted first'
         )
         yield Finding(name, 'field_of_view', message)

@@ -16,8 +16,8 @@ ABBREVIATIONS = {
 }
 STEREO = 'stereo'  # in the name of a camera of a pair, whose left and right are places, not directions
 # By what a name says: the yaw that rigs have there, counter-clockwise from ahead, and how far from it they may look,
-# degrees. A camera of nuScenes at the back left looks to 110 degrees, one of Argoverse 2 to 153; the left one of a pair
-# of KITTI looks straight ahead.
+# degrees. A camera of nuScenes at the back left looks to 110 degrees, one of Argoverse 2 to 153; the left one of
+# KITTI's pair looks straight ahead.
 DIRECTIONS = {
     frozenset({'ahead'}): (0.0, 60.0),
     frozenset({'ahead', 'left'}): (50.0, 60.0),

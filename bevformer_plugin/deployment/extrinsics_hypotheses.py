@@ -22,7 +22,7 @@ COST_OF_AXES = 0.5
 COST_OF_QUATERNIONS = 0.5
 COST_OF_ROTATION_VECTORS = 1.0
 COST_OF_HEIGHT = 1.0
-# Three angles in degrees can be found for almost every rotation, so they explain one only where nothing else does well.
+# Three angles in degrees can be found for almost every rotation, so they explain one only where nothing else does.
 COST_OF_EULER_ANGLES = 6.0
 RIGHT_ANGLE_TOLERANCE = 5.0  # degrees; a camera rolled by a right angle was mounted so
 

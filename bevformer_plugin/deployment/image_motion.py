@@ -16,37 +16,35 @@ MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
 def agreeing_features(
-    camera: Camera, images: tuple[np.ndarray, np.ndarray], motions: Sequence[np.ndarray]
+    images: tuple[np.ndarray, np.ndarray], candidates: Sequence[tuple[Camera, np.ndarray]]
 ) -> np.ndarray:
-    """Count the features of two images that moved as one motion of the vehicle says and as the others do not.
+    """Count the features of two images that moved as one candidate says and as no other does.
 
-    A feature may be at any depth, so each motion lets it be on a line in the second image.
+    A feature may be at any depth, so each candidate lets it be on a line in the second image.
 
     Args:
-        camera: that took the images.
-        images: two of (H, W, 3) uint8 BGR.
-        motions: (4, 4) transforms, metres, from the vehicle's frame at the first image to that at the second.
+        images: two of (H, W, 3) uint8 BGR of one camera.
+        candidates: calibrations that the camera may have, for images of that size, each with the motion of the
+            vehicle, a (4, 4) transform, metres, from its frame at the first image to that at the second.
 
     Returns:
-        The number of features for each of the motions.
+        The number of features for each of the candidates.
     """
     height, width = images[0].shape[:2]
     scale = min(1.0, MAX_WIDTH / width)
-    camera = camera.resized((round(width * scale), round(height * scale)))
-    first, second = matched_features([cv2.resize(image, camera.size, None, 0, 0, cv2.INTER_AREA) for image in images])
+    size = round(width * scale), round(height * scale)
+    first, second = matched_features([cv2.resize(image, size, None, 0, 0, cv2.INTER_AREA) for image in images])
     if not len(first):
-        return np.zeros(len(motions), dtype=int)
-    rays = np.column_stack([first, np.ones(len(first))]) @ np.linalg.inv(camera.intrinsics).T
-    errors = np.stack([_errors(camera, rays, second, motion) for motion in motions])
-    best = errors.min(0)
-    others = np.sort(errors, axis=0)[1]
+        return np.zeros(len(candidates), dtype=int)
+    errors = np.stack([_errors(camera.resized(size), first, second, motion) for camera, motion in candidates])
+    best, others = np.sort(errors, axis=0)[:2]
     tells = (best < TOLERANCE) & (others > best + TOLERANCE)
-    return np.bincount(errors.argmin(0)[tells], minlength=len(motions))
+    return np.bincount(errors.argmin(0)[tells], minlength=len(candidates))
 
 
 def matched_features(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Find features in two BGR images; returns (n, 2) pixels in the first and in the second."""
-    detector = cv2.SIFT_create(nfeatures=1500, contrastThreshold=0.02)
+    detector = cv2.SIFT.create(nfeatures=1500, contrastThreshold=0.02)
     (points, descriptors), (others, other_descriptors) = (
         detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), None) for image in images
     )
@@ -60,8 +58,9 @@ def matched_features(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarr
     )
 
 
-def _errors(camera: Camera, rays: np.ndarray, pixels: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    """Return how far, in pixels, features (n, 2) are from the lines on which a motion puts their rays (n, 3)."""
+def _errors(camera: Camera, first: np.ndarray, second: np.ndarray, motion: np.ndarray) -> np.ndarray:
+    """Return how far, in pixels, features (n, 2) of a second image are from where a motion puts those of the first."""
+    rays = np.column_stack([first, np.ones(len(first))]) @ np.linalg.inv(camera.intrinsics).T
     between = np.linalg.inv(camera.camera2ego) @ motion @ camera.camera2ego
     inverse_depths = np.linspace(0, 1 / NEAREST, STEPS)[:, None, None]
     points = (rays @ between[:3, :3].T + inverse_depths * between[:3, 3]) @ camera.intrinsics.T  # STEPSxnx3
@@ -71,8 +70,8 @@ def _errors(camera: Camera, rays: np.ndarray, pixels: np.ndarray, motion: np.nda
     start, end = line[:-1], line[1:]
     with np.errstate(invalid='ignore', divide='ignore'):
         along = end - start
-        share = ((pixels - start) * along).sum(-1, keepdims=True) / np.maximum((along**2).sum(-1, keepdims=True), 1e-9)
-        distances = np.linalg.norm(start + np.clip(share, 0, 1) * along - pixels, axis=-1)
+        share = ((second - start) * along).sum(-1, keepdims=True) / np.maximum((along**2).sum(-1, keepdims=True), 1e-9)
+        distances = np.linalg.norm(start + np.clip(share, 0, 1) * along - second, axis=-1)
     return np.nan_to_num(distances, nan=np.inf).min(0)
 
 

@@ -1,13 +1,9 @@
 """Faults of the poses and timestamps of a vehicle's frames."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from .camera_names import angle_between
-from .image_motion import agreeing_features, mirrored_motion
-from .mount import mount_of
-from .rig import Rig
 from .rig_findings import Finding
 
 MAX_SPEED = 60.0  # m/s
@@ -21,10 +17,6 @@ SHORTEST_STEP = 0.5  # metres
 FEWEST_STEPS = 2
 SIDEWAYS, ALIGNED = 30.0, 15.0  # degrees between heading and movement that are no driving, and that are
 LEAST_TURN = 8.0  # degrees of all turns together that a direction of turning can be told from
-# What images need to tell the direction of a turn.
-LEAST_TURN_IN_IMAGES, MOST_TURN_IN_IMAGES = 0.7, 30.0  # degrees between two frames
-PAIRS_OF_IMAGES = 4
-FEWEST_FEATURES, MAJORITY = 20, 3.0
 
 
 def timestamp_faults(timestamps: np.ndarray) -> tuple[list[Finding], np.ndarray]:
@@ -131,15 +123,15 @@ def _heading_faults(poses: np.ndarray, jumps: set[int]) -> list[Finding]:
     mirrored = bending > LEAST_TURN and follows < -0.5
     if mirrored or (given > SIDEWAYS and negated < ALIGNED and negated < across):
         message = (
-            f'the heading turns against the way the vehicle moves (off by {given:.0f} degrees, with the opposite yaw by '
-            f'{negated:.0f}): give yaw counter-clockwise from the global x axis, seen from above, or its opposite '
+            f'the heading turns against the way the vehicle moves (off by {given:.0f} degrees, with the opposite yaw '
+            f'by {negated:.0f}): give yaw counter-clockwise from the global x axis, seen from above, or its opposite '
             '(the transposed rotation) where it is now global2ego'
         )
         return [Finding(None, 'yaw_sign', message)]
     if given > SIDEWAYS and across < ALIGNED:
         message = (
-            f'the vehicle moves {given:.0f} degrees off its x axis, so the poses are those of a camera or LiDAR with x '
-            'to the side: give the pose of the vehicle (x forward, y left, z up), ego2global = sensor2global @ '
+            f'the vehicle moves {given:.0f} degrees off its x axis, so the poses are those of a camera or LiDAR with '
+            'x to the side: give the pose of the vehicle (x forward, y left, z up), ego2global = sensor2global @ '
             'inverse(sensor2ego)'
         )
         return [Finding(None, 'camera_pose', message)]
@@ -154,41 +146,3 @@ def _off_axis(angles: np.ndarray) -> np.ndarray:
 def _folded(angles: np.ndarray) -> np.ndarray:
     """Bring angles into -90 to 90 degrees (radians), as of lines without a direction."""
     return (angles + np.pi / 2) % np.pi - np.pi / 2
-
-
-def image_turn_faults(
-    rig: Rig, names: Sequence[str], images: Sequence[Mapping[str, np.ndarray]], poses: np.ndarray
-) -> list[Finding]:
-    """Find poses that turn the other way than the images.
-
-    Args:
-        rig: the calibration.
-        names: of the cameras to look at, whose calibration looks right.
-        images: of each frame (H, W, 3) uint8 BGR by camera, of the sizes of the rig.
-        poses: (n, 4, 4) ego2global of the frames.
-    """
-    motions = [np.linalg.inv(after) @ before for before, after in zip(poses[:-1], poses[1:], strict=True)]
-    turns = np.rad2deg([abs(np.arctan2(motion[1, 0], motion[0, 0])) for motion in motions])
-    telling = np.flatnonzero((turns > LEAST_TURN_IN_IMAGES) & (turns < MOST_TURN_IN_IMAGES))
-    telling = sorted(telling.tolist(), key=lambda step: abs(turns[step] - 3))[:PAIRS_OF_IMAGES]
-    votes = np.zeros(2, dtype=int)
-    for step in telling:
-        both = [name for name in names if name in images[step] and name in images[step + 1]]
-        for name in _along_the_vehicle(rig, both):
-            pair = (images[step][name], images[step + 1][name])
-            motion = motions[step]
-            votes += agreeing_features(rig.cameras[name], pair, [motion, mirrored_motion(motion)])
-    if votes[1] < FEWEST_FEATURES or votes[1] < MAJORITY * votes[0]:
-        return []
-    message = (
-        f'the images turn the other way than the poses: {votes[1]} features moved as with left and right exchanged, '
-        f'{votes[0]} as the poses say: give yaw counter-clockwise, seen from above, and y to the left'
-    )
-    return [Finding(None, 'yaw_sign', message)]
-
-
-def _along_the_vehicle(rig: Rig, names: Sequence[str]) -> list[str]:
-    """Choose the cameras that look most ahead and most back: there, turning differs most from driving."""
-    off = {name: mount_of(rig.cameras[name].camera2ego).yaw for name in names}
-    chosen = [min(names, key=lambda name: angle_between(off[name], yaw), default=None) for yaw in (0.0, 180.0)]
-    return list(dict.fromkeys(name for name in chosen if name is not None))

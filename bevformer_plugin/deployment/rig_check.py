@@ -10,7 +10,8 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import is_rigid
 
 from .calibration_faults import calibration_faults
-from .motion_faults import image_turn_faults, pose_faults, timestamp_faults
+from .image_faults import image_faults
+from .motion_faults import pose_faults, timestamp_faults
 from .rig import Rig
 from .rig_findings import FAULTS, Finding
 
@@ -30,8 +31,9 @@ def check_rig(
     :func:`.rig_drawing.draw_rig` shows the same to the eye.
 
     What cannot be found: a mistake that changes a camera by a few degrees (a camera that looks exactly ahead has the
-    same quaternion in either order, one to the right a symmetric rotation); wrong yaws and exchanged cameras without
-    names such as front, rear_left or FR; planar poses of a camera that looks ahead; yaw of the wrong sign on a straight
+    same quaternion in either order, one to the right a symmetric rotation); wrong yaws and
+    exchanged cameras without names such as front, rear_left or FR (exchanged ones are found in the images of a drive,
+    with poses); planar poses of a camera that looks ahead; yaw of the wrong sign on a straight
     road. Cameras are taken as mounted upright, within 8 degrees. Two cameras with one axis within 4 degrees and fields
     of view within 6 are reported, a tele beside a wide camera is not; a stereo pair is, unless its names say 'stereo'.
 
@@ -61,12 +63,17 @@ def check_rig(
         findings += of_times
     if matrices is not None:
         of_poses = pose_faults(matrices, times)
-        sound = [name for name in rig.cameras if name not in {finding.camera for finding in findings}]
-        if len(frames) > 1 and not {'yaw_sign', 'camera_pose'} & {finding.fault for finding in of_poses}:
-            of_poses += image_turn_faults(rig, sound, frames, matrices)
+        if len(frames) > 1 and not of_poses:
+            sound = [name for name in rig.cameras if name not in _cameras_of(findings)]
+            of_poses = image_faults(rig, sound, frames, matrices)
         findings += of_poses
     order = list(FAULTS)
     return sorted(findings, key=lambda finding: order.index(finding.fault))
+
+
+def _cameras_of(findings: Sequence[Finding]) -> set[str]:
+    """Return the cameras that findings are about; one about two cameras exchanged or alike names both."""
+    return {name for finding in findings for name in (finding.camera, finding.other_camera) if name is not None}
 
 
 def _size_faults(rig: Rig, frames: Sequence[Images]) -> list[Finding]:
@@ -112,7 +119,12 @@ def read_images(images: Images | Sequence[Images] | None, rig: Rig) -> list[Imag
                 f'{", ".join(rig.cameras)}'
             )
         for name, image in frame.items():
-            if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+            if (
+                not isinstance(image, np.ndarray)
+                or image.dtype != np.uint8
+                or image.shape[2:] != (3,)
+                or not image.size
+            ):
                 got = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
                 raise InputError(f'the image of {name} is a uint8 array (H, W, 3) in BGR, got {got}')
     return list(frames)

@@ -34,8 +34,10 @@ class Finding:
         camera: name of the camera; None where it is about the poses, the timestamps or the whole rig.
         fault: a key of ``FAULTS``.
         message: what looks wrong and what to do, in a sentence or two.
+        other_camera: the second one of a finding about two cameras.
     """
 
     camera: str | None
     fault: str
     message: str
+    other_camera: str | None = None
