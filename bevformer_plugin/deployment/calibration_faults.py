@@ -23,7 +23,6 @@ SCALED_CENTRE, SCALED_CENTRE_DIFFERENCE, LEAST_SCALED_SIDE = 0.065, 0.08, 0.05
 MIN_FOV, MAX_FOV = 10.0, 150.0  # degrees, from tele cameras to the widest images that are worth undistorting
 # Cameras look the same way if their axes and fields of view differ by less, degrees.
 SAME_AXIS, SAME_FOV = 4.0, 6.0
-SAME_PLACE = 1e-3  # metres
 # Exchanging two cameras has to bring them nearer to the directions of their names by so many degrees together.
 SWAP_GAIN, SWAP_TOLERANCE = 40.0, 45.0
 LEANS = 3.0  # degrees of pitch or roll
@@ -178,7 +177,7 @@ def _pair_faults(rig: Rig, mounts: Mapping[str, Mount]) -> Iterator[Finding]:
 
 
 def _look_the_same_way(rig: Rig, first: str, second: str) -> bool:
-    """Tell whether two cameras have one direction and one field of view, or one pose, and are no stereo pair."""
+    """Tell whether two cameras have one direction and one field of view (or a name that denies it), as no pair has."""
     if is_stereo(first) and is_stereo(second):
         return False
     one, other = rig.cameras[first], rig.cameras[second]
@@ -186,12 +185,11 @@ def _look_the_same_way(rig: Rig, first: str, second: str) -> bool:
     if np.rad2deg(np.arccos(np.clip(cosine, -1, 1))) > SAME_AXIS:
         return False
     same_view = bool(np.abs(fields_of_view(one) - fields_of_view(other)).max() < SAME_FOV)
-    same_place = bool(np.abs(one.camera2ego - other.camera2ego).max() < SAME_PLACE)
     against_name = any(
         (named := direction_of(name)) is not None and not mount_of(rig.cameras[name].camera2ego).is_plausible(named)
         for name in (first, second)
     )
-    return same_view or same_place or against_name
+    return same_view or against_name
 
 
 def _same_direction(mounts: Mapping[str, Mount], first: str, second: str) -> Finding:

@@ -7,11 +7,11 @@ import numpy as np
 
 from .camera import Camera
 
-MAX_WIDTH = 800  # pixels that images are shrunk to: features of roads are large enough
+MAX_WIDTH = 640  # pixels that images are shrunk to: features of roads are large enough
 RATIO = 0.75  # of the distances of the best and the second match (Lowe, 2004)
 NEAREST = 1.5  # metres from a camera to the nearest thing that it shows
 STEPS = 48  # inverse depths at which a feature is looked for
-TOLERANCE = 3.0  # pixels between a feature and where a motion puts it
+TOLERANCE = 2.5  # pixels between a feature and where a motion puts it
 MIRROR = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
@@ -45,8 +45,9 @@ def agreeing_features(
 def matched_features(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Find features in two BGR images; returns (n, 2) pixels in the first and in the second."""
     detector = cv2.SIFT.create(nfeatures=1500, contrastThreshold=0.02)
+    grays = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in images]
     (points, descriptors), (others, other_descriptors) = (
-        detector.detectAndCompute(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), None) for image in images
+        detector.compute(gray, detector.detect(gray)) for gray in grays
     )
     if descriptors is None or other_descriptors is None or min(len(points), len(others)) < 2:
         return np.empty((0, 2)), np.empty((0, 2))

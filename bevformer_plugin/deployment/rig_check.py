@@ -15,7 +15,7 @@ from .motion_faults import pose_faults, timestamp_faults
 from .rig import Rig
 from .rig_findings import FAULTS, Finding
 
-Images = Mapping[str, np.ndarray]
+Images = Mapping[str, np.ndarray | None]
 
 
 def check_rig(
@@ -39,8 +39,8 @@ def check_rig(
 
     Args:
         rig: the cameras.
-        images: (H, W, 3) uint8 BGR by camera, of one frame, or a sequence of such, one for each pose. Their sizes are
-            compared with the rig's, and the way they turn with that of the poses.
+        images: (H, W, 3) uint8 BGR by camera (None for a missing one), of one frame, or a sequence of such, one for
+            each pose. Their sizes are compared with the rig's, and the way they move with the poses, in some seconds.
         poses: ego2global of each frame in time order, each (4, 4), or planar (x, y, yaw) in metres and radians.
         timestamps: of each frame, seconds.
 
@@ -76,7 +76,7 @@ def _cameras_of(findings: Sequence[Finding]) -> set[str]:
     return {name for finding in findings for name in (finding.camera, finding.other_camera) if name is not None}
 
 
-def _size_faults(rig: Rig, frames: Sequence[Images]) -> list[Finding]:
+def _size_faults(rig: Rig, frames: Sequence[Mapping[str, np.ndarray]]) -> list[Finding]:
     """Find images of another size than the intrinsics are for."""
     findings = []
     for name, camera in rig.cameras.items():
@@ -92,7 +92,7 @@ def _size_faults(rig: Rig, frames: Sequence[Images]) -> list[Finding]:
     return findings
 
 
-def read_images(images: Images | Sequence[Images] | None, rig: Rig) -> list[Images]:
+def read_images(images: Images | Sequence[Images] | None, rig: Rig) -> list[dict[str, np.ndarray]]:
     """Bring images of one frame, or of several, into a list of frames.
 
     Args:
@@ -119,15 +119,16 @@ def read_images(images: Images | Sequence[Images] | None, rig: Rig) -> list[Imag
                 f'{", ".join(rig.cameras)}'
             )
         for name, image in frame.items():
-            if (
-                not isinstance(image, np.ndarray)
-                or image.dtype != np.uint8
-                or image.shape[2:] != (3,)
-                or not image.size
-            ):
+            if image is not None and not _is_picture(image):
                 got = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
                 raise InputError(f'the image of {name} is a uint8 array (H, W, 3) in BGR, got {got}')
-    return list(frames)
+    return [{name: image for name, image in frame.items() if image is not None} for frame in frames]
+
+
+def _is_picture(image: object) -> bool:
+    if not isinstance(image, np.ndarray):
+        return False
+    return image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0
 
 
 def _read_poses(poses: Sequence[ArrayLike] | np.ndarray) -> np.ndarray:
@@ -177,7 +178,7 @@ def _read_timestamps(timestamps: Sequence[float] | np.ndarray) -> np.ndarray:
 def _check_numbers(
     images: Images | Sequence[Images] | None, poses: np.ndarray | None, timestamps: np.ndarray | None
 ) -> None:
-    """Refuse images, poses and timestamps of different numbers of frames; one mapping of images may be of any frame."""
+    """Refuse images, poses and timestamps of different numbers of frames; one mapping of images is of any frame."""
     numbers = {
         'frames of images': None if images is None or isinstance(images, Mapping) else len(images),
         'poses': None if poses is None else len(poses),

@@ -13,6 +13,8 @@ from scipy.spatial.transform import Rotation
 from bevformer_plugin.deployment import Camera, Rig
 from bevformer_plugin.deployment.camera import OPTICAL_TO_FORWARD, pinhole
 from bevformer_plugin.synthetic import rig as simulated
+from bevformer_plugin.synthetic.rendering import SceneRenderer
+from bevformer_plugin.synthetic.scenario import build_scenario
 
 SIZE = (1600, 900)
 # Names and yaws of rigs with other numbers of cameras than six, degrees.
@@ -143,3 +145,13 @@ def camera_pose(angles: Sequence[float] | np.ndarray, position: Sequence[float])
     pose[:3, :3] = Rotation.from_euler('ZYX', angles, degrees=True).as_matrix()
     pose[:3, 3] = position
     return pose @ OPTICAL_TO_FORWARD
+
+
+def rendered_drive(index: int, frames: range) -> tuple[Rig, list[dict[str, np.ndarray]], np.ndarray]:
+    """Render some keyframes of a scene of the simulator: its rig, the images by camera and the poses (n, 3)."""
+    size, seed = (400, 224), 3
+    scenario = build_scenario('scene', index, frames.stop, seed, size)
+    renderer, rng = SceneRenderer(scenario, size, seed), np.random.default_rng(0)
+    rig, keyframes = rig_of(scenario.rig, size), scenario.keyframes[frames.start : frames.stop]
+    images = [{name: renderer.render(name, int(time), rng)[0] for name in rig.cameras} for time in keyframes]
+    return rig, images, scenario.ego_poses(keyframes)
