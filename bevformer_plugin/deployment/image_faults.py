@@ -1,5 +1,6 @@
 """Faults that show in how the images of a drive move, against its poses."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations, pairwise
 
@@ -19,7 +20,9 @@ STEPS_FOR_TURNS, STEPS_FOR_DIRECTIONS = 4, 2  # pairs of frames that are looked 
 FEWEST_FOR_TURNS, FEWEST_FOR_DIRECTIONS = 20, 6  # features that have to move as with the fault
 MAJORITY = 3.0  # how many times more of them there have to be than those that move as without
 
+MIRROR = ''  # stands for the camera's own calibration with left and right of the motion exchanged
 Images = Mapping[str, np.ndarray]
+Votes = Counter[tuple[str, str]]  # features of the first camera's images that moved as the second's calibration says
 
 
 def image_faults(rig: Rig, names: Sequence[str], images: Sequence[Images], poses: np.ndarray) -> list[Finding]:
@@ -36,26 +39,48 @@ def image_faults(rig: Rig, names: Sequence[str], images: Sequence[Images], poses
         for frame in images
     ]
     motions = np.stack([np.linalg.inv(after) @ before for before, after in pairwise(poses)])
-    return _turns(rig, frames, motions) or _exchanged(rig, frames, motions)
+    votes = _votes(rig, frames, motions)
+    return _turns(votes) or _exchanged(votes)
 
 
-def _turns(rig: Rig, frames: Sequence[Images], motions: np.ndarray) -> list[Finding]:
-    """Find poses of which the images say that left and right are exchanged.
+def _votes(rig: Rig, frames: Sequence[Images], motions: np.ndarray) -> Votes:
+    """Count features that moved as a camera's own calibration says, as that of another one, or as in a mirror.
+
+    All of these compete for a feature, because images of the back under the calibration of the front look much like a
+    turn the other way round.
 
     Args:
         rig: the calibration.
         frames: n images by camera.
         motions: (n - 1, 4, 4) from the vehicle's frame to that at the next frame.
+
+    Returns:
+        Counts by the camera and the one whose calibration fits, or ``MIRROR``.
     """
     turns = np.rad2deg(np.abs(np.arctan2(motions[:, 1, 0], motions[:, 0, 0])))
-    as_given = mirrored = 0
-    for step in _most_usual(turns, LEAST_TURN, USUAL_TURN, MOST_TURN)[:STEPS_FOR_TURNS]:
+    drives = np.linalg.norm(motions[:, :3, 3], axis=1)
+    of_turns = _most_usual(turns, LEAST_TURN, USUAL_TURN, MOST_TURN)[:STEPS_FOR_TURNS]
+    of_drives = _most_usual(drives, LEAST_DRIVE, USUAL_DRIVE, MOST_DRIVE)[:STEPS_FOR_DIRECTIONS]
+    votes: Votes = Counter()
+    for step in {*of_turns, *of_drives}:
         before, after = frames[step], frames[step + 1]
-        for name in _along_the_vehicle(rig, [name for name in before if name in after]):
+        both = [name for name in before if name in after]
+        for name in both if step in of_drives else _along_the_vehicle(rig, both):
             camera, motion = rig.cameras[name], motions[step]
-            candidates = [(camera, motion), (camera, mirrored_motion(motion))]
-            votes = agreeing_features((before[name], after[name]), candidates)
-            as_given, mirrored = as_given + int(votes[0]), mirrored + int(votes[1])
+            others = [other for other in both if rig.cameras[other].size == camera.size]
+            candidates = {other: (rig.cameras[other], motion) for other in others}
+            if step in of_turns:
+                candidates[MIRROR] = (camera, mirrored_motion(motion))
+            if len(candidates) > 1:
+                counts = agreeing_features((before[name], after[name]), list(candidates.values()))
+                votes.update({(name, other): int(n) for other, n in zip(candidates, counts, strict=True)})
+    return votes
+
+
+def _turns(votes: Votes) -> list[Finding]:
+    """Find poses of which the images say that left and right are exchanged."""
+    mirrored = sum(count for (_, other), count in votes.items() if other == MIRROR)
+    as_given = sum(votes[name, name] for name, other in list(votes) if other == MIRROR)
     if mirrored < FEWEST_FOR_TURNS or mirrored < MAJORITY * as_given:
         return []
     message = (
@@ -65,38 +90,12 @@ def _turns(rig: Rig, frames: Sequence[Images], motions: np.ndarray) -> list[Find
     return [Finding(None, 'yaw_sign', message)]
 
 
-def _along_the_vehicle(rig: Rig, names: Sequence[str]) -> list[str]:
-    """Choose the cameras that look most ahead and most back: there, turning differs most from driving."""
-    yaws = {name: mount_of(rig.cameras[name].camera2ego).yaw for name in names}
-    if not yaws:
-        return []
-    return list({min(yaws, key=lambda name: angle_between(yaws[name], yaw)) for yaw in (0.0, 180.0)})
-
-
-def _exchanged(rig: Rig, frames: Sequence[Images], motions: np.ndarray) -> list[Finding]:
-    """Find pairs of cameras, each of which has images that move as those of the other one should.
-
-    Args:
-        rig: the calibration.
-        frames: n images by camera.
-        motions: (n - 1, 4, 4) from the vehicle's frame to that at the next frame.
-    """
-    drives = np.linalg.norm(motions[:, :3, 3], axis=1)
-    votes: dict[tuple[str, str], int] = {}  # features of the first camera's images that fit the second's calibration
-    for step in _most_usual(drives, LEAST_DRIVE, USUAL_DRIVE, MOST_DRIVE)[:STEPS_FOR_DIRECTIONS]:
-        before, after = frames[step], frames[step + 1]
-        both = [name for name in before if name in after]
-        for name in both:
-            others = [other for other in both if rig.cameras[other].size == rig.cameras[name].size]
-            if len(others) < 2:
-                continue
-            candidates = [(rig.cameras[other], motions[step]) for other in others]
-            for other, count in zip(others, agreeing_features((before[name], after[name]), candidates), strict=True):
-                votes[name, other] = votes.get((name, other), 0) + int(count)
+def _exchanged(votes: Votes) -> list[Finding]:
+    """Find pairs of cameras, each of which has images that move as those of the other one should."""
 
     def fits(name: str, other: str) -> bool:
-        count = votes.get((name, other), 0)
-        return count >= FEWEST_FOR_DIRECTIONS and count > MAJORITY * votes[name, name]
+        count = votes[name, other]
+        return count >= FEWEST_FOR_DIRECTIONS and count > MAJORITY * max(votes[name, name], votes[name, MIRROR])
 
     cameras = list(dict.fromkeys(name for name, _ in votes))
     return [
@@ -110,6 +109,14 @@ def _exchanged(rig: Rig, frames: Sequence[Images], motions: np.ndarray) -> list[
         for first, second in combinations(cameras, 2)
         if fits(first, second) and fits(second, first)
     ]
+
+
+def _along_the_vehicle(rig: Rig, names: Sequence[str]) -> list[str]:
+    """Choose the cameras that look most ahead and most back: there, turning differs most from driving."""
+    yaws = {name: mount_of(rig.cameras[name].camera2ego).yaw for name in names}
+    if not yaws:
+        return []
+    return list({min(yaws, key=lambda name: angle_between(yaws[name], yaw)) for yaw in (0.0, 180.0)})
 
 
 def _most_usual(amounts: np.ndarray, least: float, usual: float, most: float) -> list[int]:

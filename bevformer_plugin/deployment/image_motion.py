@@ -7,7 +7,8 @@ import numpy as np
 
 from .camera import Camera
 
-MAX_WIDTH = 640  # pixels that images are shrunk to: features of roads are large enough
+MAX_WIDTH = 800  # pixels that images are shrunk to: features of roads are large enough
+FEATURES, FAST_THRESHOLD = 3000, 8  # of an image, and the contrast of a corner, low enough for dull days
 RATIO = 0.75  # of the distances of the best and the second match (Lowe, 2004)
 NEAREST = 1.5  # metres from a camera to the nearest thing that it shows
 STEPS = 48  # inverse depths at which a feature is looked for
@@ -44,14 +45,14 @@ def agreeing_features(
 
 def matched_features(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Find features in two BGR images; returns (n, 2) pixels in the first and in the second."""
-    detector = cv2.SIFT.create(nfeatures=1500, contrastThreshold=0.02)
+    detector = cv2.ORB.create(nfeatures=FEATURES, fastThreshold=FAST_THRESHOLD)
     grays = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in images]
     (points, descriptors), (others, other_descriptors) = (
         detector.compute(gray, detector.detect(gray)) for gray in grays
     )
     if descriptors is None or other_descriptors is None or min(len(points), len(others)) < 2:
         return np.empty((0, 2)), np.empty((0, 2))
-    matches = cv2.BFMatcher().knnMatch(descriptors, other_descriptors, k=2)
+    matches = cv2.BFMatcher(cv2.NORM_HAMMING).knnMatch(descriptors, other_descriptors, k=2)
     chosen = [best for best, second in matches if best.distance < RATIO * second.distance]
     return (
         np.array([points[match.queryIdx].pt for match in chosen]).reshape(-1, 2),

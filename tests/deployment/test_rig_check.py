@@ -23,7 +23,7 @@ NAMED_IN_OTHER_RIGS = {
     'z backward': 0.9,
     'xyzw read as wxyz': 0.75,
     'wxyz read as xyzw': 0.75,
-    'rotation vector in degrees': 0.85,
+    'rotation vector in degrees': 0.8,
     'Euler angles in degrees': 0.75,
 }
 NAMED_IN_SIMULATED_RIGS = {'Euler angles in degrees': 0.65}
