@@ -1,6 +1,6 @@
 """Faults of a rig that its calibration alone shows."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from bevformer_plugin.geometry import is_rigid
 
 from .camera import Camera
-from .camera_names import describe_yaw, direction_of, is_stereo
+from .camera_names import NamedDirection, describe_yaw, direction_of, is_stereo
 from .extrinsics_hypotheses import COST_OF_EULER_ANGLES, Hypothesis, hypotheses
 from .mount import USUAL_HEIGHT, Mount, mount_of
 from .rig import Rig
@@ -28,6 +28,7 @@ SWAP_GAIN, SWAP_TOLERANCE = 40.0, 45.0
 LEANS = 3.0  # degrees of pitch or roll
 STEEP, LEVEL = 30.0, 10.0  # degrees of pitch; whatever the field of view, most cameras are level
 MIRRORED_CAMERAS = 4  # cameras of the sides from which on all being mirrored is no mere exchange of two
+TURNED_CAMERAS = 3
 
 
 def calibration_faults(rig: Rig) -> Iterator[Finding]:
@@ -81,9 +82,9 @@ def _mount_faults(rig: Rig, mounts: Mapping[str, Mount]) -> Iterator[Finding]:
     heights = [mount.height for name, mount in mounts.items() if name not in strange]
     height = float(np.median(heights)) if heights else USUAL_HEIGHT
     upright = {name: mount for name, mount in mounts.items() if mount.is_upright and mount.is_above_ground}
-    mirrored = _mirrored(mounts)
-    if mirrored is not None:
-        yield mirrored
+    of_frame = _frame_fault(mounts)
+    if of_frame is not None:
+        yield of_frame
         return
     of_pairs = list(_pair_faults(rig, upright))
     yield from of_pairs
@@ -151,7 +152,8 @@ def _best_hypothesis(name: str, camera2ego: np.ndarray, height: float) -> Hypoth
 def _describe(mount: Mount) -> str:
     """Say where a camera is and looks."""
     place = f'is {mount.height:.2f} m above the ground and looks {describe_yaw(mount.yaw)}'
-    return f'{place}, {mount.pitch:.0f} degrees up and rolled by {mount.roll:.0f}'
+    side = 'up' if mount.pitch > 0 else 'down'
+    return f'{place}, {abs(mount.pitch):.0f} degrees {side}, rolled by {abs(mount.roll):.0f}'
 
 
 def _pair_faults(rig: Rig, mounts: Mapping[str, Mount]) -> Iterator[Finding]:
@@ -221,24 +223,40 @@ def _swap_gain(mounts: Mapping[str, Mount], first: str, second: str) -> float | 
     return of_first.deviation(yaws[0]) + of_second.deviation(yaws[1]) - sum(exchanged)
 
 
-def _mirrored(mounts: Mapping[str, Mount]) -> Finding | None:
-    """Find a rig whose left and right are exchanged throughout, as in a frame with y to the right."""
-    sides = {
-        name: (named, mount.yaw)
-        for name, mount in mounts.items()
-        if (named := direction_of(name)) is not None and named.yaw not in (0.0, 180.0)
+def _frame_fault(mounts: Mapping[str, Mount]) -> Finding | None:
+    """Find a rig in another frame than the vehicle's: one with y to the right, or one that is turned, as a LiDAR's."""
+    directions = {
+        name: (named, mount.yaw) for name, mount in mounts.items() if (named := direction_of(name)) is not None
     }
-    if len(sides) < MIRRORED_CAMERAS or not all(mount.is_upright for mount in mounts.values()):
+    if not all(mount.is_upright for mount in mounts.values()):
         return None
-    given = [named.deviation(yaw) for named, yaw in sides.values()]
-    flipped = [named.deviation(-yaw) for named, yaw in sides.values()]
-    if min(given) < SWAP_TOLERANCE or max(flipped) > SWAP_TOLERANCE:
-        return None
-    message = (
-        'all cameras of the left look to the right and the other way round, as in a left-handed frame with y to the '
-        'right: flip y of every translation and the sign of every yaw and roll (Camera.from_carla does)'
+    sides = [(named, yaw) for named, yaw in directions.values() if named.yaw not in (0.0, 180.0)]
+    if len(sides) >= MIRRORED_CAMERAS and _only_fit([(named, yaw, -yaw) for named, yaw in sides]):
+        message = (
+            'all cameras of the left look to the right and the other way round, as in a left-handed frame with y to '
+            'the right: flip y of every translation and the sign of every yaw and roll (Camera.from_carla does)'
+        )
+        return Finding(None, 'left_handed', message)
+    for turn in (-90.0, 90.0, 180.0):
+        if len(directions) >= TURNED_CAMERAS and _only_fit([(*each, each[1] + turn) for each in directions.values()]):
+            message = (
+                f'all cameras look where their names say once the rig is turned by {turn:.0f} degrees, so camera2ego '
+                'is in another frame, such as that of a LiDAR (x right, y forward): multiply it from the left by the '
+                "pose of that frame in the vehicle's (x forward, y left, z up, on the ground), see Rig.moved"
+            )
+            return Finding(None, 'vehicle_axes', message)
+    return None
+
+
+def _only_fit(directions: Sequence[tuple[NamedDirection, float, float]]) -> bool:
+    """Tell whether yaws that all are far from what the names say are near it once changed.
+
+    Args:
+        directions: what each name says, its yaw in degrees as given, and changed.
+    """
+    return all(
+        named.deviation(changed) <= SWAP_TOLERANCE < named.deviation(given) for named, given, changed in directions
     )
-    return Finding(None, 'left_handed', message)
 
 
 def fields_of_view(camera: Camera) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 FAULTS = {
     'not_rigid': 'camera2ego does more than turn and move',
     'left_handed': 'camera2ego mirrors, or the frame of the vehicle is left-handed (y to the right)',
+    'vehicle_axes': 'camera2ego is in a frame that is turned against that of the vehicle',
     'transposed_extrinsics': 'camera2ego, or the rotation in it, is transposed',
     'inverted_extrinsics': 'camera2ego is the transform from the vehicle to the camera',
     'camera_axes': 'the axes of the camera are not optical (x right, y down, z forward)',

@@ -115,6 +115,11 @@ def test_a_rig_with_left_and_right_exchanged_is_left_handed():
         assert faults_of(replace(rig, cameras=cameras)) == [(None, 'left_handed')]
 
 
+@pytest.mark.parametrize('rig', [*SIMULATED[:5], *OTHERS[2:6]])
+def test_a_rig_in_the_frame_of_a_lidar_is_named(rig):
+    assert faults_of(rig.moved(np.linalg.inv(rig.lidar2ego))) == [(None, 'vehicle_axes')]
+
+
 def camera(angles=(0.0, 0.0, 0.0), position=(1.5, 0.0, 1.5), focal=1200.0, size=(1600, 900)) -> Camera:
     return Camera(pinhole(focal, focal, size[0] / 2, size[1] / 2), camera_pose(angles, position), size)
 
