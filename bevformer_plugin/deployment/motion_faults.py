@@ -14,7 +14,8 @@ MAX_GAP = 30.0  # seconds between frames, of which there are up to a thousand a 
 MIN_GAP = 1e-3
 # A vehicle moves where it heads, seen over steps that are longer than the errors of a position.
 SHORTEST_STEP = 0.5  # metres
-FEWEST_STEPS = 2
+LONGEST_LEVER = 4.5  # metres from the rear axle, which moves straight ahead, to the origin of a vehicle's frame
+FEWEST_STEPS, FEWEST_STEPS_OF_A_TURN = 2, 4
 SIDEWAYS, ALIGNED = 30.0, 15.0  # degrees between heading and movement that are no driving, and that are
 LEAST_TURN = 8.0  # degrees of all turns together that a direction of turning can be told from
 
@@ -104,14 +105,31 @@ def _jumps(poses: np.ndarray, seconds: np.ndarray | None) -> Iterator[Finding]:
     yield Finding(None, 'pose_jump', message)
 
 
+def yaw_unit_faults(planar: np.ndarray) -> list[Finding]:
+    """Find planar poses (n, 3) of x, y and yaw whose yaw is degrees, by where the vehicle moves."""
+    steps = np.diff(planar[:, :2], axis=0)
+    long = _driving_steps(steps, np.deg2rad(planar[:, 2]))
+    if len(long) < FEWEST_STEPS or np.abs(planar[:, 2]).max() < 2 * np.pi:
+        return []
+    directions = np.arctan2(steps[long, 1], steps[long, 0])
+    middle = (planar[1:, 2] + planar[:-1, 2])[long] / 2
+    given, converted = (float(np.median(_off_axis(directions - yaw))) for yaw in (middle, np.deg2rad(middle)))
+    if given < SIDEWAYS or converted > ALIGNED:
+        return []
+    message = (
+        f'the yaw of the poses, such as {planar[-1, 2]:.1f}, is degrees: it is {given:.0f} degrees off the way the '
+        f'vehicle moves as radians and {converted:.0f} as degrees: pass np.deg2rad of it'
+    )
+    return [Finding(None, 'degrees_for_radians', message)]
+
+
 def _heading_faults(poses: np.ndarray, jumps: set[int]) -> list[Finding]:
     """Find headings that are not where the vehicle moves, or turn against the way it moves."""
     steps = np.diff(poses[:, :2, 3], axis=0)
-    long = np.flatnonzero(np.linalg.norm(steps, axis=1) > SHORTEST_STEP)
-    long = np.array([step for step in long.tolist() if step not in jumps], dtype=int)
+    headings = np.unwrap(np.arctan2(poses[:, 1, 0], poses[:, 0, 0]))
+    long = np.array([step for step in _driving_steps(steps, headings) if step not in jumps], dtype=int)
     if len(long) < FEWEST_STEPS:
         return []
-    headings = np.unwrap(np.arctan2(poses[:, 1, 0], poses[:, 0, 0]))
     middle = (headings[1:] + headings[:-1])[long] / 2  # a chord of an arc has the heading of its middle
     directions = np.arctan2(steps[long, 1], steps[long, 0])
     given, negated, across = (
@@ -120,7 +138,7 @@ def _heading_faults(poses: np.ndarray, jumps: set[int]) -> list[Finding]:
     turns, bends = _folded(np.diff(middle)), _folded(np.diff(directions))
     bending = float(np.rad2deg(np.abs(bends).sum()))
     follows = float((turns * bends).sum() / max((bends**2).sum(), 1e-12))
-    mirrored = bending > LEAST_TURN and follows < -0.5
+    mirrored = len(long) >= FEWEST_STEPS_OF_A_TURN and bending > LEAST_TURN and follows < -0.5
     if mirrored or (given > SIDEWAYS and negated < ALIGNED and negated < across):
         message = (
             f'the heading turns against the way the vehicle moves (off by {given:.0f} degrees, with the opposite yaw '
@@ -136,6 +154,12 @@ def _heading_faults(poses: np.ndarray, jumps: set[int]) -> list[Finding]:
         )
         return [Finding(None, 'camera_pose', message)]
     return []
+
+
+def _driving_steps(steps: np.ndarray, headings: np.ndarray) -> np.ndarray:
+    """Choose the steps (n - 1, 2) in which a vehicle drives, rather than turns about an axle far from its origin."""
+    distances = np.linalg.norm(steps, axis=1)
+    return np.flatnonzero((distances > SHORTEST_STEP) & (distances > LONGEST_LEVER * np.abs(np.diff(headings))))
 
 
 def _off_axis(angles: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from bevformer_plugin.geometry import is_rigid
 
 from .calibration_faults import calibration_faults
 from .image_faults import image_faults
-from .motion_faults import pose_faults, timestamp_faults
+from .motion_faults import pose_faults, timestamp_faults, yaw_unit_faults
 from .rig import Rig
 from .rig_findings import FAULTS, Finding
 
@@ -31,11 +31,12 @@ def check_rig(
     :func:`.rig_drawing.draw_rig` shows the same to the eye.
 
     What cannot be found: a mistake that changes a camera by a few degrees (a camera that looks exactly ahead has the
-    same quaternion in either order, one to the right a symmetric rotation); wrong yaws and
-    exchanged cameras without names such as front, rear_left or FR (exchanged ones are found in the images of a drive,
-    with poses); planar poses of a camera that looks ahead; yaw of the wrong sign on a straight
-    road. Cameras are taken as mounted upright, within 8 degrees. Two cameras with one axis within 4 degrees and fields
-    of view within 6 are reported, a tele beside a wide camera is not; a stereo pair is, unless its names say 'stereo'.
+    same quaternion in either order, one to the right a symmetric rotation), which three angles in degrees often do;
+    wrong yaws and exchanged cameras without names such as front, rear_left or FR (exchanged ones are found in the
+    images of a drive, with poses); planar poses of a camera that looks ahead; yaw of the wrong sign on a straight
+    road, and, where y is mirrored with it, without images. Cameras are taken as mounted upright, within 8 degrees. Two
+    cameras with one axis within 4 degrees and fields of view within 6 are reported, a tele beside a wide camera is
+    not; a stereo pair is, unless both names say 'stereo'.
 
     Args:
         rig: the cameras.
@@ -57,18 +58,28 @@ def check_rig(
     matrices = None if poses is None else _read_poses(poses)
     times = None if timestamps is None else _read_timestamps(timestamps)
     _check_numbers(images, matrices, times)
-    findings = [*calibration_faults(rig), *_size_faults(rig, frames)]
+    of_rig = list(calibration_faults(rig))
+    rescaled = {finding.camera for finding in of_rig if finding.fault == 'intrinsics_resolution'}
+    of_rig += [finding for finding in _size_faults(rig, frames) if finding.camera not in rescaled]
+    findings = list(of_rig)
     if times is not None:
         of_times, times = timestamp_faults(times)
         findings += of_times
-    if matrices is not None:
-        of_poses = pose_faults(matrices, times)
-        if len(frames) > 1 and not of_poses:
-            sound = [name for name in rig.cameras if name not in _cameras_of(findings)]
+    if poses is not None and matrices is not None:
+        of_poses = _yaw_unit_faults(poses) or pose_faults(matrices, times)
+        # Images tell something only where poses and the frame of the rig are right.
+        if len(frames) > 1 and not of_poses and all(finding.camera is not None for finding in of_rig):
+            sound = [name for name in rig.cameras if name not in _cameras_of(of_rig)]
             of_poses = image_faults(rig, sound, frames, matrices)
         findings += of_poses
     order = list(FAULTS)
     return sorted(findings, key=lambda finding: order.index(finding.fault))
+
+
+def _yaw_unit_faults(poses: Sequence[ArrayLike] | np.ndarray) -> list[Finding]:
+    """Look at the yaws of poses that all are planar."""
+    arrays = [np.array(pose, dtype=np.float64) for pose in poses]
+    return yaw_unit_faults(np.stack(arrays)) if all(array.shape == (3,) for array in arrays) else []
 
 
 def _cameras_of(findings: Sequence[Finding]) -> set[str]:

@@ -184,6 +184,12 @@ def test_images_of_another_size_are_named():
     assert 'rig.resized((800, 450))' in finding.message
 
 
+def test_a_size_that_two_checks_doubt_is_reported_once():
+    rig = plant(SIMULATED[0], 'CAM_FRONT', lambda c: planted_faults.scaled(c, 0.5))
+    images = {'CAM_FRONT': np.zeros((450, 800, 3), np.uint8)}
+    assert faults_of(rig, images) == [('CAM_FRONT', 'intrinsics_resolution')]
+
+
 def test_exchanged_images_of_a_real_drive_are_named(drives):
     drive = drives['scene-0103']
     numbers, images = drive.with_images()

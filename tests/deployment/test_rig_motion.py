@@ -56,6 +56,7 @@ def test_faults_of_real_drives_are_named(real):
     transposed[:, :3, :3] = poses[:, :3, :3].transpose(0, 2, 1)
     assert faults_of(jumping, times, real.rig) == ['pose_jump']
     assert faults_of(planar(poses) * [1, 1, -1], times, real.rig) == ['yaw_sign']
+    assert faults_of(planar(poses) * [1, 1, 180 / np.pi], times, real.rig) == ['degrees_for_radians']
     assert faults_of(transposed, times, real.rig) == ['yaw_sign']
     assert faults_of(poses @ real.rig.lidar2ego, times, real.rig) == ['camera_pose']
     for camera in real.rig.cameras.values():
