@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from bevformer_plugin.atomic_write import atomic_write
-from bevformer_plugin.deployment import Detections, Rig, StreamFrame, StreamPredictor
+from bevformer_plugin.deployment import Detections, Rig, StreamFrame, StreamPredictor, check_rig
 from bevformer_plugin.deployment.frame_folder import FrameFiles, Trajectory, find_frames, read_frames
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.visualization import check_score_threshold, prepare_folder, write_video
@@ -47,12 +47,15 @@ def main() -> None:
         rig = Rig.from_file(args.rig)
         files = find_frames(args.frames, rig, args.max_offset)
         trajectory = None if args.poses is None else Trajectory.from_file(args.poses)
-        poses = [None if trajectory is None else trajectory.at(frame.timestamp) for frame in files]
+        poses = None if trajectory is None else [trajectory.at(frame.timestamp) for frame in files]
+        times = [frame.timestamp for frame in files]
+        for finding in check_rig(rig, poses=poses, timestamps=times):
+            print(f'warning: {finding.message} ({finding.fault})', file=sys.stderr)
         folder = prepare_folder(args.out, args.overwrite)
         predictor = StreamPredictor.from_checkpoint(
             args.config, args.checkpoint, args.device, optimize=not args.no_optimize
         )
-        run(predictor, files, rig, poses, folder, args.score_thr, args.video)
+        run(predictor, files, rig, poses or [None] * len(files), folder, args.score_thr, args.video)
     except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
 

@@ -8,12 +8,13 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import is_rigid
 
 
-def ego2global_of(pose: ArrayLike) -> np.ndarray:
+def ego2global_of(pose: ArrayLike, name: str = 'the pose') -> np.ndarray:
     """Make the (4, 4) float64 pose of a vehicle.
 
     Args:
         pose: (4, 4) ego2global, from the vehicle's frame (x forward, y left, z up) to one that stays where it is,
             metres; or (x, y, yaw) on flat ground, metres and radians, counter-clockwise from the x axis.
+        name: what messages call it.
 
     Raises:
         InputError: for another shape, numbers that are not finite, or a matrix that is no rigid motion.
@@ -21,11 +22,15 @@ def ego2global_of(pose: ArrayLike) -> np.ndarray:
     try:
         values = np.array(pose, dtype=np.float64)
     except (TypeError, ValueError):
-        raise InputError(f'a pose is a (4, 4) matrix or (x, y, yaw), got {pose!r}') from None
+        values = np.empty(0)
     if values.shape not in ((3,), (4, 4)):
-        raise InputError(f'a pose is a (4, 4) matrix or (x, y, yaw), got the shape {values.shape}')
+        text = repr(pose)
+        raise InputError(
+            f'{name} is a (4, 4) matrix ego2global or (x, y, yaw), got '
+            + (text if len(text) <= 100 else f'{text[:97]}...')
+        )
     if not np.isfinite(values).all():
-        raise InputError(f'a pose is not finite: {values.tolist()}')
+        raise InputError(f'{name} holds numbers that are not finite: {values.tolist()}')
     if values.shape == (3,):
         x, y, yaw = values
         planar = np.eye(4)
@@ -34,7 +39,7 @@ def ego2global_of(pose: ArrayLike) -> np.ndarray:
         return planar
     if not is_rigid(torch.from_numpy(values)):
         raise InputError(
-            f'a pose is no rotation with a translation: {np.round(values, 3).tolist()}. Give ego2global in metres, '
-            'whose last row is 0, 0, 0, 1'
+            f'{name} is no rotation with a translation, {np.round(values, 3).tolist()}: give ego2global, with the '
+            'translation in the last column and a last row of 0, 0, 0, 1'
         )
     return values
