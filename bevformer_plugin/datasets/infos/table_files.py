@@ -121,13 +121,18 @@ def _refuse_repeated_tokens(tables: NuScenes) -> None:
         InputError: naming token and table.
     """
     for name in TABLES:
-        tokens = [row['token'] for row in getattr(tables, name)]
-        if len(set(tokens)) < len(tokens):
-            repeated = [token for token, count in Counter(tokens).items() if count > 1]
+        repeated = repeated_tokens(getattr(tables, name))
+        if repeated:
             raise InputError(
                 f'token {repeated[0]} is twice in {name}.json{_and_more(repeated)}: write each row once, with a token '
                 'of its own'
             )
+
+
+def repeated_tokens(rows: list[dict]) -> list[str]:
+    """Return the tokens that several rows of a table have."""
+    tokens = [row['token'] for row in rows]
+    return [token for token, count in Counter(tokens).items() if count > 1] if len(set(tokens)) < len(tokens) else []
 
 
 def _refuse_second_key_frames(tables: NuScenes) -> None:
@@ -136,13 +141,23 @@ def _refuse_second_key_frames(tables: NuScenes) -> None:
     Raises:
         InputError: naming sample, channel and the tokens of both.
     """
+    for complaint in second_key_frames(tables.sample_data):
+        raise InputError(complaint)
+
+
+def second_key_frames(records: list[dict]) -> Iterator[str]:
+    """Yield a complaint about each key frame whose sample has another one of its channel before it.
+
+    Args:
+        records: rows of ``sample_data``, each with its ``channel``.
+    """
     first_tokens: dict[tuple[str, str], str] = {}
-    for row in tables.sample_data:
+    for row in records:
         if not row['is_key_frame']:
             continue
         first = first_tokens.setdefault((row['sample_token'], row['channel']), row['token'])
         if first != row['token']:
-            raise InputError(
+            yield (
                 f'sample {row["sample_token"]} has two key frames of {row["channel"]} in sample_data.json, {first} '
                 f'and {row["token"]}: is_key_frame is true for one reading of each sensor only'
             )
