@@ -1,6 +1,7 @@
 """Which annotations get one of the ten detection classes, by the name of their category."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.utils.color_map import get_colormap
@@ -10,7 +11,7 @@ from bevformer_plugin.errors import InputError
 NAMED_CATEGORIES = 10  # a message names so many categories at most
 
 
-def describe_unmapped_categories(annotations: list[dict]) -> list[str]:
+def describe_unmapped_categories(annotations: Iterable[dict]) -> list[str]:
     """Write lines for the log about annotations that get no box, because their category is of no detection class.
 
     Args:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -145,7 +145,7 @@ def _refuse_second_key_frames(tables: NuScenes) -> None:
         raise InputError(complaint)
 
 
-def second_key_frames(records: list[dict]) -> Iterator[str]:
+def second_key_frames(records: Iterable[dict]) -> Iterator[str]:
     """Yield a complaint about each key frame whose sample has another one of its channel before it.
 
     Args:
