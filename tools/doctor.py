@@ -2,6 +2,7 @@
 """One page on whether everything fits: python tools/doctor.py --root ROOT --config CONFIG --checkpoint CHECKPOINT"""
 
 import argparse
+import logging
 import sys
 
 
@@ -29,6 +30,7 @@ def main() -> None:
             'versions with make setup, or: pip install -r requirements.txt, then pip install --no-deps -r '
             'requirements-no-deps.txt; a compiled mmcv has to be built for this torch, mmcv-lite fits any'
         )
+    logging.disable(logging.INFO)  # the page says what the parts would log
     page = examine(args.root, args.version, args.config, args.checkpoint)
     print(page.text())
     sys.exit(1 if page.wrong else 0)

@@ -162,7 +162,7 @@ def examine_motion(scans: Iterable[tuple[Scan, Scan]]) -> Line:
     if driven is not None:
         return wrong(
             'poses',
-            f'say that the vehicle stands still in {len(standing[AS_GIVEN])} pairs of frames, but the LiDAR points fit '
+            f'say that the vehicle stands still in {len(standing[AS_GIVEN])} pairs of frames, but their points fit '
             f"better if {driven}: write the vehicle's motion into ego_pose.json",
         )
     if not moving[AS_GIVEN]:

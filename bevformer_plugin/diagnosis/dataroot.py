@@ -1,4 +1,4 @@
-"""Whether a dataroot is whole: its tables, its info files, the files that they name, and whether these are of one time."""
+"""Whether a dataroot is whole: its tables, its info files and the files they name, and whether all belong together."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -86,8 +86,8 @@ def _info_file(root: Path, path: Path, version: str | None) -> tuple[list[Line],
     scenes = len({entry['scene_token'] for entry in entries})
     line = ok(
         'infos',
-        f'{path.name}: {KINDS[kind]} format, {meta["version"]} {meta["split"] or "of an unknown split"}, {scenes} scenes, '
-        f'{len(entries)} samples, CAN-bus rule {meta["can_bus"]}, boxes in the frame of the {meta["frame"]}',
+        f'{path.name}: {KINDS[kind]} format, {meta["version"]} {meta["split"] or "of an unknown split"}, '
+        f'{scenes} scenes, {len(entries)} samples, CAN-bus rule {meta["can_bus"]}, boxes in the frame of the {meta["frame"]}',
     )
     return [line], InfoFile(path, kind, infos)
 

@@ -66,6 +66,6 @@ def examine_alignment(root: Path, entries: list[dict], categories: dict[str, int
     lines = [examine_standing(entries, categories)]
     pairs = read_scans(root, entries)
     if not pairs:
-        return [*lines, note('LiDAR', 'no two successive keyframes have points: boxes, poses and images are not compared; '
-                                      'look at them with tools/visualize.py')]  # fmt: skip
+        text = 'no two successive keyframes have points, so boxes, poses and images are not compared'
+        return [*lines, note('LiDAR', f'{text}: look at them with tools/visualize.py')]
     return [examine_boxes(pairs), examine_motion(pairs), *lines, *examine_cameras(root, scans_of(pairs))]

@@ -1,4 +1,4 @@
-"""Whether this machine and what is installed on it can run the package: everything is used once, not only looked up."""
+"""Whether this machine and what is installed on it can run the package: parts are used, not only looked up."""
 
 import importlib.metadata
 import importlib.util
@@ -46,10 +46,8 @@ def _gpus() -> list[Line]:
         if not driver:
             return [ok('GPU', 'none: everything runs on the processor')]
         build = 'is a build without CUDA' if torch.version.cuda is None else f'is built for CUDA {torch.version.cuda}'
-        return [
-            note('GPU', f'there is a NVIDIA driver, but torch cannot use it: torch {torch.__version__} {build}; install a '
-                        'build of torch for the CUDA version that nvidia-smi shows')
-        ]  # fmt: skip
+        remedy = 'install a build of torch for the CUDA version that nvidia-smi shows'
+        return [note('GPU', f'there is a NVIDIA driver, but torch {torch.__version__} {build}: {remedy}')]
     lines = []
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
@@ -67,10 +65,8 @@ def _gpus() -> list[Line]:
 def _compiler() -> list[Line]:
     compiler = find_compiler()
     if compiler is None:
-        return [
-            note('compiler', 'no g++, c++ or clang++: deformable attention runs in plain PyTorch on the processor, which '
-                             'takes several times as long; install one, such as the package g++')
-        ]  # fmt: skip
+        slow = 'deformable attention runs in plain PyTorch on the processor, which takes several times as long'
+        return [note('compiler', f'no g++, c++ or clang++: {slow}; install one, such as the package g++')]
     return [ok('compiler', compiler)]
 
 
@@ -83,14 +79,14 @@ def _python() -> Line:
 
 def _plugin() -> Line:
     """Compare the package that is imported with the one that is installed, whose start-up file serves other tools."""
-    version, folder = bevformer_plugin.__version__, Path(bevformer_plugin.__file__).parent
+    version, folder = bevformer_plugin.__version__, Path(__file__).parents[1]
     found = f'{version}, {folder}'
     try:
         installed = importlib.metadata.version(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         return note(
             PACKAGE,
-            f'{found}: imported from a folder, but not installed: programs that import mmdet3d first do without its help; '
+            f'{found}: imported from a folder and not installed, so programs that import mmdet3d first do without it: '
             'run pip install --no-deps . there',
         )
     if installed != version:
@@ -155,10 +151,8 @@ def _mmcv() -> list[Line]:
         ]
     lines = [ok('mmcv', found)]
     if MMCV_EXT == 'stand-in' and not _starts_finder():
-        lines.append(
-            note('import order', 'programs that import mmdet3d before bevformer_plugin fail, because the package is not '
-                                 'installed in this environment: run pip install --no-deps . in its folder')
-        )  # fmt: skip
+        text = 'programs that import mmdet3d before bevformer_plugin fail, since this environment starts no finder'
+        lines.append(note('import order', f'{text}: run pip install --no-deps . in the folder of the package'))
     return lines
 
 
@@ -168,7 +162,7 @@ def _starts_finder() -> bool:
 
 
 def _attention() -> list[Line]:
-    """Compute deformable attention on every kind of device with the backend that would be used, and check the result."""
+    """Compute deformable attention with the backend of every kind of device, and check the result."""
     lines = []
     for device in ['cpu', *(['cuda'] if torch.cuda.is_available() else [])]:
         subject = f'attention on {device}'
