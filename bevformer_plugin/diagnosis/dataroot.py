@@ -86,8 +86,8 @@ def _info_file(root: Path, path: Path, version: str | None) -> tuple[list[Line],
     scenes = len({entry['scene_token'] for entry in entries})
     line = ok(
         'infos',
-        f'{path.name}: {KINDS[kind]} format, {meta["version"]} {meta["split"] or "of an unknown split"}, '
-        f'{scenes} scenes, {len(entries)} samples, CAN-bus rule {meta["can_bus"]}, boxes in the frame of the {meta["frame"]}',
+        f'{path.name}: {KINDS[kind]} format, {meta["version"]} {meta["split"] or "of an unknown split"}, {scenes} '
+        f'scenes, {len(entries)} samples, CAN-bus rule {meta["can_bus"]}, boxes in the frame of the {meta["frame"]}',
     )
     return [line], InfoFile(path, kind, infos)
 
