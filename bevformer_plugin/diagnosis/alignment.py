@@ -7,7 +7,6 @@ points there. Parked things have to stay where they are.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,7 +21,9 @@ LEAST_POINTS = 5  # in a box whose points are counted again
 BORDER = 0.05  # metres by which a box is widened for counting
 CLEARLY = 0.03  # share of points by which another reading of boxes or poses must be better
 NEAR_GROUND = -1.2  # metres in the LiDAR's frame; below it is the road, which looks alike wherever the vehicle is
+CARRIED = 2000  # points of a frame, about, that are carried into the next one
 REACH = (3.0, 50.0)  # metres from the LiDAR, of points that are carried into the next frame
+LEAST_PAIRS = 3  # of frames in which the vehicle stands, by which that can be doubted
 SAME_PLACE = 0.3  # metres between a carried point and the nearest one
 LEAST_MOTION = 1.0  # metres; of a vehicle that moved less, poses cannot be told right from wrong
 LARGEST_DRIFT = 0.5  # metres from keyframe to keyframe, of a thing that does not move
@@ -31,16 +32,24 @@ STATIC_CLASSES = ('barrier', 'traffic_cone')
 
 
 AS_GIVEN = 'taken as they are'
-# How a box (x, y, z, l, w, h, yaw) of the infos may have to be read: which of its numbers are which, and its yaw.
+# How a box (x, y, z, l, w, h, yaw) of the infos may have to be read. A box whose length and width have changed places
+# is also one whose yaw is off by a quarter, so each of these names two mistakes.
 READINGS: dict[str, Callable[[list[float]], list[float]]] = {
     AS_GIVEN: lambda box: box,
     'length and width change places': lambda box: [*box[:3], box[4], box[3], *box[5:]],
-    'boxes are those of mmdetection3d before 1.0': lambda box: [*box[:3], box[4], box[3], box[5], -box[6] - np.pi / 2],
-    'yaw is counted clockwise': lambda box: [*box[:6], -box[6]],
-    'yaw is turned by a quarter': lambda box: [*box[:6], box[6] + np.pi / 2],
+    'yaw is counted clockwise, as by mmdetection3d before 1.0': lambda box: [*box[:6], -box[6]],
     'z is that of the bottom': lambda box: [*box[:2], box[2] + box[5] / 2, *box[3:]],
     'x and y are forward and left': lambda box: [-box[1], box[0], *box[2:6], box[6] + np.pi / 2],
 }
+STANDING = 'the vehicle stands still'
+# How a pose (4, 4) may have to be read.
+POSES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    AS_GIVEN: lambda pose: pose,
+    STANDING: lambda pose: np.eye(4),
+    'the poses are inverted': np.linalg.inv,
+    'their yaw has the other sign': lambda pose: np.block([[pose[:2, :2].T, pose[:2, 2:]], [pose[2:]]]),
+}
+DRIVES = np.arange(1.0, 15.1)  # metres between two keyframes
 
 
 @dataclass(frozen=True)
@@ -105,8 +114,9 @@ def examine_boxes(scans: Iterable[tuple[Scan, Scan]]) -> Line:
             if wanted < LEAST_POINTS:
                 continue
             total, boxes = total + wanted, boxes + 1
+            box = instance['bbox_3d']
             for name, read in READINGS.items():
-                counts[name] += min(wanted, int(_inside(scan.points, read(instance['bbox_3d'])).sum()))
+                counts[name] += min(wanted, _points_inside(scan.points, read(box)))
     if not total:
         return note('boxes', f'no box with {LEAST_POINTS} LiDAR points: not compared with the points')
     shares = {name: count / total for name, count in counts.items()}
@@ -127,17 +137,20 @@ def examine_boxes(scans: Iterable[tuple[Scan, Scan]]) -> Line:
     return ok('boxes', f'hold {found}')
 
 
-def _inside(points: np.ndarray, box: list[float]) -> np.ndarray:
-    """Return which of (n, 5) points lie in a box (x, y, z of the centre, l, w, h, yaw)."""
-    x, y, z, length, width, height, yaw = box
-    offsets = points[:, :3] - np.array([x, y, z], dtype=np.float32)
+def _points_inside(points: np.ndarray, box: list[float]) -> int:
+    """Count how many of (n, 5) points lie in a box (x, y, z of the centre, l, w, h, yaw)."""
+    x, y, _, length, width, height, yaw = box
+    reach = (length + width) / 2 + BORDER
+    near = (np.abs(points[:, 0] - x) < reach) & (np.abs(points[:, 1] - y) < reach)
+    offsets = points[near, :3] - np.array(box[:3], dtype=np.float32)
     cos, sin = np.cos(yaw), np.sin(yaw)
     along, across = offsets[:, 0] * cos + offsets[:, 1] * sin, offsets[:, 1] * cos - offsets[:, 0] * sin
-    return (
+    inside = (
         (np.abs(along) <= length / 2 + BORDER)
         & (np.abs(across) <= width / 2 + BORDER)
         & (np.abs(offsets[:, 2]) <= height / 2 + BORDER)
     )
+    return int(inside.sum())
 
 
 def examine_motion(scans: Iterable[tuple[Scan, Scan]]) -> Line:
@@ -146,24 +159,25 @@ def examine_motion(scans: Iterable[tuple[Scan, Scan]]) -> Line:
     Where the poses say that the vehicle moves, they are compared with their usual mistakes, and where they say that it
     stands, with a vehicle that drives straight on.
     """
-    moving: dict[str, list[float]] = {name: [] for name in MOTIONS}
-    standing: dict[str, list[float]] = {name: [] for name in DRIVES}
+    moving: dict[str, list[float]] = {name: [] for name in POSES}
+    standing: list[tuple[float, float]] = []  # metres that fit best, and by how much better than 0
     for first, second in scans:
-        to_second = np.linalg.inv(lidar2global(second.entry)) @ lidar2global(first.entry)
-        before, after = _landmarks(first.points)[::4], _landmarks(second.points)
+        before, after = (_landmarks(scan.points) for scan in (first, second))
         if not len(before) or not len(after):
             continue
-        is_moving = np.linalg.norm(to_second[:3, 3]) >= LEAST_MOTION
-        shares, motions = (moving, MOTIONS) if is_moving else (standing, DRIVES)
-        tree = KDTree(after)
-        for name, motion in motions.items():
-            shares[name].append(_share_met(before, motion(to_second), tree))
-    driven = _better(standing)
-    if driven is not None:
+        before, tree = before[:: len(before) // CARRIED + 1], KDTree(after)
+        motion = _motion(first, second, POSES[AS_GIVEN])
+        if np.linalg.norm(motion[:3, 3]) >= LEAST_MOTION:
+            for name, read in POSES.items():
+                moving[name].append(_share_met(before, _motion(first, second, read), tree))
+        else:
+            driven = [_share_met(before - [0, metres, 0], motion, tree) for metres in DRIVES]  # y is forward
+            standing.append((float(DRIVES[int(np.argmax(driven))]), max(driven) - _share_met(before, motion, tree)))
+    if len(standing) >= LEAST_PAIRS and np.mean([gain for _, gain in standing]) > CLEARLY:
         return wrong(
             'poses',
-            f'say that the vehicle stands still in {len(standing[AS_GIVEN])} pairs of frames, but their points fit '
-            f"better if {driven}: write the vehicle's motion into ego_pose.json",
+            f'say that the vehicle stands still in {len(standing)} pairs of frames, but their points fit better if it '
+            f'drives {np.median([metres for metres, _ in standing]):g} m: write its motion into ego_pose.json',
         )
     if not moving[AS_GIVEN]:
         return note('poses', f'the vehicle moves less than {LEAST_MOTION:g} m in the frames chosen: hardly compared')
@@ -175,40 +189,20 @@ def examine_motion(scans: Iterable[tuple[Scan, Scan]]) -> Line:
     return ok('poses', f'{found}; {still:.0%} if the vehicle stood still')
 
 
+def _motion(first: Scan, second: Scan, read: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Return the motion (4, 4) from one LiDAR frame to another, by poses that are read in some way."""
+    old, new = (
+        read(np.array(scan.entry['ego2global'])) @ np.array(scan.entry['lidar_points']['lidar2ego'])
+        for scan in (first, second)
+    )
+    return np.linalg.inv(new) @ old
+
+
 def _better(shares: dict[str, list[float]]) -> str | None:
     """Return what fits clearly better than the poses as they are, with its share; None if nothing does."""
-    means = {name: float(np.mean(values)) for name, values in shares.items() if values}
-    if not means:
-        return None
+    means = {name: float(np.mean(values)) for name, values in shares.items()}
     best = max(means, key=lambda name: means[name])
     return f'{best} ({means[best]:.0%})' if means[best] > means[AS_GIVEN] + CLEARLY else None
-
-
-def _turned_back(motion: np.ndarray) -> np.ndarray:
-    """Return a motion (4, 4) with its turn about z the other way."""
-    other = motion.copy()
-    other[:2, :2] = motion[:2, :2].T
-    return other
-
-
-def _driven(motion: np.ndarray, metres: float) -> np.ndarray:
-    """Return a motion (4, 4) between LiDAR frames, y forward, of a vehicle that has driven some metres more."""
-    other = motion.copy()
-    other[1, 3] -= metres
-    return other
-
-
-STANDING = 'the vehicle stands still'
-MOTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    AS_GIVEN: lambda motion: motion,
-    STANDING: lambda motion: np.eye(4),
-    'the poses are inverted (they lead from the vehicle to the global frame)': np.linalg.inv,
-    'the vehicle turns the other way': _turned_back,
-}
-DRIVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    AS_GIVEN: lambda motion: motion,
-    **{f'it drives {metres:g} m': partial(_driven, metres=metres) for metres in np.arange(1.0, 15.1, 0.5)},
-}
 
 
 def _landmarks(points: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ and lower for one that is turned by a degree (an idea of Levinson and Thrun, RSS
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -25,7 +26,8 @@ FAR_ANGLES = np.concatenate([np.arange(-10, -1.4, 0.5), np.arange(1.5, 10.1, 0.5
 LEAST_EDGES = 200  # projected jumps with which a direction can be judged at all
 DECISIVE_EDGES = 1000  # with fewer, chance lets a turned camera fit better now and then
 NOT_BETTER = 0.15  # share of turned cameras that fit as well as the given one, by which it fits by chance
-STRONGER = 1.2  # by which factor edges must be stronger for a turned camera to be the right one
+STRONGER = 1.2  # factor by which a turned camera must fit better to be taken for the right one
+DISTINCT = 1.1  # factor by which the right angle fits better than all angles but its neighbours
 
 
 def examine_cameras(root: Path, scans: Iterable[Scan]) -> list[Line]:
@@ -46,38 +48,79 @@ def examine_cameras(root: Path, scans: Iterable[Scan]) -> list[Line]:
             sums[name] = sums.get(name, 0) + _strengths(edges, image, pixels)
     if not sums:
         return [note('cameras', 'no keyframe has LiDAR points and images: not compared')]
-    return [_judge(name, *both) for name, both in sums.items()]
+    views = [View(name, *both) for name, both in sums.items()]
+    judged = [view for view in views if view.edges >= LEAST_EDGES]
+    many = 2 * sum(view.is_doubtful for view in judged) >= max(len(judged), 2)
+    return [_line(view, many) for view in views]
 
 
-def _judge(name: str, strengths: np.ndarray, counts: np.ndarray) -> Line:
+@dataclass(frozen=True)
+class View:
+    """How well depth edges meet edges in the images of a camera, as it looks and turned by other angles.
+
+    Attributes:
+        name: of the camera.
+        strengths: (angles,) sums of edge strengths at the angles of ``NEAR_ANGLES``, then ``FAR_ANGLES``.
+        counts: (angles,) of how many projected jumps they are.
+    """
+
+    name: str
+    strengths: np.ndarray
+    counts: np.ndarray
+
+    @property
+    def edges(self) -> int:
+        """The number of depth edges in the images."""
+        return int(self.counts[len(NEAR_ANGLES) // 2])
+
+    @property
+    def near(self) -> float:
+        """The strength as the camera looks, give or take less than a degree."""
+        return float((self.strengths / np.maximum(self.counts, 1))[: len(NEAR_ANGLES)].max())
+
+    @property
+    def far(self) -> np.ndarray:
+        """The strengths at ``FAR_ANGLES``; 0 where too few edges are seen."""
+        means = np.where(self.counts < LEAST_EDGES, 0, self.strengths / np.maximum(self.counts, 1))
+        return means[len(NEAR_ANGLES) :]
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether other directions fit as well or clearly better."""
+        return float((self.far >= self.near).mean()) >= NOT_BETTER or float(self.far.max()) > STRONGER * self.near
+
+    @property
+    def turn(self) -> float | None:
+        """The angle in degrees that fits far better than those around it, None if there is none."""
+        best = int(self.far.argmax())
+        others = self.far[np.abs(FAR_ANGLES - FAR_ANGLES[best]) > 1]
+        return float(FAR_ANGLES[best]) if self.far[best] > DISTINCT * max(others.max(), self.near) else None
+
+
+def _line(view: View, many: bool) -> Line:
     """Say whether a camera looks where its calibration says.
 
     Args:
-        name: of the camera.
-        strengths: sums of edge strengths at the angles of ``NEAR_ANGLES``, then ``FAR_ANGLES``.
-        counts: of how many projected jumps they are.
+        view: what was found of the camera.
+        many: half of all cameras are doubtful, so that this is no chance.
     """
-    if counts[: len(NEAR_ANGLES)].max() < LEAST_EDGES:
-        return note(name, f'{int(counts.max())} depth edges of the LiDAR in its images are too few to judge by')
-    means = strengths / np.maximum(counts, 1)
-    near, far = means[: len(NEAR_ANGLES)].max(), np.where(counts < LEAST_EDGES, 0, means)[len(NEAR_ANGLES) :]
-    found = f'{near:.2f} times the usual edges where the LiDAR sees depth jump ({int(counts[3])} points)'
-    better = float((far >= near).mean())
-    best = int(far.argmax())
-    doubtful = wrong if counts[3] >= DECISIVE_EDGES else note
-    if far[best] > STRONGER * near and better < NOT_BETTER:
-        return doubtful(
-            name,
-            f'{found}, and {far[best]:.2f} times if the camera is turned by {FAR_ANGLES[best]:+g} degrees about its '
+    if view.edges < LEAST_EDGES:
+        return note(view.name, f'{view.edges} depth edges of the LiDAR in its images are too few to judge by')
+    found = f'{view.near:.2f} times the usual edges where the LiDAR sees depth jump ({view.edges} points)'
+    if not view.is_doubtful:
+        return ok(view.name, f'{found}; {np.median(view.far):.2f} times for other directions')
+    verdict = wrong if many or view.edges >= DECISIVE_EDGES else note
+    if view.turn is not None:
+        return verdict(
+            view.name,
+            f'{found}, and {view.far.max():.2f} times if the camera is turned by {view.turn:+g} degrees about its '
             'vertical axis: mend its rotation in calibrated_sensor.json',
         )
-    if better >= NOT_BETTER:
-        return doubtful(
-            name,
-            f'{found}, as if it looked elsewhere ({better:.0%} of other directions fit as well): mend its rotation, '
-            'translation and camera_intrinsic in calibrated_sensor.json, or swap it with another camera',
-        )
-    return ok(name, f'{found}; {np.median(far):.2f} times for other directions')
+    return verdict(
+        view.name,
+        f'{found}, as if it looked elsewhere, since other directions fit as well ({view.far.max():.2f} times): mend '
+        'its rotation, translation and camera_intrinsic in calibrated_sensor.json, or swap it with another camera',
+    )
 
 
 def depth_edges(points: np.ndarray) -> np.ndarray:
