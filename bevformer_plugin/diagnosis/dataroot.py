@@ -222,8 +222,10 @@ def entries_of_tables(root: Path, version: str) -> tuple[list[Line], list[dict]]
         Lines of the page, and the entries of keyframes with all their images.
     """
     try:
-        builder = EntryBuilder(open_tables(root, version), CanBusMessages(find_can_bus(root)))
-        built = [builder.scene(scene) for scene in builder.tables.scene]
+        tables, messages = open_tables(root, version), CanBusMessages(find_can_bus(root))
+        with refuse_tables_that_do_not_fit(tables, 'all scenes'):
+            builder = EntryBuilder(tables, messages)
+            built = [builder.scene(scene) for scene in tables.scene]
     except (InputError, OSError) as error:
         return [wrong('keyframes', f'{version}: {error}')], []
     keyframes = sum(count.keyframes for _, count in built)

@@ -193,6 +193,9 @@ def _kind_of(content: object, path: str | Path) -> str:
         InputError: the content is of no known kind, or lacks what every file of its kind has.
     """
     found = f'keys {", ".join(map(str, content))}' if isinstance(content, dict) else f'a {type(content).__name__}'
+    for key in ('metainfo', 'metadata'):
+        if isinstance(content, dict) and not isinstance(content.get(key, {}), dict):
+            raise InputError(f'the {key} of {path} is {content[key]!r}, not a dict: {REMEDY}')
     if isinstance(content, dict) and {'metainfo', 'data_list'} <= content.keys():
         kind, entries, metainfo = _kind_of_new(content['metainfo'], path), content['data_list'], content['metainfo']
     elif isinstance(content, dict) and {'infos', 'metadata'} <= content.keys():
@@ -235,6 +238,10 @@ def _kind_of_new(metainfo: dict, path: str | Path) -> str:
     missing = [key for key in ('version', 'split', 'categories', 'can_bus', 'scenes', 'frame') if key not in metainfo]
     if missing:
         raise InputError(f'the metainfo of {path} lacks {", ".join(missing)}: {REMEDY} --overwrite')
+    types = {'version': str, 'categories': dict, 'can_bus': str, 'scenes': list, 'frame': str}
+    for key, kind in types.items():
+        if not isinstance(metainfo[key], kind):
+            raise InputError(f'{key} in the metainfo of {path} is {metainfo[key]!r}, not a {kind.__name__}: {REMEDY}')
     return 'ours'
 
 

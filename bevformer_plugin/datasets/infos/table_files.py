@@ -49,11 +49,11 @@ def check_tables(root: str | Path, version: str) -> Path:
         raise FileNotFoundError(f'{folder} lacks {", ".join(missing)}: unpack the metadata archive of {version} again')
     try:
         maps = [row['filename'] for row in json.loads((folder / 'map.json').read_text()) if row['log_tokens'] != []]
+        missing = [name for name in maps if not (root / name).is_file()]
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(folder, error) from error
     if not maps:
         raise InputError(f'{folder}/map.json names no map of any log: the devkit needs one, any PNG will do')
-    missing = [name for name in maps if not (root / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f'{root} lacks {", ".join(missing)}, which {version}/map.json names: it comes with the metadata archive '
@@ -92,14 +92,16 @@ def refuse_tables_that_do_not_fit(tables: NuScenes, what: str) -> Iterator[None]
         what: the part of them that it reads, such as a scene's name.
 
     Raises:
-        InputError: the block looked up a row or column that the tables lack.
+        InputError: the block looked up a row or column that the tables lack, or computed with one of another shape.
     """
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f'the tables of {what} in {tables.dataroot}/{tables.version} do not fit together '
-            f'({type(error).__name__}: {error}): a column, or a row that another names, is missing'
+            f'({type(error).__name__}: {error}): a column, or a row that another names, is missing or broken'
         ) from error
 
 
