@@ -49,6 +49,7 @@ MAY_IMPORT = {
         'evaluation',
         'training',
     },
+    'diagnosis': {'configuration', 'ops', 'datasets', 'weights', 'benchmark'},
 }
 # Rooms that `import bevformer_plugin` loads; the others are loaded by whoever needs them.
 LOADED_WITH_THE_PACKAGE = {'ops', 'datasets', 'evaluation', 'geometry', 'layers', 'models', 'weights'}

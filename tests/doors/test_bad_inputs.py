@@ -16,7 +16,7 @@ from PIL import Image
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.synthetic import create_synthetic_world
-from tests.doors.place import NANO, Place, first_box
+from tests.doors.place import NANO, VERSION, Place, first_box
 from tests.helpers.processes import run_tool
 from tests.helpers.repository import NANO_WEIGHTS, REPO
 
@@ -119,6 +119,11 @@ COMMAND_LINES = [
     ('summary that does not exist', lambda p: ['summarize', f'a={p.folder}/no.json'], 'no.json'),
     ('picture of an unknown sample', lambda p: ['visualize', '--root', p.root, '--infos', p.root / 'nuscenes_infos_temporal_val.pkl',
                                                 '--out', p.folder / 'pictures', '--sample', 'nobody'], 'nobody'),
+    ('check of a folder that does not exist', lambda p: ['check_data', p.folder / 'no'], 'no nuScenes folder at'),
+    ('check of a folder without tables', lambda p: ['check_data', p.folder], 'holds no folder of tables'),
+    ('check of a version that the root lacks', lambda p: ['check_data', p.root, '--version', 'town'], "unknown nuScenes version 'town'"),
+    ('check by no workers', lambda p: ['check_data', p.root, '--workers', '0'], 'workers must be at least 1'),
+    ('doctor for a version of no root', lambda p: ['doctor', '--version', VERSION], 'give --root as well'),
 ]  # fmt: skip
 
 CHECKPOINTS = [

@@ -22,6 +22,27 @@ print(tuple(mmcv.ops.modulated_deform_conv2d(
 import bevformer_plugin
 print(bevformer_plugin.ops.MMCV_EXT, bevformer_plugin.__file__)
 """
+WORKERS = """
+import multiprocessing
+import sys
+
+
+def collate(indices):
+    from mmdet3d.structures import Det3DDataSample
+
+    import mmcv.ops
+
+    return Det3DDataSample(metainfo=dict(found=(indices, 'bevformer_plugin' in sys.modules, mmcv.ops.nms.__name__)))
+
+
+if __name__ == '__main__':
+    from torch.utils.data import DataLoader
+
+    with multiprocessing.get_context('forkserver').Pool(1) as pool:
+        print(pool.apply(collate, ([0],)).found)
+    loader = DataLoader([1], num_workers=1, multiprocessing_context='spawn', collate_fn=collate)
+    print(next(iter(loader)).found)
+"""
 BUILDS_BY_NAME = """
 from mmdet3d.registry import MODELS
 from bevformer_plugin.configuration import load_config
@@ -39,6 +60,15 @@ def test_mmdet3d_may_be_imported_first(installed_python, tmp_path, editable):
     package = tmp_path / 'source' if editable else site_packages(python)
     assert lines[0] == 'False' and '(1, 3, 4, 4)' in lines
     assert lines[-1] == f'stand-in {package}/bevformer_plugin/__init__.py'
+
+
+@stand_in_only
+def test_mmdet3d_may_be_imported_first_in_spawned_workers(installed_python, tmp_path):
+    """Of a pool started by a fork server and of a data loader; the parent unpickles what they return."""
+    script = tmp_path / 'workers.py'
+    script.write_text(WORKERS)
+    lines = run_installed(installed_python, script, folder=tmp_path).splitlines()
+    assert lines == ["([0], False, 'nms')", "([1], False, 'nms')"]
 
 
 def test_starting_python_imports_nothing_of_it_but_the_finder(installed_python, tmp_path):

@@ -16,6 +16,18 @@ from tests.helpers.processes import NANO, run_tool
 from tests.helpers.repository import NANO_WEIGHTS, REPO
 
 TOOLS = Path(mmdet3d.__file__).parent / '.mim' / 'tools'
+STARTS = """
+import runpy
+import sys
+
+for tool in sys.argv[1:]:
+    sys.argv = [tool, '--help']
+    try:
+        runpy.run_path(tool, run_name='__main__')
+    except SystemExit as end:
+        print('ended', end.code)
+print('plugin', 'bevformer_plugin' in sys.modules)
+"""
 
 
 def test_its_train_and_test_tools_run_our_configs(installed_python, small_options, tmp_path):
@@ -38,6 +50,28 @@ def test_its_train_and_test_tools_run_our_configs(installed_python, small_option
     assert sum('loss' in step for step in steps) == 12
     tested = json.loads(next(test.glob('*/*.json')).read_text())
     assert tested['nuscenes/NDS'] == pytest.approx(steps[-1]['nuscenes/NDS'], abs=1e-6) and tested['nuscenes/NDS'] > 0
+
+
+@pytest.mark.slow
+def test_its_test_tool_reads_data_in_spawned_workers(installed_python, small_options, tmp_path):
+    spawned = ['env_cfg.mp_cfg.mp_start_method=spawn', 'test_dataloader.num_workers=1']
+    options = [
+        '--cfg-options',
+        *small_options,
+        'model.bev_grid=(64,64)',
+        'model.heads.detection.queries.num_query=150',
+    ]
+    arguments = [TOOLS / 'test.py', REPO / NANO, NANO_WEIGHTS, '--work-dir', tmp_path / 'test', *options, *spawned]
+    run_installed(installed_python, *arguments, folder=tmp_path)
+    assert json.loads(next((tmp_path / 'test').glob('*/*.json')).read_text())['nuscenes/NDS'] > 0
+
+
+def test_its_other_tools_start(installed_python, tmp_path):
+    """Those that run from a wheel, in which they are not a package; they import mmdet3d first and the plugin never."""
+    names = ('print_config', 'browse_dataset', 'fuse_conv_bn', 'visualize_results')
+    tools = [*(TOOLS / 'misc' / f'{name}.py' for name in names), TOOLS / 'analysis_tools' / 'get_flops.py']
+    lines = run_installed(installed_python, '-c', STARTS, *tools, folder=tmp_path).splitlines()
+    assert [line for line in lines if line.startswith(('ended', 'plugin'))] == ['ended 0'] * 5 + ['plugin False']
 
 
 def test_a_model_of_init_model_detects_what_our_tool_does(lightning_run, small_options, tmp_path):

@@ -1,8 +1,8 @@
 """Which annotations get one of the ten detection classes, by the name of their category."""
 
 from collections import Counter
+from collections.abc import Iterable
 
-from nuscenes import NuScenes
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.utils.color_map import get_colormap
 
@@ -11,13 +11,16 @@ from bevformer_plugin.errors import InputError
 NAMED_CATEGORIES = 10  # a message names so many categories at most
 
 
-def describe_unmapped_categories(tables: NuScenes) -> list[str]:
+def describe_unmapped_categories(annotations: Iterable[dict]) -> list[str]:
     """Write lines for the log about annotations that get no box, because their category is of no detection class.
+
+    Args:
+        annotations: rows of ``sample_annotation``, each with its ``category_name``.
 
     Raises:
         InputError: there are annotations, and none of their categories belongs to a class.
     """
-    counts = Counter(row['category_name'] for row in tables.sample_annotation)
+    counts = Counter(row['category_name'] for row in annotations)
     unmapped = Counter({name: count for name, count in counts.items() if category_to_detection_name(name) is None})
     if counts and len(unmapped) == len(counts):
         raise InputError(

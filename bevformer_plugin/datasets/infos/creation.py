@@ -4,7 +4,6 @@ import concurrent.futures
 import multiprocessing
 import pickle
 import signal
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import reduce
 from operator import add
@@ -21,11 +20,10 @@ from .categories import describe_unmapped_categories
 from .entry_checks import check_entries
 from .formats import infos_file, load_infos, number, our_metainfo
 from .nuscenes_tables import CATEGORIES, LIDAR, EntryBuilder, SceneCount
-from .splits import Splits, find_splits
+from .splits import Splits, check_scene_names, find_splits, some
 from .table_files import check_tables, open_tables, refuse_tables_that_do_not_fit
 from .true_boxes import box_table
 
-NAMED_SCENES = 5  # the log and messages name so many scenes at most
 # Set in worker processes only, which are forked so that the tables are in memory once.
 _builder_of_worker: EntryBuilder | None = None
 
@@ -161,23 +159,13 @@ def _scenes_of_splits(builder: EntryBuilder, splits: Splits, split_of: dict[str,
     """
     tables = builder.tables
     names = [scene['name'] for scene in tables.scene]
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise InputError(
-            f'scene.json has several scenes named {repeated[0]}: splits name scenes, so names must differ'
-        )
+    check_scene_names(names, splits, f'{builder.root}/{tables.version}')
     without_split = [name for name in names if name not in split_of]
     wanted = [scene for scene in tables.scene if scene['name'] in split_of]
-    if not wanted:
-        raise InputError(
-            f'none of the scenes in {builder.root}/{tables.version} ({_some(without_split)}) belongs to the splits '
-            f'{", ".join(splits.roles)} of {splits.source}: give --splits FILE, a JSON object such as '
-            '{"train": ["scene names"], "val": ["scene names"]}'
-        )
     if without_split:
         print_log(
             f'{len(without_split)} scenes belong to no split of {splits.source} and are left out: '
-            f'{_some(without_split)}; own scenes get into a split with --splits FILE'
+            f'{some(without_split)}; own scenes get into a split with --splits FILE'
         )
     return sorted(wanted, key=lambda scene: tables.get('sample', scene['first_sample_token'])['timestamp'])
 
@@ -196,8 +184,8 @@ def _log_inputs(builder: EntryBuilder, messages: CanBusMessages, splits: Splits)
     for split in splits.roles:
         lacking = [name for name in splits.scenes[split] if name not in present]
         if lacking:
-            print_log(f'{split}: {len(lacking)} of its scenes are not in the tables: {_some(lacking)}')
-    for line in describe_unmapped_categories(builder.tables):
+            print_log(f'{split}: {len(lacking)} of its scenes are not in the tables: {some(lacking)}')
+    for line in describe_unmapped_categories(builder.tables.sample_annotation):
         print_log(line)
     if not builder.has_lidar:
         print_log(
@@ -225,11 +213,6 @@ def _refuse_absent_cameras(builder: EntryBuilder, scenes: list[dict]) -> None:
             f'{", ".join(absent)}: no image of its {len(samples)} keyframes is on disk under {builder.root}; unpack '
             f'it there, or make infos for the others with --cameras {" ".join(on_disk)}'
         )
-
-
-def _some(names: list[str]) -> str:
-    """List the first few of many names."""
-    return ', '.join(names[:NAMED_SCENES]) + (', ...' if len(names) > NAMED_SCENES else '')
 
 
 def _build_scenes(builder: EntryBuilder, scenes: list[dict], workers: int) -> Iterator[tuple[list[dict], SceneCount]]:

@@ -25,6 +25,12 @@ ENTRY_KEYS = {
     'images',
     'instances',
 }
+# Types of what is no number; the checks of numbers look into these.
+ENTRY_TYPES = {
+    **dict.fromkeys(('token', 'scene_token', 'scene_name', 'prev', 'next'), str),
+    **dict.fromkeys(('lidar_points', 'images'), dict),
+    'instances': list,
+}
 IMAGE_KEYS = {'img_path', 'cam2img', 'lidar2cam', 'height', 'width'}
 INSTANCE_KEYS = {
     'bbox_label_3d',
@@ -53,6 +59,7 @@ def check_entries(entries: list[dict], categories: dict[str, int], path: str | P
         InputError: naming file, sample, camera or box, and field of the first one.
     """
     _require_keys(entries, ENTRY_KEYS, lambda index: f'{path}: sample {entries[index].get("token", index)}')
+    _require_types(entries, path)
     if len({entry['token'] for entry in entries}) < len(entries):
         raise InputError(f'{path} holds a sample twice: make it again with tools/create_data.py')
 
@@ -180,6 +187,15 @@ def _require_keys(rows: list, keys: set[str], describe: Callable[[int], str]) ->
         if not isinstance(row, dict) or not keys <= row.keys():
             missing = sorted(keys - row.keys()) if isinstance(row, dict) else sorted(keys)
             raise InputError(f'{describe(index)} lacks {", ".join(missing)}: make infos with tools/create_data.py')
+
+
+def _require_types(entries: list[dict], path: str | Path) -> None:
+    """Refuse entries whose names are no text, or whose parts are no dicts and lists."""
+    for key, kind in ENTRY_TYPES.items():
+        for entry in entries:
+            if not isinstance(entry[key], kind):
+                found = f'{path}: sample {entry["token"]}: {key} is {entry[key]!r}'
+                raise InputError(f'{found}, not a {kind.__name__}: make infos with tools/create_data.py')
 
 
 def _check_poses(values: list, describe: Callable[[int], str]) -> np.ndarray:

@@ -91,20 +91,48 @@ def load_infos(
             mmdetection3d and ``root`` is not given, or ``box_convention`` is needed, has no effect or contradicts the
             boxes.
     """
+    return infos_of(read_info_file(path), path, root, version, box_convention)
+
+
+def read_info_file(path: str | Path) -> tuple[str, dict]:
+    """Read an info file and tell its kind, without looking at its numbers.
+
+    Returns:
+        'ours', 'published' or 'stock', see the module's docstring, and the content of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the file is no pickle, or no info file of nuScenes.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f'no info file {path}: {REMEDY}')
     try:
         content = load(str(path), file_format='pkl')
     except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, KeyError, ValueError) as error:
         raise InputError(f'{path} is not a readable pickle ({type(error).__name__}: {error}): {REMEDY}') from error
-    kind, entries, metainfo = _recognise(content, path)
+    return _kind_of(content, path), content
+
+
+def infos_of(
+    file: tuple[str, dict],
+    path: str | Path,
+    root: str | Path | None = None,
+    version: str | None = None,
+    box_convention: str | None = None,
+) -> dict:
+    """Check what :func:`read_info_file` returned and return it in this plugin's format.
+
+    All other arguments, the result and what is raised are those of :func:`load_infos`.
+    """
+    kind, content = file
+    metainfo = content['metadata' if kind == 'published' else 'metainfo']
     require_matching(metainfo, version)
     if box_convention is not None and kind != 'published':
         raise InputError(f'{path} is no published file, so the convention of its boxes is known: leave it out')
     if kind == 'ours':
         infos = content
     elif kind == 'published':
-        entries = convert_published(entries, root, metainfo['version'], box_convention)
+        entries = convert_published(content['infos'], root, metainfo['version'], box_convention)
         infos = _finish(entries, metainfo['version'], 'official_v1', 'lidar')
     else:
         infos = _load_stock(content, root, path)
@@ -158,13 +186,16 @@ def _load_stock(content: dict, root: str | Path | None, path: str | Path) -> dic
     return _finish(entries, version, messages.rule, builder.frame)
 
 
-def _recognise(content: object, path: str | Path) -> tuple[str, list[dict], dict]:
-    """Return the kind of a file's content ('ours', 'published' or 'stock'), its entries and its metainfo.
+def _kind_of(content: object, path: str | Path) -> str:
+    """Return the kind of a file's content, 'ours', 'published' or 'stock'.
 
     Raises:
         InputError: the content is of no known kind, or lacks what every file of its kind has.
     """
     found = f'keys {", ".join(map(str, content))}' if isinstance(content, dict) else f'a {type(content).__name__}'
+    for key in ('metainfo', 'metadata'):
+        if isinstance(content, dict) and not isinstance(content.get(key, {}), dict):
+            raise InputError(f'the {key} of {path} is {content[key]!r}, not a dict: {REMEDY}')
     if isinstance(content, dict) and {'metainfo', 'data_list'} <= content.keys():
         kind, entries, metainfo = _kind_of_new(content['metainfo'], path), content['data_list'], content['metainfo']
     elif isinstance(content, dict) and {'infos', 'metadata'} <= content.keys():
@@ -184,7 +215,7 @@ def _recognise(content: object, path: str | Path) -> tuple[str, list[dict], dict
         raise InputError(f'{path} is no info file of nuScenes: its samples lack token or images; {REMEDY}')
     if 'version' not in metainfo:
         raise InputError(f'{path} does not say of which nuScenes version it is: {REMEDY}')
-    return kind, entries, metainfo
+    return kind
 
 
 def _kind_of_new(metainfo: dict, path: str | Path) -> str:
@@ -207,6 +238,10 @@ def _kind_of_new(metainfo: dict, path: str | Path) -> str:
     missing = [key for key in ('version', 'split', 'categories', 'can_bus', 'scenes', 'frame') if key not in metainfo]
     if missing:
         raise InputError(f'the metainfo of {path} lacks {", ".join(missing)}: {REMEDY} --overwrite')
+    types = {'version': str, 'categories': dict, 'can_bus': str, 'scenes': list, 'frame': str}
+    for key, kind in types.items():
+        if not isinstance(metainfo[key], kind):
+            raise InputError(f'{key} in the metainfo of {path} is {metainfo[key]!r}, not a {kind.__name__}: {REMEDY}')
     return 'ours'
 
 

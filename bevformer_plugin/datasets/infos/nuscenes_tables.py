@@ -21,8 +21,16 @@ from pyquaternion import Quaternion
 from bevformer_plugin.errors import InputError
 
 from .can_bus import CanBusMessages, can_bus_vector, recorded_channels
-from .numeric_checks import finite_rows, require_intrinsics
-from .row_checks import check_annotations, check_lidar_mount, check_sensor_times, check_transform
+from .row_checks import (
+    check_all_reached,
+    check_annotations,
+    check_intrinsic,
+    check_lidar_mount,
+    check_scene_of,
+    check_sensor_times,
+    check_successor,
+    check_transform,
+)
 from .table_files import refuse_tables_that_do_not_fit
 
 CLASSES = (
@@ -44,7 +52,6 @@ LIDAR = 'LIDAR_TOP'
 # vehicle's x forward, y left.
 VEHICLE_FRAME = {'translation': [0.0, 0.0, 0.0], 'rotation': [0.5**0.5, 0.0, 0.0, -(0.5**0.5)]}
 VISIBILITY_LEVELS = {'v0-40': 1, 'v40-60': 2, 'v60-80': 3, 'v80-100': 4}
-SHORTEST_GAP = 1000  # microseconds between keyframes; a shorter gap means that timestamps are in another unit
 
 
 def order_cameras(names: Iterable[str]) -> list[str]:
@@ -81,10 +88,19 @@ def visibility_level(tables: NuScenes, annotation: dict) -> int:
     token = annotation.get('visibility_token')
     if not token:
         return 0
-    level = tables.get('visibility', token)['level']
-    if level not in VISIBILITY_LEVELS:
-        raise InputError(f'visibility.json has level {level!r}: nuScenes has {", ".join(VISIBILITY_LEVELS)}')
-    return VISIBILITY_LEVELS[level]
+    row = tables.get('visibility', token)
+    check_visibility(row)
+    return VISIBILITY_LEVELS[row['level']]
+
+
+def check_visibility(row: dict) -> None:
+    """Refuse a row of ``visibility`` with a level that nuScenes does not have.
+
+    Raises:
+        InputError: naming the level.
+    """
+    if row['level'] not in VISIBILITY_LEVELS:
+        raise InputError(f'visibility.json has level {row["level"]!r}: nuScenes has {", ".join(VISIBILITY_LEVELS)}')
 
 
 @dataclass
@@ -193,24 +209,12 @@ class EntryBuilder:
         token, previous, reached = scene['first_sample_token'], None, 0
         while token:
             sample = self.tables.get('sample', token)
-            if previous is not None and sample['timestamp'] - previous['timestamp'] < SHORTEST_GAP:
-                raise InputError(
-                    f'sample {token} of {scene["name"]} has timestamp {sample["timestamp"]}, but the sample before it '
-                    f'{previous["timestamp"]}: sample.json holds microseconds, which grow along next'
-                )
-            if sample['scene_token'] != scene['token']:
-                raise InputError(
-                    f'sample {token} is in the chain of {scene["name"]}, but its scene_token in sample.json is '
-                    f'{sample["scene_token"]}: next of the last sample of a scene is empty'
-                )
+            if previous is not None:
+                check_successor(previous, sample, scene)
+            check_scene_of(sample, scene)
             yield sample
             token, previous, reached = sample['next'], sample, reached + 1
-        total = self.samples_of_scenes[scene['token']]
-        if reached < total:
-            raise InputError(
-                f'{scene["name"]} has {total} samples by scene_token in sample.json, but its chain from '
-                f'first_sample_token along next reaches {reached}: mend next and first_sample_token'
-            )
+        check_all_reached(scene, reached, self.samples_of_scenes[scene['token']])
 
     def keyframe(self, sample: dict, frame_idx: int, message: dict | None) -> dict:
         """Build the entry of a keyframe, without its boxes.
@@ -349,14 +353,7 @@ class EntryBuilder:
 
     def _intrinsic(self, record: dict, mount: dict) -> list[list[float]]:
         """Return the camera matrix of a sensor's mount and refuse one that does not fit the size of its images."""
-        where = _where(record)
-
-        def describe(_: int) -> str:
-            return f'{where}: camera_intrinsic in calibrated_sensor.json'
-
-        size = [record['width'], record['height']]
-        sizes = finite_rows([size], (2,), lambda _: f'{where}: width, height in sample_data.json')
-        require_intrinsics(finite_rows([mount['camera_intrinsic']], (3, 3), describe), sizes, describe)
+        check_intrinsic(mount, record, _where(record))
         return mount['camera_intrinsic']
 
     def _check_image_size(self, sample: dict, channel: str) -> None:

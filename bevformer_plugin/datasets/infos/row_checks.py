@@ -1,4 +1,4 @@
-"""Checks of rows of the nuScenes tables: broken poses, sensor mounts, times and annotations are refused."""
+"""Checks of rows of the nuScenes tables: broken chains, poses, sensor mounts, times and annotations are refused."""
 
 from collections.abc import Callable
 
@@ -6,28 +6,112 @@ import numpy as np
 
 from bevformer_plugin.errors import InputError
 
-from .numeric_checks import finite_rows, require_all, require_unit_quaternions, require_upright_quaternions
+from .numeric_checks import (
+    finite_rows,
+    require_all,
+    require_intrinsics,
+    require_unit_quaternions,
+    require_upright_quaternions,
+)
 
 LONGEST_SENSOR_DELAY = 1_000_000  # microseconds from a sample to its key frames, which are all of one moment
+SHORTEST_GAP = 1000  # microseconds between keyframes; a shorter gap means that timestamps are in another unit
+
+
+def check_successor(previous: dict, sample: dict, scene: dict) -> None:
+    """Refuse a sample that is not later than the one before it in its scene.
+
+    Args:
+        previous, sample: rows of ``sample``, the second of which follows the first.
+        scene: their row of ``scene``.
+
+    Raises:
+        InputError: naming the sample and both timestamps.
+    """
+    if sample['timestamp'] - previous['timestamp'] < SHORTEST_GAP:
+        raise InputError(
+            f'sample {sample["token"]} of {scene["name"]} has timestamp {sample["timestamp"]}, but the sample before '
+            f'it {previous["timestamp"]}: sample.json holds microseconds, which grow along next'
+        )
+
+
+def check_scene_of(sample: dict, scene: dict) -> None:
+    """Refuse a sample that is in the chain of one scene and of another by its ``scene_token``.
+
+    Raises:
+        InputError: naming sample, chain and scene.
+    """
+    if sample['scene_token'] != scene['token']:
+        raise InputError(
+            f'sample {sample["token"]} is in the chain of {scene["name"]}, but its scene_token in sample.json is '
+            f'{sample["scene_token"]}: next of the last sample of a scene is empty'
+        )
+
+
+def check_all_reached(scene: dict, reached: int, total: int) -> None:
+    """Refuse a scene whose chain of samples leaves some of them out.
+
+    Args:
+        scene: a row of ``scene``.
+        reached: number of samples that its chain reaches.
+        total: number of samples that name the scene.
+
+    Raises:
+        InputError: naming the scene and both numbers.
+    """
+    if reached < total:
+        raise InputError(
+            f'{scene["name"]} has {total} samples by scene_token in sample.json, but its chain from '
+            f'first_sample_token along next reaches {reached}: mend next and first_sample_token'
+        )
 
 
 def check_transform(row: dict, table: str, where: str) -> None:
-    """Refuse a row of ``ego_pose`` or ``calibrated_sensor`` whose translation or rotation is broken.
+    """Refuse a row of ``ego_pose`` or ``calibrated_sensor`` that is broken, see :func:`check_transforms`."""
+    check_transforms([row], table, lambda _: where)
+
+
+def check_transforms(rows: list[dict], table: str, where: Callable[[int], str]) -> None:
+    """Refuse rows of ``ego_pose`` or ``calibrated_sensor`` whose translation or rotation is broken.
 
     Args:
-        row: with ``translation`` (3, metres) and ``rotation`` (quaternion w, x, y, z).
-        table: name of its table; a pose must also be upright.
-        where: sample and channel, which errors name.
+        rows: with ``translation`` (3, metres) and ``rotation`` (quaternion w, x, y, z).
+        table: name of their table; a pose must also be upright.
+        where: names the row of a given number in errors, such as by sample and channel.
 
     Raises:
         InputError: a number is missing or not finite, the quaternion is not of length 1, or it tips the vehicle over
             (``ego_pose``).
     """
-    finite_rows([row['translation']], (3,), lambda _: f'{where}: translation in {table}.json')
-    rotation = finite_rows([row['rotation']], (4,), lambda _: f'{where}: rotation in {table}.json')
-    require_unit_quaternions(rotation, lambda _: f'{where}: rotation in {table}.json')
+
+    def rotation(index: int) -> str:
+        return f'{where(index)}: rotation in {table}.json'
+
+    finite_rows([row['translation'] for row in rows], (3,), lambda i: f'{where(i)}: translation in {table}.json')
+    rotations = finite_rows([row['rotation'] for row in rows], (4,), rotation)
+    require_unit_quaternions(rotations, rotation)
     if table == 'ego_pose':
-        require_upright_quaternions(rotation, lambda _: f'{where}: rotation in {table}.json')
+        require_upright_quaternions(rotations, rotation)
+
+
+def check_intrinsic(mount: dict, record: dict, where: str) -> None:
+    """Refuse a camera matrix that does not fit the size of the camera's images.
+
+    Args:
+        mount: the camera's row of ``calibrated_sensor``.
+        record: a row of ``sample_data`` of the camera.
+        where: names the camera in errors.
+
+    Raises:
+        InputError: the matrix or the size is no numbers, or they do not fit each other.
+    """
+
+    def describe(_: int) -> str:
+        return f'{where}: camera_intrinsic in calibrated_sensor.json'
+
+    size = [record['width'], record['height']]
+    sizes = finite_rows([size], (2,), lambda _: f'{where}: width, height in sample_data.json')
+    require_intrinsics(finite_rows([mount['camera_intrinsic']], (3, 3), describe), sizes, describe)
 
 
 def check_lidar_mount(row: dict, where: str) -> None:

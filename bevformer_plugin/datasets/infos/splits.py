@@ -12,6 +12,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.nuscenes_format import OFFICIAL_SPLITS
 
 ROLES = ('train', 'val', 'test')
+NAMED_SCENES = 5  # the log and messages name so many scenes at most
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,35 @@ def find_splits(root: str | Path, version: str, path: str | Path | None = None) 
     scenes = _read(file)
     _refuse_changed(scenes, version, file)
     return Splits(str(file), scenes, _roles(scenes, file))
+
+
+def check_scene_names(names: list[str], splits: Splits, where: str) -> None:
+    """Refuse scenes of which two have one name, or none is in a split.
+
+    Args:
+        names: of the scenes in the tables.
+        splits: from :func:`find_splits`.
+        where: folder of the tables, which errors name.
+
+    Raises:
+        InputError: naming a repeated name, or the scenes and the splits.
+    """
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f'scene.json has several scenes named {repeated[0]}: splits name scenes, so names must differ'
+        )
+    if not splits.split_of().keys() & set(names):
+        raise InputError(
+            f'none of the scenes in {where} ({some(names)}) belongs to the splits '
+            f'{", ".join(splits.roles)} of {splits.source}: give --splits FILE, a JSON object such as '
+            '{"train": ["scene names"], "val": ["scene names"]}'
+        )
+
+
+def some(names: list[str]) -> str:
+    """List the first few of many names."""
+    return ', '.join(names[:NAMED_SCENES]) + (', ...' if len(names) > NAMED_SCENES else '')
 
 
 def is_official(split: str | None, version: str) -> bool:

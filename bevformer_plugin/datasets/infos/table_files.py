@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,11 +49,11 @@ def check_tables(root: str | Path, version: str) -> Path:
         raise FileNotFoundError(f'{folder} lacks {", ".join(missing)}: unpack the metadata archive of {version} again')
     try:
         maps = [row['filename'] for row in json.loads((folder / 'map.json').read_text()) if row['log_tokens'] != []]
+        missing = [name for name in maps if not (root / name).is_file()]
     except (KeyError, TypeError, ValueError) as error:
         raise _unreadable(folder, error) from error
     if not maps:
         raise InputError(f'{folder}/map.json names no map of any log: the devkit needs one, any PNG will do')
-    missing = [name for name in maps if not (root / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f'{root} lacks {", ".join(missing)}, which {version}/map.json names: it comes with the metadata archive '
@@ -92,14 +92,16 @@ def refuse_tables_that_do_not_fit(tables: NuScenes, what: str) -> Iterator[None]
         what: the part of them that it reads, such as a scene's name.
 
     Raises:
-        InputError: the block looked up a row or column that the tables lack.
+        InputError: the block looked up a row or column that the tables lack, or computed with one of another shape.
     """
     try:
         yield
-    except (KeyError, TypeError, AttributeError) as error:
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f'the tables of {what} in {tables.dataroot}/{tables.version} do not fit together '
-            f'({type(error).__name__}: {error}): a column, or a row that another names, is missing'
+            f'({type(error).__name__}: {error}): a column, or a row that another names, is missing or broken'
         ) from error
 
 
@@ -121,13 +123,18 @@ def _refuse_repeated_tokens(tables: NuScenes) -> None:
         InputError: naming token and table.
     """
     for name in TABLES:
-        tokens = [row['token'] for row in getattr(tables, name)]
-        if len(set(tokens)) < len(tokens):
-            repeated = [token for token, count in Counter(tokens).items() if count > 1]
+        repeated = repeated_tokens(getattr(tables, name))
+        if repeated:
             raise InputError(
                 f'token {repeated[0]} is twice in {name}.json{_and_more(repeated)}: write each row once, with a token '
                 'of its own'
             )
+
+
+def repeated_tokens(rows: list[dict]) -> list[str]:
+    """Return the tokens that several rows of a table have."""
+    tokens = [row['token'] for row in rows]
+    return [token for token, count in Counter(tokens).items() if count > 1] if len(set(tokens)) < len(tokens) else []
 
 
 def _refuse_second_key_frames(tables: NuScenes) -> None:
@@ -136,13 +143,23 @@ def _refuse_second_key_frames(tables: NuScenes) -> None:
     Raises:
         InputError: naming sample, channel and the tokens of both.
     """
+    for complaint in second_key_frames(tables.sample_data):
+        raise InputError(complaint)
+
+
+def second_key_frames(records: Iterable[dict]) -> Iterator[str]:
+    """Yield a complaint about each key frame whose sample has another one of its channel before it.
+
+    Args:
+        records: rows of ``sample_data``, each with its ``channel``.
+    """
     first_tokens: dict[tuple[str, str], str] = {}
-    for row in tables.sample_data:
+    for row in records:
         if not row['is_key_frame']:
             continue
         first = first_tokens.setdefault((row['sample_token'], row['channel']), row['token'])
         if first != row['token']:
-            raise InputError(
+            yield (
                 f'sample {row["sample_token"]} has two key frames of {row["channel"]} in sample_data.json, {first} '
                 f'and {row["token"]}: is_key_frame is true for one reading of each sensor only'
             )

@@ -57,10 +57,15 @@ def _build(compiler: str) -> Path:
     return library
 
 
+def find_compiler() -> str | None:
+    """Return the C++ compiler that the variable CXX names, or the first one found; None if there is none."""
+    return os.environ.get('CXX') or shutil.which('g++') or shutil.which('c++') or shutil.which('clang++')
+
+
 @lru_cache(maxsize=1)
 def load_library() -> ctypes.CDLL | None:
     """Load the compiled operator; None if no compiler is found or it fails, which is logged once."""
-    compiler = os.environ.get('CXX') or shutil.which('g++') or shutil.which('c++') or shutil.which('clang++')
+    compiler = find_compiler()
     if compiler is None:
         print_log(
             'no C++ compiler found: multi-scale deformable attention runs in plain PyTorch, which takes longer',
