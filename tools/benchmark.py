@@ -47,6 +47,13 @@ def parse_args() -> argparse.Namespace:
     )
     memory.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
     memory.set_defaults(run=run_memory)
+    predictor = commands.add_parser(
+        'predictor', parents=[common], help='a step of StreamPredictor on own cameras, beside its network alone'
+    )
+    predictor.add_argument('--checkpoint', help='weights; random ones by default')
+    predictor.add_argument('--rounds', type=int, default=30, help='how often to measure both')
+    predictor.add_argument('--no-optimize', action='store_true', help='the detector as tools/test.py runs it')
+    predictor.set_defaults(run=run_predictor)
     return parser.parse_args()
 
 
@@ -84,6 +91,13 @@ def run_memory(args: argparse.Namespace) -> tuple[dict, str]:
 
     report = benchmark_memory(_config(args), args.data_root)
     return report, memory_table(report)
+
+
+def run_predictor(args: argparse.Namespace) -> tuple[dict, str]:
+    from bevformer_plugin.benchmark.predictor import benchmark_predictor, predictor_table
+
+    report = benchmark_predictor(_config(args), args.checkpoint, args.rounds, not args.no_optimize)
+    return report, predictor_table(report)
 
 
 def main() -> None:

@@ -259,11 +259,11 @@ def _forward_times() -> dict[str, float]:
     current = detector.frames_of([frames.sample.metainfo])
     head = detection_head(detector)
     with precision:
-        times['backbone'], levels = _timed(lambda: detector.extract_feat(frames.imgs[:, 1]))
+        times['backbone'], levels = timed(lambda: detector.extract_feat(frames.imgs[:, 1]))
         features = CameraFeatures([0], levels, frames.image_hw)
-        times['BEV'], bev_embed = _timed(lambda: detector.bev_encoder(features, current, [history]))
-        times['head'], outputs = _timed(lambda: head(bev_embed))
-        times['decode'], _ = _timed(lambda: head.detections(outputs))
+        times['BEV'], bev_embed = timed(lambda: detector.bev_encoder(features, current, [history]))
+        times['head'], outputs = timed(lambda: head(bev_embed))
+        times['decode'], _ = timed(lambda: head.detections(outputs))
     times['frame'] = frame_seconds(version, frames, history)
     return times
 
@@ -294,7 +294,7 @@ def detection_head(detector: BEVFormer) -> DetectionHead:
 
 def frame_seconds(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVHistory) -> float:
     """Measure the seconds from the second frame's normalised images to its boxes."""
-    return _timed(lambda: detect(version, frames, history))[0]
+    return timed(lambda: detect(version, frames, history))[0]
 
 
 @torch.no_grad()
@@ -316,12 +316,12 @@ def _training_time() -> dict[str, float]:
         losses = detector.loss({'imgs': frames.imgs}, [frames.sample])
         detector.parse_losses(losses)[0].backward()
 
-    seconds, _ = _timed(step)
+    seconds, _ = timed(step)
     detector.zero_grad()
     return {TRAINING: seconds}
 
 
-def _timed(work: Callable[[], Result]) -> tuple[float, Result]:
+def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     """Run the work, and return its seconds and its result."""
     _wait()
     begin = time.perf_counter()

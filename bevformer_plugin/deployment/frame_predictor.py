@@ -199,13 +199,9 @@ class FramePredictor(ABC):
             InputError: if images, rig, pose, time and model do not belong together; the message says what to do.
         """
         state = state or StreamState()
-        self._check_names(images, rig)
-        rig.require_rigid()
         seconds = _seconds(timestamp, pose, state)
         ego2global = None if pose is None else ego2global_of(pose)
-        item = self._item(images, rig, np.eye(4) if ego2global is None else ego2global, seconds, can_bus)
-        data = self._packed(item)
-        frame = Frame.from_meta(data['data_samples'].metainfo, len(self.inputs.cameras))
+        data, frame = self.prepare(images, rig, ego2global, seconds, can_bus)
         history = None if ego2global is None else state.history
         found, after = self.detect(data, frame, StreamState(history, state.view))
         detections = Detections(
@@ -218,6 +214,35 @@ class FramePredictor(ABC):
             timestamp=timestamp,
         )
         return detections, after if ego2global is not None else StreamState(None, after.view)
+
+    def prepare(
+        self,
+        images: Mapping[str, np.ndarray | None],
+        rig: Rig,
+        ego2global: np.ndarray | None,
+        seconds: float,
+        can_bus: ArrayLike | None = None,
+    ) -> tuple[dict[str, Any], Frame]:
+        """Bring a frame into the form that the model was trained on, as :meth:`step` does first.
+
+        Args:
+            images: see :meth:`step`.
+            rig: see :meth:`step`.
+            ego2global: (4, 4) pose of the vehicle, or None.
+            seconds: the frame's time.
+            can_bus: see :meth:`step`.
+
+        Returns:
+            The frame as the pipeline packs it, ``inputs['img']`` (1, N, 3, H, W), and its calibration, pose and time.
+
+        Raises:
+            InputError: see :meth:`step`.
+        """
+        self._check_names(images, rig)
+        rig.require_rigid()
+        pose = np.eye(4) if ego2global is None else ego2global
+        data = self._packed(self._item(images, rig, pose, seconds, can_bus))
+        return data, Frame.from_meta(data['data_samples'].metainfo, len(self.inputs.cameras))
 
     def stream(self, frames: Iterable[StreamFrame]) -> Iterator[Detections]:
         """Detect objects frame by frame, each with what the frames before it left behind.

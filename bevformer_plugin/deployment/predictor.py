@@ -11,11 +11,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.structures import InstanceData
-from torch import nn
+from torch import Tensor, nn
 
 from bevformer_plugin.configuration import building, load_config
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.models import BEVFormer, DetectionHead, Frame
+from bevformer_plugin.layers import PillarHits
+from bevformer_plugin.models import BEVFormer, BEVHistory, DetectionHead, Frame
 from bevformer_plugin.weights import check_checkpoint, load_content, read_checkpoint
 
 from .frame_predictor import CameraView, FramePredictor, ModelInputs, NetworkOutput, StreamState
@@ -85,18 +86,39 @@ class StreamPredictor(FramePredictor):
 
     def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the detector, see :meth:`FramePredictor.detect`."""
-        inputs = {'img': [data['inputs']['img']]}
-        imgs = self.preprocessor({'inputs': inputs, 'data_samples': None})['inputs']['imgs'][:, 0]
+        imgs = self.normalized(data)
         image_hw = (imgs.shape[-2], imgs.shape[-1])
         view = state.view
         if view is None or not view.holds_for(frame, image_hw):
             view = CameraView(frame.lidar2img, image_hw, self.detector.bev_encoder.hits([frame], image_hw))
+        output, history = self.run_network(imgs, frame, state.history, view.hits)
+        return output, StreamState(history, view)
+
+    def normalized(self, data: dict) -> Tensor:
+        """Bring a packed frame to the device: normalised and padded images (1, N, 3, H, W)."""
+        inputs = {'img': [data['inputs']['img']]}
+        return self.preprocessor({'inputs': inputs, 'data_samples': None})['inputs']['imgs'][:, 0]
+
+    def run_network(
+        self, imgs: Tensor, frame: Frame, history: BEVHistory | None, hits: PillarHits
+    ) -> tuple[NetworkOutput, BEVHistory | None]:
+        """Run the network alone.
+
+        Args:
+            imgs: (1, N, 3, H, W) normalised and padded.
+            frame: their calibration, pose and time.
+            history: what the frame before left behind.
+            hits: the pillars that the cameras see.
+
+        Returns:
+            What it found, and what the frame leaves behind.
+        """
         with self._precision():
-            encoded = self.detector.encode(imgs, [frame], [state.history], view.hits)
+            encoded = self.detector.encode(imgs, [frame], [history], hits)
             found = self.head.predict(encoded)['pred_instances_3d'][0]
         assert isinstance(found, InstanceData)
         output = NetworkOutput(found.get('bboxes_3d').tensor, found.get('scores_3d'), found.get('labels_3d'))
-        return output, StreamState(encoded.histories()[0], view)
+        return output, encoded.histories()[0]
 
 
 @dataclass(frozen=True)

@@ -116,20 +116,17 @@ def without(frame, *names):
 def test_a_masked_camera_is_the_model_without_its_hits(predictor, drive):
     frame = next(iter(drive.values()))
     masked, _ = step(predictor, without(frame, 'CAM_FRONT', 'CAM_BACK_LEFT'))
-    item = predictor._packed(predictor._item(frame.images, frame.rig, frame.pose, frame.timestamp, frame.can_bus))
-    detector = predictor.detector
-    (own,) = detector.frames_of([item['data_samples'].metainfo])
-    imgs = predictor.preprocessor({'inputs': {'img': [item['inputs']['img']]}, 'data_samples': None})['inputs']['imgs']
+    data, own = predictor.prepare(frame.images, frame.rig, frame.pose, frame.timestamp, frame.can_bus)
+    detector, imgs = predictor.detector, predictor.normalized(data)
     points = pillar_points(detector.bev_encoder.grid, detector.bev_encoder.encoder.num_points_in_pillar, 'cpu')
     reference_points, visible = project_to_cameras(points, own.lidar2img[None].float(), imgs.shape[-2:])
     cameras = list(predictor.inputs.cameras)
     visible[:, [cameras.index('CAM_FRONT'), cameras.index('CAM_BACK_LEFT')]] = False
     with torch.no_grad():
         hits = PillarHits.from_projection(reference_points, visible)
-        encoded = detector.encode(imgs[:, 0], [own], [None], hits)
-        expected = detector.pts_bbox_head.predict(encoded)['pred_instances_3d'][0]
-    assert torch.allclose(masked.bboxes_3d.tensor, expected.bboxes_3d.tensor, atol=1e-5, rtol=0)
-    assert np.abs(masked.scores - expected.scores_3d.numpy()).max() <= 1e-5
+        expected, _ = predictor.run_network(imgs, own, None, hits)
+    assert torch.allclose(masked.bboxes_3d.tensor, expected.boxes, atol=1e-5, rtol=0)
+    assert np.abs(masked.scores - expected.scores.numpy()).max() <= 1e-5
     whole, _ = step(predictor, frame)
     assert np.abs(whole.scores - masked.scores).max() > 1e-2
 
