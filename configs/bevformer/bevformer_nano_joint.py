@@ -11,8 +11,8 @@ model = dict(
             type='MapHead',
             protocol=map_protocol,
             decoder=dict(type='ConvMapDecoder', channels=64, fine_channels=16),
-            loss_focal=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.5, loss_weight=20.0),
-            loss_dice=dict(type='mmdet.DiceLoss', naive_dice=True, eps=1.0, loss_weight=1.0),
+            loss_focal=dict(type='mmdet.FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.5, loss_weight=5.0),
+            loss_dice=dict(type='mmdet.DiceLoss', naive_dice=True, eps=1.0, loss_weight=3.0),
         )
     )
 )

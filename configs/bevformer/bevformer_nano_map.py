@@ -2,6 +2,6 @@
 _base_ = './bevformer_nano_joint.py'
 
 model = dict(heads=dict(detection=None, perspective=None))
-val_evaluator = dict(_delete_=True, type='MapMetric', protocol=_base_.map_protocol)
+val_evaluator = [dict(type='MapMetric', protocol=_base_.map_protocol)]
 test_evaluator = val_evaluator
-default_hooks = dict(checkpoint=dict(save_best='map/paper/mIoU@0.5'))
+default_hooks = dict(checkpoint=dict(save_best=f'map/{_base_.map_protocol}/mIoU@0.5'))
