@@ -106,21 +106,59 @@ class ConvMapDecoder(MapDecoder):
 
 
 class MaskLayer(nn.Module):
-    """One layer of the mask decoder: classes look at each other, then into the BEV, which also gives their masks.
+    """Classes look at each other, then at the BEV; where each looks is its mask.
 
     Args:
         embed_dims: channels C.
         num_heads: heads of the attentions.
+        dropout: of the attention among the classes.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.among_classes = nn.MultiheadAttention(embed_dims, num_heads, dropout, batch_first=True)
+        self.norm = nn.LayerNorm(embed_dims)
+        self.query = nn.Linear(embed_dims, embed_dims)
+        self.key = nn.Linear(embed_dims, embed_dims)
+        self.mask = nn.Sequential(nn.Linear(num_heads, num_heads), nn.ReLU(), nn.Linear(num_heads, 1))
+        last = self.mask[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.constant_(last.bias, bias_init_with_prob(PRIOR))
+
+    def forward(self, classes: Tensor, bev_embed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the masks of the classes.
+
+        Args:
+            classes: (B, K, C) queries.
+            bev_embed: (B, Q, C).
+
+        Returns:
+            The queries (B, K, C) that looked, their attention (B, heads, K, Q) before the softmax, and the masks
+            (B, K, Q) as logits.
+        """
+        classes = self.norm(classes + self.among_classes(classes, classes, classes, need_weights=False)[0])
+        queries, keys = (
+            states.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # Bxheadsx(K or Q)xC'
+            for states in (self.query(classes), self.key(bev_embed))
+        )
+        attention = queries @ keys.transpose(2, 3) * queries.shape[-1] ** -0.5
+        return classes, attention, self.mask(attention.movedim(1, -1))[..., 0]
+
+
+class ClassUpdate(nn.Module):
+    """What the classes take from where they looked, before the next layer.
+
+    Args:
+        embed_dims: channels C.
+        num_heads: heads of the attention.
         feedforward_channels: hidden channels of the FFN.
-        dropout: of the FFN and the attention among the classes.
+        dropout: of the FFN.
     """
 
     def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.among_classes = nn.MultiheadAttention(embed_dims, num_heads, dropout, batch_first=True)
-        self.query = nn.Linear(embed_dims, embed_dims)
-        self.key = nn.Linear(embed_dims, embed_dims)
         self.value = nn.Linear(embed_dims, embed_dims)
         self.output = nn.Linear(embed_dims, embed_dims)
         self.ffn = nn.Sequential(
@@ -129,29 +167,14 @@ class MaskLayer(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(feedforward_channels, embed_dims),
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
-        self.mask = nn.Sequential(nn.Linear(num_heads, num_heads), nn.ReLU(), nn.Linear(num_heads, 1))
-        last = self.mask[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.constant_(last.bias, bias_init_with_prob(PRIOR))
+        self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(2))
 
-    def forward(self, classes: Tensor, bev_embed: Tensor) -> tuple[Tensor, Tensor]:
-        """Update the queries of the classes, (B, K, C), and give their masks, (B, K, Q) logits.
-
-        Args:
-            classes: (B, K, C).
-            bev_embed: (B, Q, C).
-        """
-        classes = self.norms[0](classes + self.among_classes(classes, classes, classes, need_weights=False)[0])
-        queries, keys, values = (
-            states.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # Bxheadsx(K or Q)xC'
-            for states in (self.query(classes), self.key(bev_embed), self.value(bev_embed))
-        )
-        attention = queries @ keys.transpose(2, 3) * queries.shape[-1] ** -0.5  # BxheadsxKxQ
+    def forward(self, classes: Tensor, attention: Tensor, bev_embed: Tensor) -> Tensor:
+        """Update (B, K, C) queries by their attention (B, heads, K, Q) to the (B, Q, C) BEV."""
+        values = self.value(bev_embed).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # BxheadsxQxC'
         seen = (attention.softmax(dim=-1) @ values).transpose(1, 2).flatten(2)  # BxKxC
-        classes = self.norms[1](classes + self.output(seen))
-        classes = self.norms[2](classes + self.ffn(classes))
-        return classes, self.mask(attention.movedim(1, -1))[..., 0]
+        classes = self.norms[0](classes + self.output(seen))
+        return self.norms[1](classes + self.ffn(classes))
 
 
 @MODELS.register_module()
@@ -188,15 +211,19 @@ class MaskMapDecoder(MapDecoder):
         if num_heads < 1 or embed_dims % num_heads:
             raise InputError(f'num_heads of MaskMapDecoder divides the width {embed_dims}, got {num_heads}')
         self.classes = nn.Embedding(num_classes, embed_dims)
-        self.layers = nn.ModuleList(
-            MaskLayer(embed_dims, num_heads, feedforward_channels, dropout) for _ in range(num_layers)
+        self.layers = nn.ModuleList(MaskLayer(embed_dims, num_heads, dropout) for _ in range(num_layers))
+        # Nothing follows the last masks, so there is an update less than layers.
+        self.updates = nn.ModuleList(
+            ClassUpdate(embed_dims, num_heads, feedforward_channels, dropout) for _ in range(num_layers - 1)
         )
 
     def forward(self, bev_embed: Tensor, places: Tensor) -> Tensor:
         """Decode a map, see :class:`MapDecoder`."""
         classes = self.classes.weight.expand(len(bev_embed), -1, -1).to(bev_embed.dtype)
         masks = []
-        for layer in self.layers:
-            classes, mask = layer(classes, bev_embed)
+        for index, layer in enumerate(self.layers):
+            classes, attention, mask = layer(classes, bev_embed)
             masks.append(read_at(mask.unflatten(2, (self.grid.bev_h, self.grid.bev_w)), places))
+            if index < len(self.updates):
+                classes = self.updates[index](classes, attention, bev_embed)
         return torch.stack(masks)
