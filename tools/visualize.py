@@ -31,7 +31,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--infos', required=True, help='info file')
     parser.add_argument('--results', help='nuScenes submission; without it only true boxes are drawn')
     parser.add_argument(
-        '--maps', metavar='DIR', help='folder of tools/test.py --maps-out: draw predicted and true maps under the boxes'
+        '--maps',
+        metavar='DIR',
+        help='folder of tools/test.py --maps-out: draw predicted and true maps under the boxes',
     )
     parser.add_argument('--map-protocol', choices=PROTOCOLS, help='draw true maps, of which none are predicted')
     parser.add_argument('--out', required=True, help='folder for the pictures')

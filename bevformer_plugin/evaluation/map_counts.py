@@ -1,5 +1,6 @@
 """Cells of a map that prediction and truth share, as whole numbers that add over samples and processes."""
 
+import itertools
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -129,14 +130,16 @@ class MapCounts:
         head = ''.join(f'{f"@{threshold:g}":>8}' for threshold in columns)
         lines = [
             f"IoU of maps by protocol '{self.protocol.name}' over {self.samples} samples",
-            f'{"class":<18}{head}{"best*":>8}{"  at":<8}' + ''.join(f'{f"{ring} @{HEADLINE:g}":>14}' for ring in ring_names()),
+            f'{"class":<18}{head}{"best*":>8}{"  at":<8}'
+            + ''.join(f'{f"{ring} @{HEADLINE:g}":>14}' for ring in ring_names()),
         ]
         indices = [self.protocol.thresholds.index(threshold) for threshold in columns]
         for row, name in enumerate(self.protocol.class_names):
             cells = ''.join(f'{_text(iou[row, index]):>8}' for index in indices)
             at = f'  {chosen[row]:.2f}' if np.isfinite(chosen[row]) else ''
             lines.append(
-                f'{name:<18}{cells}{_text(best[row]):>8}{at:<8}' + ''.join(f'{_text(one):>14}' for one in of_rings[row])
+                f'{name:<18}{cells}{_text(best[row]):>8}{at:<8}'
+                + ''.join(f'{_text(one):>14}' for one in of_rings[row])
             )
         means = ''.join(f'{_text(_mean(iou[:, index])):>8}' for index in indices)
         lines += [f'{"mean":<18}{means}{_text(_mean(best)):>8}', '* threshold chosen on the evaluated samples']
@@ -160,10 +163,7 @@ class MapCounts:
 
 def ring_names() -> list[str]:
     """Name the rings of ``RINGS``."""
-    return [
-        f'{low:g}-{high:g}m' if np.isfinite(high) else f'{low:g}m+'
-        for low, high in zip(RINGS[:-1], RINGS[1:], strict=True)
-    ]
+    return [f'{low:g}-{high:g}m' if np.isfinite(high) else f'{low:g}m+' for low, high in itertools.pairwise(RINGS)]
 
 
 def _rings(grid: BEVGrid) -> np.ndarray:

@@ -142,7 +142,9 @@ def read_map(folder: str | Path, protocol: MapProtocol, token: str) -> np.ndarra
     stacked = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     grid = protocol.grid
     if stacked is None or stacked.shape != (len(protocol.classes) * grid.bev_h, grid.bev_w):
-        raise InputError(f'{path} is no map by protocol {protocol.name!r}: make it again with tools/test.py --maps-out')
+        raise InputError(
+            f'{path} is no map by protocol {protocol.name!r}: make it again with tools/test.py --maps-out'
+        )
     return stacked.reshape(-1, grid.bev_h, grid.bev_w).astype(np.float32) / LEVELS
 
 

@@ -129,9 +129,7 @@ def _read(path: Path, location: str, names: tuple[str, ...], changed: int) -> Ma
         reader = _Reader(content)
         layers = {name: _Layer.of(reader.layer(name)) for name in names}
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f'{path} is broken ({type(error).__name__}: {error}): unpack {DOWNLOAD} again'
-        ) from error
+        raise InputError(f'{path} is broken ({type(error).__name__}: {error}): unpack {DOWNLOAD} again') from error
     if reader.short_lines:
         print_log(
             f'{path}: {reader.short_lines} lines have fewer than two points and are left out',

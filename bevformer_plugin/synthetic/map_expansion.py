@@ -189,9 +189,7 @@ class _Shapes:
                 yield area, False
         main = self._strip(self.first, self.last, -kerb, kerb)
         for street in self.streets:
-            here = self._strip(
-                street - SIDE_STREET_HALF_WIDTH, street + SIDE_STREET_HALF_WIDTH, -kerb, kerb
-            )
+            here = self._strip(street - SIDE_STREET_HALF_WIDTH, street + SIDE_STREET_HALF_WIDTH, -kerb, kerb)
             for area in self._areas(here):
                 yield area, True
             for area in self._areas(self._street(street, SIDE_STREET_HALF_WIDTH) - main):

@@ -198,9 +198,7 @@ def _temporal_datasets(dataset: dict) -> list[dict]:
     return [found for part in inner if isinstance(part, dict) for found in _temporal_datasets(part)]
 
 
-def direct_results(
-    cfg: Config, results_path: str | None, format_only: bool, maps_dir: str | None = None
-) -> None:
+def direct_results(cfg: Config, results_path: str | None, format_only: bool, maps_dir: str | None = None) -> None:
     """Set in the config where test evaluators write submission and maps, and whether the submission is scored.
 
     Raises:

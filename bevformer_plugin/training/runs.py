@@ -178,7 +178,14 @@ def _trainer(cfg: Config, start: RunStart, hardware: Hardware) -> L.Trainer:
                 Curves(TensorBoardLogger(work_dir, name='', version='tensorboard')),
                 Curves(CSVLogger(work_dir, name='', version=_csv_version(work_dir, start.resume is not None))),
             ],
-            callbacks=[BestCheckpoint(work_dir, best_score(cfg)), last, plan, LogEveryEpoch(), EpochReport(), *progress_bar()],
+            callbacks=[
+                BestCheckpoint(work_dir, best_score(cfg)),
+                last,
+                plan,
+                LogEveryEpoch(),
+                EpochReport(),
+                *progress_bar(),
+            ],
             enable_progress_bar=sys.stderr.isatty(),
             plugins=[AtomicCheckpointIO(), *scaled],
         )

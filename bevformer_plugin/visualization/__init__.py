@@ -1,7 +1,8 @@
 """Pictures of keyframes: cameras with true and predicted boxes above the bird's-eye view.
 
 Read in this order: :mod:`.frames` (what is drawn), :mod:`.frame_figure` (the page), :mod:`.camera_overlay` and
-:mod:`.bev_view` with :mod:`.map_layers` (its parts), :mod:`.ranking` and :mod:`.pictures` (which samples, which files).
+:mod:`.bev_view` with :mod:`.map_layers` (its parts), :mod:`.ranking` and :mod:`.pictures` (which samples, which
+files).
 """
 
 from .bev_view import draw_bev

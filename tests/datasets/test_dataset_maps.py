@@ -100,10 +100,10 @@ def test_a_missing_expansion_is_named_before_anything_else(build_dataset, root_w
 def test_tables_that_do_not_know_a_scene_are_refused(build_dataset, copied_root):
     path = copied_root / 'v1.0-mini' / 'scene.json'
     path.write_text(json.dumps(json.loads(path.read_text())[1:]))
-    with pytest.raises(ValueError, match='scene .* of the infos is not in .*scene.json'):
+    with pytest.raises(ValueError, match=r'scene .* of the infos is not in .*scene\.json'):
         build_dataset(pipeline=WITH_MAP, map_protocol='paper', data_root=str(copied_root))
     (copied_root / 'v1.0-mini' / 'log.json').unlink()
-    with pytest.raises(FileNotFoundError, match='no table .*log.json'):
+    with pytest.raises(FileNotFoundError, match=r'no table .*log\.json'):
         build_dataset(pipeline=WITH_MAP, map_protocol='paper', data_root=str(copied_root))
 
 

@@ -142,9 +142,9 @@ def test_the_evaluator_writes_what_pictures_read(tmp_path):
     assert read_map_protocol(tmp_path) == protocol
     for token, probabilities in maps.items():
         np.testing.assert_allclose(read_map(tmp_path, protocol, token), probabilities, atol=0.5 / 255 + 1e-6)
-    with pytest.raises(FileNotFoundError, match='no predicted map .*c.png'):
+    with pytest.raises(FileNotFoundError, match=r'no predicted map .*c\.png'):
         read_map(tmp_path, protocol, 'c')
-    with pytest.raises(FileNotFoundError, match='no predicted maps in .*--maps-out'):
+    with pytest.raises(FileNotFoundError, match=r'no predicted maps in .*--maps-out'):
         read_map_protocol(tmp_path / 'elsewhere')
 
 

@@ -117,8 +117,9 @@ def test_a_file_that_is_no_json_is_refused(file, tmp_path):
 def poses(tables, scene):
     """Vehicle and LiDAR mount, (4, 4) each, of a scene's first keyframe."""
     record = tables.get('sample_data', tables.get('sample', scene['first_sample_token'])['data']['LIDAR_TOP'])
-    rows = tables.get('ego_pose', record['ego_pose_token']), tables.get(
-        'calibrated_sensor', record['calibrated_sensor_token']
+    rows = (
+        tables.get('ego_pose', record['ego_pose_token']),
+        tables.get('calibrated_sensor', record['calibrated_sensor_token']),
     )
     return tuple(transform_matrix(row['translation'], Quaternion(row['rotation'])) for row in rows)
 

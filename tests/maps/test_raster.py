@@ -1,5 +1,7 @@
 """From shapes to cells."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,9 @@ def test_lines_have_their_width_and_round_ends():
     line = np.array([[1.5, 1.6], [3.5, 1.6]])
     np.testing.assert_array_equal(draw_lines([line], 1.0, GRID), cells('...... ...... .###.. ......'))
     np.testing.assert_array_equal(draw_lines([line], 2.0, GRID), cells('...... .###.. .###.. ......'))
-    np.testing.assert_array_equal(draw_lines([line[:1].repeat(2, axis=0)], 1.0, GRID), cells('...... ...... .#.... ......'))
+    np.testing.assert_array_equal(
+        draw_lines([line[:1].repeat(2, axis=0)], 1.0, GRID), cells('...... ...... .#.... ......')
+    )
 
 
 @pytest.mark.parametrize('angle', np.linspace(0.05, np.pi - 0.03, 17))
@@ -67,7 +71,7 @@ def test_what_is_within_reach_is_exact():
     lines = [rng.uniform(-18, 18, (count, 2)) for count in (2, 3, 7)]
     expected = np.zeros((30, 20), dtype=bool)
     for line in lines:
-        for start, end in zip(line[:-1], line[1:], strict=True):
+        for start, end in itertools.pairwise(line):
             along = np.clip(((centres - start) @ (end - start)) / ((end - start) @ (end - start)), 0, 1)
             expected |= np.linalg.norm(centres - start - along[..., None] * (end - start), axis=-1) <= 0.8
     np.testing.assert_array_equal(draw_lines(lines, 1.6, grid), expected)

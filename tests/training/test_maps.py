@@ -40,7 +40,7 @@ def joint_run(joint_options, tmp_path_factory):
     return work_dir
 
 
-def tested(processes, options, run, folder):
+def results_of(processes, options, run, folder):
     """Test with so many processes; returns everything written, by name."""
     done = run_tool(
         'test',
@@ -62,7 +62,7 @@ def tested(processes, options, run, folder):
 @pytest.fixture(scope='module')
 def one_process(joint_options, joint_run, tmp_path_factory):
     """What one process writes."""
-    return tested(1, joint_options, joint_run, tmp_path_factory.mktemp('one'))
+    return results_of(1, joint_options, joint_run, tmp_path_factory.mktemp('one'))
 
 
 def scores_of(work_dir):
@@ -89,7 +89,7 @@ def test_one_pass_scores_detection_and_map(one_process):
 
 @pytest.mark.parametrize('processes', [2, 3, 4])
 def test_scores_do_not_depend_on_the_number_of_processes(one_process, joint_options, joint_run, tmp_path, processes):
-    assert tested(processes, joint_options, joint_run, tmp_path) == one_process  # of two scenes
+    assert results_of(processes, joint_options, joint_run, tmp_path) == one_process  # of two scenes
 
 
 @pytest.mark.parametrize('engine', ['lightning', 'mmengine'])

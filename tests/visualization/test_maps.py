@@ -1,5 +1,6 @@
 """Maps under the boxes of pictures."""
 
+import itertools
 import json
 import runpy
 import sys
@@ -54,7 +55,10 @@ def test_true_areas_are_filled_where_they_lie(to_lidar, place):
     changed = np.abs(drawn - plain).max(axis=2) > 8
     assert 0.0012 < changed.mean() < 0.003  # 4.6 m squared of 108 m squared
     x, y = place
-    assert not changed[: int((LIMIT - y - 5) / 108 * 400)].any() and not changed[:, : int((x + LIMIT - 5) / 108 * 400)].any()
+    assert (
+        not changed[: int((LIMIT - y - 5) / 108 * 400)].any()
+        and not changed[:, : int((x + LIMIT - 5) / 108 * 400)].any()
+    )
 
 
 def test_predictions_are_outlined_at_one_half():
@@ -86,13 +90,22 @@ def test_pictures_of_keyframes_have_their_maps(synthetic_root, info_files, tmp_p
     np.testing.assert_array_equal(predicted.layers.prediction, layers.truth == 1)
     pictures = [draw_frame(frame) for frame in (plain.frame(token), source.frame(token), predicted)]
     assert len({picture.shape for picture in pictures}) == 1
-    differing = [(one != other).any(axis=2).mean() for one, other in zip(pictures[:-1], pictures[1:], strict=True)]
+    differing = [(one != other).any(axis=2).mean() for one, other in itertools.pairwise(pictures)]
     assert min(differing) > 0.001
 
 
 def test_the_command_draws_maps(synthetic_root, info_files, tmp_path, monkeypatch):
     token = next(iter(FrameSource(synthetic_root, info_files['mini_val']).infos))
-    shared = ['--root', synthetic_root, '--infos', info_files['mini_val'], '--sample', token, '--out', tmp_path / 'out']
+    shared = [
+        '--root',
+        synthetic_root,
+        '--infos',
+        info_files['mini_val'],
+        '--sample',
+        token,
+        '--out',
+        tmp_path / 'out',
+    ]
     for more, message in (
         (['--map-protocol', 'paper'], None),
         (['--maps', tmp_path, '--map-protocol', 'paper'], 2),

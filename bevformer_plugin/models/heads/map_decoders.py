@@ -181,8 +181,8 @@ class ClassUpdate(nn.Module):
 class MaskMapDecoder(MapDecoder):
     """One learned query for each class; its attention over the BEV, before the softmax, becomes its mask.
 
-    The paper's appendix A.3 names the mask decoder of Panoptic SegFormer (arXiv 2109.03814) with fixed classes. It does
-    not say how many layers there are; the defaults here are our choice. Every layer is supervised.
+    The paper's appendix A.3 names the mask decoder of Panoptic SegFormer (arXiv 2109.03814) with fixed classes. It
+    does not say how many layers there are; the defaults here are our choice. Every layer is supervised.
 
     Args: as :class:`MapDecoder`, and
         num_layers: layers L.

@@ -72,7 +72,9 @@ class MapHead(BEVHead):
             return self.places.expand(len(frames), -1, -1, -1)
         planes = torch.stack([self._to_lidar(frame) for frame in frames]).to(self.places)  # Bx2x3
         centres = _centres(self.protocol.grid).to(self.places)
-        return _in_bev(torch.einsum('bij,hwj->bhwi', planes[:, :, :2], centres) + planes[:, None, None, :, 2], self.grid)
+        return _in_bev(
+            torch.einsum('bij,hwj->bhwi', planes[:, :, :2], centres) + planes[:, None, None, :, 2], self.grid
+        )
 
     def _to_lidar(self, frame: Frame) -> Tensor:
         """Return how the plane of the protocol lies in that of the LiDAR, (2, 3) float64."""
