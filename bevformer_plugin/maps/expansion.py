@@ -28,6 +28,7 @@ AREAS = (
     'carpark_area',
 )
 LINES = ('road_divider', 'lane_divider', 'traffic_light')
+LOCATIONS = ('boston-seaport', 'singapore-hollandvillage', 'singapore-onenorth', 'singapore-queenstown')
 FOLDER = 'maps/expansion'
 DOWNLOAD = '"Map expansion pack (v1.3)" of https://www.nuscenes.org/nuscenes#download'
 
@@ -105,10 +106,14 @@ def read_expansion(root: str | Path, location: str, layers: Sequence[str], neede
     """
     path = expansion_file(root, location)
     if not path.is_file():
-        raise FileNotFoundError(
-            f'no map expansion {path}, which {needed_by} needs: download {DOWNLOAD} and unpack it in '
-            f'{Path(root, "maps")}, so that {Path(root, FOLDER)} holds {location}.json'
+        remedy = (
+            f'download {DOWNLOAD} and unpack it in {Path(root, "maps")}, so that {Path(root, FOLDER)} holds '
+            f'{location}.json'
+            if location in LOCATIONS
+            else f'nuScenes has maps of {", ".join(LOCATIONS)} only. Write this one in their format, or make a '
+            'synthetic world again with tools/create_synthetic.py'
         )
+        raise FileNotFoundError(f'no map expansion {path}, which {needed_by} needs: {remedy}')
     return _read(path.resolve(), location, tuple(sorted(layers)), path.stat().st_mtime_ns)
 
 

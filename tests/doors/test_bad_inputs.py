@@ -191,7 +191,6 @@ SUBMISSIONS = [
 
 MAPS = [
     ('no map expansion', lambda p: _without(_expansion(p), p.train(*p.map_options(), config=MAP)), 'no map expansion '),
-    ('no map expansion for a test', lambda p: _without(_expansion(p), p.train(*p.joint_options(), config=JOINT)), 'Map expansion pack (v1.3)'),
     ('map expansion of an old version', lambda p: _change(_expansion(p), b'"1.3"', b'"1.2"', p.train(*p.map_options(), config=MAP)), 'of version 1.2, not 1.3'),
     ('unknown map protocol', lambda p: p.train(*p.map_options(), 'train_dataloader.dataset.map_protocol=pepar', config=MAP), "no map protocol 'pepar'"),
     ('another map protocol for the data', lambda p: p.train(*p.map_options(), 'train_dataloader.dataset.map_protocol=lss', config=MAP), "draws maps by 'lss': set both alike"),

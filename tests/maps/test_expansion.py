@@ -88,6 +88,11 @@ def test_a_missing_file_is_named_with_its_place(tmp_path):
         assert part in str(error.value)
 
 
+def test_a_location_that_nuscenes_does_not_have_gets_another_remedy(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'expansion/synthetic\.json.* has maps of boston-seaport, .* only'):
+        read_expansion(tmp_path, 'synthetic', ['walkway'], 'a test')
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

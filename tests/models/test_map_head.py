@@ -154,6 +154,14 @@ def test_features_are_read_where_the_cells_lie(name):
     torch.testing.assert_close(read[inner].double(), expected[inner], atol=0.1, rtol=0)
 
 
+def test_places_keep_their_precision_under_autocast():
+    features = torch.randn(1, 3, 25, 25).bfloat16()
+    places = build_head().places_of([frame()])
+    expected = read_at(features.float(), places)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(read_at(features, places), expected)
+
+
 def test_ignored_cells_do_not_count():
     head = build_head(protocol='cvt')
     sample = with_map([_empty_sample()], 'cvt')[0]
