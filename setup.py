@@ -60,6 +60,7 @@ setup(
         'scipy>=1.10.0',
         'opencv-python-headless>=4.6.0.66',
         'matplotlib>=3.6.0',
+        'shapely>=2.0.0',
         'tqdm>=4.64.0',
         'pyyaml>=6.0',
     ],

@@ -11,7 +11,7 @@ if __name__ == '__main__':
 
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
+from bevformer_plugin.evaluation import SUMMARY, refuse_existing, refuse_unwritable
 from bevformer_plugin.training import (
     INFERENCE_TYPES,
     Hardware,
@@ -30,6 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint')
     parser.add_argument('--out', help='submission file; metrics_summary.json goes beside it')
     parser.add_argument('--format-only', action='store_true', help='write the submission, do not score it')
+    parser.add_argument('--maps-out', metavar='DIR', help='folder for predicted maps and map_summary.json')
     parser.add_argument('--devices', default='auto', help="devices on each node: how many, or which: '0,1' or '2,'")
     parser.add_argument('--num-nodes', type=int, default=1, help='how many computers')
     parser.add_argument('--accelerator', default='auto', help='cpu, gpu, ...')
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         metavar='TYPE',
         help='fold, lay out and compile the detector for speed: float32, bfloat16, or as fits the device (no TYPE)',
     )
-    parser.add_argument('--overwrite', action='store_true', help='replace an existing submission')
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing submission and maps')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     return parser.parse_args()
 
@@ -54,9 +55,14 @@ def main() -> None:
             if not args.overwrite:
                 refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
             refuse_unwritable(args.out)
+        if args.maps_out:
+            summary = Path(args.maps_out) / SUMMARY
+            if summary.exists() and not args.overwrite:
+                raise FileExistsError(f'{summary} exists: replace it with --overwrite, or give another --maps-out')
+            refuse_unwritable(summary)
         cfg = load_config(args.config, parse_config_options(args.cfg_options))
         check_testing(cfg)
-        direct_results(cfg, args.out, args.format_only)
+        direct_results(cfg, args.out, args.format_only, args.maps_out)
         hardware = Hardware(parse_devices(args.devices), args.num_nodes, args.accelerator)
         test_with_lightning(cfg, args.checkpoint, hardware, args.optimize)
     except (InputError, OSError) as error:

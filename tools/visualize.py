@@ -3,9 +3,11 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.maps import PROTOCOLS
 from bevformer_plugin.visualization import (
     FrameSource,
     check_score_threshold,
@@ -28,6 +30,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--root', required=True, help='nuScenes dataroot')
     parser.add_argument('--infos', required=True, help='info file')
     parser.add_argument('--results', help='nuScenes submission; without it only true boxes are drawn')
+    parser.add_argument(
+        '--maps',
+        metavar='DIR',
+        help='folder of tools/test.py --maps-out: draw predicted and true maps under the boxes',
+    )
+    parser.add_argument('--map-protocol', choices=PROTOCOLS, help='draw true maps, of which none are predicted')
     parser.add_argument('--out', required=True, help='folder for the pictures')
     parser.add_argument('--sample', metavar='TOKEN', help='draw this sample')
     parser.add_argument('--scene', metavar='NAME', help='draw all keyframes of this scene, and a video')
@@ -43,6 +51,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('say what to draw: --sample TOKEN, --scene NAME, --best K or --worst K')
     if (args.best or args.worst) and args.results is None:
         parser.error('--best and --worst need --results')
+    if args.maps is not None and args.map_protocol is not None:
+        parser.error('--maps says by which protocol its maps are: leave --map-protocol out')
     return args
 
 
@@ -50,7 +60,8 @@ def main() -> None:
     args = parse_args()
     try:
         check_score_threshold(args.score_thr)
-        source = FrameSource(args.root, args.infos, args.results, args.true_boxes)
+        drawn = Path(args.maps) if args.maps else PROTOCOLS.get(args.map_protocol)
+        source = FrameSource(args.root, args.infos, args.results, args.true_boxes, drawn)
         folder = prepare_folder(args.out, args.overwrite)
         paths = []
         if args.sample:

@@ -24,8 +24,8 @@ def benchmark_predictor(cfg: Config, checkpoint: str | None = None, rounds: int 
     """Measure a step of :class:`StreamPredictor`, from decoded images to detections, beside its network alone.
 
     In every round a step is timed, and then the network on the same normalised images, pose, history and hits. What a
-    step has beyond it: checks of its arguments, the test pipeline, normalisation, and the detections' boxes. The images
-    are noise, of the model's own size, and the cameras those of nuScenes, which do not change.
+    step has beyond it: checks of its arguments, the test pipeline, normalisation, and the detections' boxes. The
+    images are noise of the model's own size, and the cameras are those of nuScenes, which do not change.
 
     Args:
         cfg: with ``model`` and ``test_dataloader.dataset``, of nuScenes' cameras.

@@ -66,7 +66,6 @@ RUNNER_ONLY = {
     'default_hooks.sampler_seed': {'type': 'DistSamplerSeedHook'},
     'default_hooks.match_checkpoint': {'type': 'MatchCheckpoint'},
     'default_hooks.checkpoint.max_keep_ckpts': 2,
-    'default_hooks.checkpoint.save_best': 'nuscenes/NDS',
     'default_hooks.checkpoint.rule': 'greater',
 }
 # The settings of a section that have an effect under Lightning, or whose only allowed value is in RUNNER_ONLY.

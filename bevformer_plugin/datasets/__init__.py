@@ -9,9 +9,16 @@ from .infos import create_nuscenes_infos, load_infos
 from .samplers import SceneStreamBatchSampler, SceneStreamSampler
 from .temporal_dataset import NuScenesTemporalDataset
 from .training_sampler import ResumableSampler
-from .transforms import LoadMultiViewImages, PackTemporalInputs, PhotoMetricDistortionMultiView, ResizeMultiView
+from .transforms import (
+    LoadMapLabels,
+    LoadMultiViewImages,
+    PackTemporalInputs,
+    PhotoMetricDistortionMultiView,
+    ResizeMultiView,
+)
 
 __all__ = [
+    'LoadMapLabels',
     'LoadMultiViewImages',
     'NuScenesTemporalDataset',
     'PackTemporalInputs',

@@ -7,17 +7,20 @@ import numpy as np
 import torch
 from mmdet3d.datasets import NuScenesDataset
 from mmdet3d.datasets.transforms import ObjectRangeFilter
-from mmdet3d.registry import DATASETS
+from mmdet3d.registry import DATASETS, TRANSFORMS
 from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.logging import print_log
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.maps import find_protocol
 from bevformer_plugin.seeding import seeded_generators
 
 from .infos import count_true_boxes, in_time_order, load_infos, require_matching
 from .infos.can_bus import WITHOUT_POSE
+from .map_source import MapSource, footprints_of, require_visibility
 from .setting_types import check_names, check_path, check_switch
 from .training_sampler import SeededIndex
+from .transforms import LoadMapLabels
 
 
 @DATASETS.register_module()
@@ -32,7 +35,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
     Before the pipeline an item is a dict with fields of the info file's entry, ``images`` (the chosen cameras, each
     with ``img_path``, ``lidar2img`` (4, 4) of the image as stored, ``width`` and ``height``), ``scale`` =
-    ``image_size``, ``history`` (list of such dicts, oldest first) and ``ann_info`` (test mode: ``eval_ann_info``).
+    ``image_size``, ``history`` (list of such dicts, oldest first), with ``map_protocol`` also ``map_source`` and
+    ``footprints``, and ``ann_info`` (test mode: ``eval_ann_info``).
     Boxes are LiDARInstance3DBoxes with velocities in the LiDAR frame, of the objects that count by ``true_boxes``. An
     unknown velocity, as of an object that is annotated in one keyframe only, is NaN and not trained on; the published
     code trains it towards 0.
@@ -52,14 +56,17 @@ class NuScenesTemporalDataset(NuScenesDataset):
         true_boxes: which objects count, 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
         filter_empty_gt: replace an item by another one, drawn at random, if any frame of its queue has no boxes of
             the classes in range, as the published training does. Not for ``test_mode``.
+        map_protocol: name of the protocol by which ``LoadMapLabels`` in the pipeline draws the true map of items, see
+            :mod:`bevformer_plugin.maps.protocols`; it needs the map expansion of nuScenes and the tables ``scene`` and
+            ``log``. None draws none.
         lazy_init: read nothing before :meth:`full_init`, as for ``mmdet3d.apis.init_model``, which needs only classes.
 
     Raises:
-        FileNotFoundError: ``data_root`` or ``ann_file`` does not exist.
+        FileNotFoundError: ``data_root``, ``ann_file`` or a file that ``map_protocol`` needs does not exist.
         InputError: a setting is of another type; a class or camera is unknown; infos are of another format or hold
             broken numbers; ``image_size``, ``point_cloud_range`` or ``queue_length`` cannot be used; ``true_boxes`` is
             unknown or leaves none of the boxes; there are no boxes to train on; ``filter_empty_gt`` is set in
-            ``test_mode`` or leaves nothing.
+            ``test_mode`` or leaves nothing; ``map_protocol`` is unknown, or set without ``LoadMapLabels``.
     """
 
     def __init__(
@@ -76,6 +83,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         test_mode: bool = False,
         filter_empty_gt: bool = False,
         true_boxes: str = 'points',
+        map_protocol: str | None = None,
         lazy_init: bool = False,
     ) -> None:
         metainfo = {**self.METAINFO, **_checked_metainfo(metainfo)}
@@ -104,6 +112,13 @@ class NuScenesTemporalDataset(NuScenesDataset):
         _check_range(point_cloud_range)
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         self.true_boxes = true_boxes
+        self.map_protocol = None if map_protocol is None else find_protocol(map_protocol)
+        if self.map_protocol is not None and not _draws_maps(pipeline):
+            raise InputError(
+                f"map_protocol={map_protocol!r} has no effect: put dict(type='LoadMapLabels') into the pipeline, "
+                'before PackTemporalInputs'
+            )
+        self.map_source: MapSource | None = None
         self.test_mode = test_mode
         self._info_file = Path(data_root, ann_file)
         self._infos = None if lazy_init else self._read_infos(Path(data_root), metainfo['classes'])
@@ -151,6 +166,10 @@ class NuScenesTemporalDataset(NuScenesDataset):
             )
         if not (counted or self.test_mode):
             raise InputError(f'{self._info_file} holds no boxes to train on: give the infos of a training split')
+        if self.map_protocol is not None:
+            require_visibility(infos['data_list'], self.map_protocol)
+            scenes = {entry['scene_token'] for entry in infos['data_list']}
+            self.map_source = MapSource(data_root, infos['metainfo']['version'], scenes, self.map_protocol)
         return infos
 
     def load_data_list(self) -> list[dict]:
@@ -158,7 +177,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
         infos = self._infos or self._read_infos(Path(str(self.data_root)), self._metainfo['classes'])
         self._infos = None
         self._metainfo.update({key: infos['metainfo'][key] for key in ('version', 'can_bus', 'frame')})
+        self._metainfo['map_protocol'] = None if self.map_protocol is None else self.map_protocol.name
         classes = list(self._metainfo['classes'])
+        self._names = {label: name for name, label in infos['metainfo']['categories'].items()}
         self.label_mapping = {
             index: classes.index(name) if name in classes else -1
             for name, index in infos['metainfo']['categories'].items()
@@ -184,6 +205,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
                 f'no camera {", ".join(missing)} in sample {info["token"]}: choose among {", ".join(info["images"])}'
             )
         info['images'] = {name: info['images'][name] for name in cameras}
+        drawn = {} if self.map_protocol is None else {'footprints': footprints_of(info['instances'], self._names)}
         info = self._parsed(info)
         for name, image in info['images'].items():
             cam2img = np.eye(4)
@@ -200,6 +222,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
             'ego2global': np.array(info['ego2global'], dtype=np.float64),
             'lidar2ego': np.array(info['lidar_points']['lidar2ego'], dtype=np.float64),
             'can_bus': np.array(info['can_bus'][WITHOUT_POSE], dtype=np.float64),
+            **drawn,
         }
 
     def _parsed(self, info: dict) -> dict:
@@ -219,7 +242,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
     def get_data_info(self, idx: int) -> dict:
         """Return the item of a keyframe before the pipeline, as a copy that the pipeline may change."""
         idx = range(len(self))[idx]
-        return {**self._frame(idx), 'history': [] if self.test_mode else self._draw_history(idx)}
+        drawn = {} if self.map_source is None else {'map_source': self.map_source}
+        return {**self._frame(idx), **drawn, 'history': [] if self.test_mode else self._draw_history(idx)}
 
     def prepare_data(self, idx: int) -> dict | None:
         """Return the item after the pipeline, or None if ``filter_empty_gt`` replaces it, so that another is drawn."""
@@ -298,6 +322,14 @@ class NuScenesTemporalDataset(NuScenesDataset):
             following = frame
             indices.append(index)
         return indices
+
+
+def _draws_maps(pipeline: list) -> bool:
+    """Return whether one of the transforms, given as configs or objects, is :class:`LoadMapLabels`."""
+    return any(
+        TRANSFORMS.get(step['type']) is LoadMapLabels if isinstance(step, dict) else isinstance(step, LoadMapLabels)
+        for step in pipeline
+    )
 
 
 def _has_boxes(frame: dict) -> bool:

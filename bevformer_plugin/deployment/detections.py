@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import detections_to_results
-from bevformer_plugin.visualization import Boxes, check_score_threshold, draw_frame
+from bevformer_plugin.visualization import Boxes, MapLayers, check_score_threshold, draw_frame
 
 from .rig import Rig
 
@@ -226,6 +226,7 @@ class _Picture:
     images: Mapping[str, np.ndarray]
     title: str
     truth: Boxes | None = None
+    layers: MapLayers | None = None
 
     @property
     def subtitle(self) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from bevformer_plugin.synthetic.road import SIDE_STREET_HALF_WIDTH, Road
+from bevformer_plugin.synthetic.road import SIDE_STREET_HALF_WIDTH, SIDE_STREET_SIDEWALK, ZEBRA, Road
 
 RESOLUTION = 0.1  # metres of a pixel of the finest texture
 LEVELS = 5  # textures, each half as fine as the one before
@@ -63,13 +63,13 @@ def label_raster(
                 fill(road.strip(arc, arc + length, side * section.sidewalk_edge, side * section.yard_edge), YARD)
             arc += length
     for street in road.side_streets:
-        fill(_side_street(road, street, SIDE_STREET_HALF_WIDTH + 2.5), PAVED)
+        fill(side_street(road, street, SIDE_STREET_HALF_WIDTH + SIDE_STREET_SIDEWALK), PAVED)
     fill(road.strip(first, last, -section.sidewalk_edge, section.sidewalk_edge), PAVED)
     for arc in np.arange(first, last, 2.0):
         for side in (-1, 1):
             fill(road.strip(arc, arc + 0.15, side * section.kerb, side * section.sidewalk_edge), JOINT)
     for street in road.side_streets:
-        fill(_side_street(road, street, SIDE_STREET_HALF_WIDTH), ASPHALT)
+        fill(side_street(road, street, SIDE_STREET_HALF_WIDTH), ASPHALT)
     fill(road.strip(first, last, -section.kerb, section.kerb), ASPHALT)
     for side in (-1, 1):
         fill(road.strip(first, last, side * section.bike_edge, side * section.kerb), BAY)
@@ -81,7 +81,7 @@ def label_raster(
     return raster
 
 
-def _side_street(road: Road, street: float, half_width: float) -> np.ndarray:
+def side_street(road: Road, street: float, half_width: float) -> np.ndarray:
     """Return the outline (4, 2) of the street that crosses at arc length ``street``."""
     x, y, heading = road.poses(street, 0.0)
     along, across = np.array([-np.sin(heading), np.cos(heading)]), np.array([np.cos(heading), np.sin(heading)])
@@ -115,9 +115,10 @@ def _fill_markings(road: Road, fill: Fill) -> None:
                     fill(road.strip(arc, arc + 3.0, offset - 0.07, offset + 0.07), WHITE)
     for street in crossings:
         for sign in (-1, 1):
-            near = street + sign * (half + 0.6)
-            begin, end = min(near, near + sign * 3.0), max(near, near + sign * 3.0)
-            for offset in np.arange(-section.kerb + 0.4, section.kerb - 0.4, 1.0):
+            near = street + sign * (half + ZEBRA.gap)
+            far = near + sign * ZEBRA.length
+            begin, end = min(near, far), max(near, far)
+            for offset in np.arange(-section.kerb + ZEBRA.inset, section.kerb - ZEBRA.inset, 1.0):
                 fill(road.strip(begin, end, offset, offset + 0.5), WHITE)
 
 

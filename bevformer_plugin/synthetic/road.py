@@ -12,6 +12,25 @@ from bevformer_plugin.errors import InputError
 LANE, BIKE_LANE, PARKING, SIDEWALK, YARD = 3.5, 1.7, 3.2, 3.0, 7.5  # widths in metres
 STEP = 0.5  # metres between two values of the curvature
 SIDE_STREET_HALF_WIDTH = 4.0  # metres
+SIDE_STREET_SIDEWALK = 2.5  # metres, width
+
+
+@dataclasses.dataclass(frozen=True)
+class Zebra:
+    """How a zebra crossing lies across the road, in metres.
+
+    Attributes:
+        gap: from the edge of the side street to the crossing.
+        length: along the road.
+        inset: from the kerb to the first and the last bar.
+    """
+
+    gap: float
+    length: float
+    inset: float
+
+
+ZEBRA = Zebra(gap=0.6, length=3.0, inset=0.4)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,12 +1,8 @@
-"""The thirteen nuScenes tables of a synthetic world.
-
-Tokens are md5 sums of the seed and of names, so a seed always gives the same tables.
-"""
+"""The thirteen nuScenes tables of a synthetic world."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Sequence
@@ -15,9 +11,11 @@ import numpy as np
 from pyquaternion import Quaternion
 
 from bevformer_plugin.nuscenes_format import TABLES
+from bevformer_plugin.synthetic.map_expansion import Place
 from bevformer_plugin.synthetic.objects import POSITION_DECIMALS
 from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR, Camera, yaw_quaternion
 from bevformer_plugin.synthetic.scenario import Scenario, camera_timestamps
+from bevformer_plugin.synthetic.tokens import token
 
 CATEGORIES = (
     'human.pedestrian.adult',
@@ -66,7 +64,7 @@ class BoxAnnotation:
     Attributes:
         frame, actor: indices of the keyframe and of the actor in its scene.
         name: detection class of the actor.
-        pose: x, y, yaw in the global frame.
+        pose: x, y, yaw in the frame of the scene's map.
         attribute: nuScenes attribute, '' for none.
         visibility: token of a row of ``VISIBILITIES``.
         num_lidar_pts, num_radar_pts: points inside the box.
@@ -80,11 +78,6 @@ class BoxAnnotation:
     visibility: str
     num_lidar_pts: int
     num_radar_pts: int
-
-
-def token(*names: object) -> str:
-    """Make a 32-digit token that depends on the names only."""
-    return hashlib.md5('/'.join(map(str, names)).encode()).hexdigest()
 
 
 def log_name(scenario: Scenario) -> str:
@@ -103,9 +96,9 @@ def file_name(scenario: Scenario, channel: str, timestamp: int) -> str:
     return f'samples/{channel}/{log_name(scenario)}__{channel}__{timestamp}.{ending}'
 
 
-def map_file(seed: int, scenario: Scenario) -> str:
-    """Return the path of a scene's map mask relative to the dataroot."""
-    return f'maps/{token(seed, "map", scenario.name)}.png'
+def map_file(seed: int, location: str) -> str:
+    """Return the path of a location's map mask relative to the dataroot."""
+    return f'maps/{token(seed, "map", location)}.png'
 
 
 class TableWriter:
@@ -136,19 +129,20 @@ class TableWriter:
             for channel in (*CAMERA_MOUNTS, LIDAR)
         ]
 
-    def add_scene(self, scenario: Scenario, annotations: list[BoxAnnotation]) -> None:
+    def add_scene(self, scenario: Scenario, annotations: list[BoxAnnotation], place: Place) -> None:
         """Append all records of a scene.
 
         Args:
             scenario: the scene.
             annotations: its boxes in time order.
+            place: where the scene lies, by which poses and boxes are shifted.
         """
-        scene, samples = self._add_samples(scenario)
-        self._add_sensor_data(scenario, samples)
-        self._add_annotations(scenario, scene, samples, annotations)
+        scene, samples = self._add_samples(scenario, place.location)
+        self._add_sensor_data(scenario, samples, place.corner)
+        self._add_annotations(scenario, scene, samples, annotations, place.corner)
 
-    def _add_samples(self, scenario: Scenario) -> tuple[str, list[str]]:
-        """Append the records of a scene's log, map, scene and samples.
+    def _add_samples(self, scenario: Scenario, location: str) -> tuple[str, list[str]]:
+        """Append the records of a scene's log, scene and samples, and name the log in the map of its location.
 
         Returns:
             Tokens of the scene and of its samples.
@@ -162,17 +156,10 @@ class TableWriter:
                 'logfile': log_name(scenario),
                 'vehicle': VEHICLE,
                 'date_captured': '2018-10-20',
-                'location': 'synthetic',
+                'location': location,
             }
         )
-        self.tables['map'].append(
-            {
-                'token': token(self.seed, 'map', scenario.name),
-                'category': 'semantic_prior',
-                'filename': map_file(self.seed, scenario),
-                'log_tokens': [log],
-            }
-        )
+        self._map_of(location)['log_tokens'].append(log)
         self.tables['scene'].append(
             {
                 'token': scene,
@@ -191,7 +178,23 @@ class TableWriter:
         ]
         return scene, samples
 
-    def _add_sensor_data(self, scenario: Scenario, samples: list[str]) -> None:
+    def _map_of(self, location: str) -> dict:
+        """Return the record of a location's map, which is appended when it is first asked for."""
+        key = token(self.seed, 'map', location)
+        for record in self.tables['map']:
+            if record['token'] == key:
+                return record
+        self.tables['map'].append(
+            {
+                'token': key,
+                'category': 'semantic_prior',
+                'filename': map_file(self.seed, location),
+                'log_tokens': [],
+            }
+        )
+        return self.tables['map'][-1]
+
+    def _add_sensor_data(self, scenario: Scenario, samples: list[str], corner: tuple[int, int]) -> None:
         """Append the records of a scene's sensors, poses and files."""
         scene = token(self.seed, 'scene', scenario.name)
         for channel, sensor in scenario.rig.items():
@@ -217,7 +220,7 @@ class TableWriter:
                         'token': records[k],
                         'timestamp': time,
                         'rotation': yaw_quaternion(yaw),
-                        'translation': [x, y, 0.0],
+                        'translation': [x + corner[0], y + corner[1], 0.0],
                     }
                 )
                 self.tables['sample_data'].append(
@@ -238,7 +241,12 @@ class TableWriter:
                 )
 
     def _add_annotations(
-        self, scenario: Scenario, scene: str, samples: list[str], annotations: list[BoxAnnotation]
+        self,
+        scenario: Scenario,
+        scene: str,
+        samples: list[str],
+        annotations: list[BoxAnnotation],
+        corner: tuple[int, int],
     ) -> None:
         """Append the records of a scene's instances and their annotations."""
         by_actor: dict[int, list[BoxAnnotation]] = {}
@@ -260,7 +268,10 @@ class TableWriter:
                 }
             )
             for k, annotation in enumerate(group):
-                x, y, yaw = annotation.pose
+                x, y = (
+                    round(round(along, POSITION_DECIMALS) + start, POSITION_DECIMALS)
+                    for along, start in zip(annotation.pose[:2], corner, strict=True)
+                )
                 self.tables['sample_annotation'].append(
                     {
                         'token': records[k],
@@ -270,9 +281,9 @@ class TableWriter:
                         'attribute_tokens': (
                             [token('attribute', annotation.attribute)] if annotation.attribute else []
                         ),
-                        'translation': [round(x, POSITION_DECIMALS), round(y, POSITION_DECIMALS), height / 2],
+                        'translation': [x, y, height / 2],
                         'size': [width, length, height],
-                        'rotation': Quaternion(axis=(0, 0, 1), radians=yaw).elements.tolist(),
+                        'rotation': Quaternion(axis=(0, 0, 1), radians=annotation.pose[2]).elements.tolist(),
                         'prev': before[k],
                         'next': after[k],
                         'num_lidar_pts': annotation.num_lidar_pts,
@@ -292,8 +303,8 @@ def _neighbours(tokens: Sequence[str]) -> tuple[list[str], list[str]]:
     return ['', *tokens[:-1]], [*tokens[1:], '']
 
 
-def can_bus_messages(scenario: Scenario, rate: float = 50.0) -> list[dict]:
-    """Make the pose messages of the CAN-bus expansion for a scene, ``rate`` of them a second.
+def can_bus_messages(scenario: Scenario, corner: tuple[int, int], rate: float = 50.0) -> list[dict]:
+    """Make the pose messages of the CAN-bus expansion for a scene at its place, ``rate`` of them a second.
 
     They last from before the first to after the last timestamp of a sensor. ``pos`` and ``orientation`` (w, x, y, z)
     are global; ``vel``, ``accel`` and ``rotation_rate`` are in the ego frame.
@@ -310,7 +321,7 @@ def can_bus_messages(scenario: Scenario, rate: float = 50.0) -> list[dict]:
         {
             'accel': [float(push[k]), float(speed[k] * turn[k]), 9.81],
             'orientation': yaw_quaternion(poses[k, 2]),
-            'pos': [float(poses[k, 0]), float(poses[k, 1]), 0.0],
+            'pos': [float(poses[k, 0] + corner[0]), float(poses[k, 1] + corner[1]), 0.0],
             'rotation_rate': [0.0, 0.0, float(turn[k])],
             'utime': int(times[k]),
             'vel': [float(speed[k]), 0.0, 0.0],

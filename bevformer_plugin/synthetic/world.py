@@ -26,8 +26,9 @@ from tqdm import tqdm
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.nuscenes_format import OFFICIAL_SPLITS
 from bevformer_plugin.synthetic import objects
-from bevformer_plugin.synthetic.ground import PAVED
+from bevformer_plugin.synthetic.ground import PAVED, RESOLUTION
 from bevformer_plugin.synthetic.lidar import count_points, scan
+from bevformer_plugin.synthetic.map_expansion import ExpansionWriter, Place, canvas_size, place_scenes
 from bevformer_plugin.synthetic.rendering import SceneRenderer
 from bevformer_plugin.synthetic.rig import CAMERA_MOUNTS, LIDAR
 from bevformer_plugin.synthetic.scenario import Scenario, build_scenario, camera_timestamps
@@ -134,10 +135,15 @@ def create_synthetic_world(
     try:
         root.chmod(0o755)
         annotations = _write_files(scenes, root, workers)
+        scenarios = [_scenario(scene) for scene in scenes]
+        places = place_scenes([scenario.map_size for scenario in scenarios])
         writer = TableWriter(seed, (width, height))
-        for scene in scenes:
-            writer.add_scene(_scenario(scene), annotations[scene.name])
+        for scenario, place in zip(scenarios, places, strict=True):
+            writer.add_scene(scenario, annotations[scenario.name], place)
+            messages = json.dumps(can_bus_messages(scenario, place.corner))
+            (root / 'can_bus' / f'{scenario.name}_pose.json').write_text(messages)
         writer.write(root / version)
+        _write_maps(scenarios, places, root, seed)
         _replace(root, out_dir)
     except BaseException:
         shutil.rmtree(root, ignore_errors=True)
@@ -275,7 +281,7 @@ def _renderer(scene: _Scene) -> SceneRenderer:
 
 
 def _write_keyframes(job: _Part, root: pathlib.Path) -> tuple[_Part, list[BoxAnnotation]]:
-    """Write images and point clouds of some keyframes of a scene, and with the first its map and CAN bus.
+    """Write images and point clouds of some keyframes of a scene, and with the first its part of the map mask.
 
     Returns:
         The job and the annotations of its keyframes in time order.
@@ -284,9 +290,7 @@ def _write_keyframes(job: _Part, root: pathlib.Path) -> tuple[_Part, list[BoxAnn
     scenario, renderer = _scenario(scene), _renderer(scene)
     if frames.start == 0:
         mask = np.where(renderer.labels >= PAVED, 255, 0).astype(np.uint8)
-        _write_image(root / map_file(scene.seed, scenario), mask[::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
-        messages = json.dumps(can_bus_messages(scenario))
-        (root / 'can_bus' / f'{scene.name}_pose.json').write_text(messages)
+        _write_image(_mask_part(root, scene.name), mask[::-1], [cv2.IMWRITE_PNG_COMPRESSION, 3])
     spans = scenario.annotated()
     annotations: list[BoxAnnotation] = []
     for frame in frames:
@@ -307,6 +311,32 @@ def _write_keyframes(job: _Part, root: pathlib.Path) -> tuple[_Part, list[BoxAnn
         present = [index for index, span in spans.items() if frame in span]
         annotations += _annotate(scenario, frame, present, points, pixels_of_actors)
     return job, annotations
+
+
+def _mask_part(root: pathlib.Path, scene: str) -> pathlib.Path:
+    """Return where a scene's part of the mask of its location lies until that is written."""
+    return root / 'maps' / f'{scene}.png'
+
+
+def _write_maps(scenarios: list[Scenario], places: list[Place], root: pathlib.Path, seed: int) -> None:
+    """Write the map mask and the map expansion of each location, with its scenes at their places."""
+    map_sizes = [scenario.map_size for scenario in scenarios]
+    (root / 'maps' / 'expansion').mkdir()
+    for location in dict.fromkeys(place.location for place in places):
+        width, height = canvas_size(places, map_sizes, location)
+        expansion = ExpansionWriter(seed, location, (width, height))
+        rows, columns = round(height / RESOLUTION), round(width / RESOLUTION)
+        mask = np.zeros((rows, columns), np.uint8)  # row 0 is the northern edge
+        for scenario, place in zip(scenarios, places, strict=True):
+            if place.location == location:
+                expansion.add_scene(scenario, place.corner)
+                part = _mask_part(root, scenario.name)
+                pixels = cv2.imread(str(part), cv2.IMREAD_GRAYSCALE)
+                left, bottom = (round(start / RESOLUTION) for start in place.corner)
+                mask[rows - bottom - len(pixels) : rows - bottom, left : left + pixels.shape[1]] = pixels
+                part.unlink()
+        _write_image(root / map_file(seed, location), mask, [cv2.IMWRITE_PNG_COMPRESSION, 3])
+        (root / 'maps' / 'expansion' / f'{location}.json').write_text(json.dumps(expansion.content))
 
 
 def _annotate(

@@ -108,17 +108,18 @@ class ValidationPlan(Callback):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps the checkpoint with the best NDS. A resumed run has to beat that score, even if its folder was moved.
+    """Keeps the checkpoint with the best score. A resumed run has to beat that score, even if its folder was moved.
 
     Args:
         folder: folder of the checkpoint.
+        score: name of the score, of which more is better.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, score: str) -> None:
         super().__init__(
             folder,
             filename=Path(BEST).stem,
-            monitor='nuscenes/NDS',
+            monitor=score,
             mode='max',
             enable_version_counter=False,
             save_on_train_epoch_end=False,

@@ -10,11 +10,12 @@ from torch.nn.utils import clip_grad_norm_
 from bevformer_plugin.configuration import building
 from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import NuScenesDevkitMetric
+from bevformer_plugin.evaluation import MapMetric, NuScenesDevkitMetric
 
 from .averaging import averages_weights
 from .pretrained import fetch_pretrained
 
+DETECTION_SCORE = 'nuscenes/NDS'
 LOOP_SETTINGS = ('type', 'by_epoch', 'max_epochs', 'val_interval', 'val_begin')
 
 
@@ -34,6 +35,7 @@ def check_training(cfg: Config) -> None:
     _check_evaluator(cfg, 'val')
     _check_optimization(cfg)
     _check_intervals(cfg.get('default_hooks') or {})
+    _check_best_score(cfg)
     load_from = cfg.get('load_from')
     if load_from is not None and not isinstance(load_from, str):
         raise InputError(f'load_from is the path of a checkpoint, got {load_from!r}')
@@ -74,8 +76,7 @@ def _check_dataloader(cfg: Config, part: str) -> None:
 
 
 def _check_evaluator(cfg: Config, part: str) -> None:
-    metrics = cfg[f'{part}_evaluator']
-    for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:
+    for metric in _evaluators(cfg, part):
         if not isinstance(metric, dict) or 'type' not in metric:
             raise InputError(
                 f'{part}_evaluator is the config of a metric or a list of such, with a type, got {metric!r}'
@@ -122,6 +123,32 @@ def _check_intervals(hooks: dict) -> None:
         raise InputError(f'default_hooks.checkpoint.interval is a whole number, got {interval!r}')
     if not isinstance(by_epoch, bool):
         raise InputError(f'default_hooks.checkpoint.by_epoch is True or False, got {by_epoch!r}')
+
+
+def best_score(cfg: Config) -> str:
+    """Return the name of the score whose best checkpoint is kept, ``default_hooks.checkpoint.save_best``."""
+    return ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('save_best', DETECTION_SCORE)
+
+
+def _check_best_score(cfg: Config) -> None:
+    """Refuse a score to keep the best checkpoint by that no evaluator of the validation gives."""
+    wanted = best_score(cfg)
+    kinds = {METRICS.get(metric['type']): metric for metric in _evaluators(cfg, 'val')}
+    known = [DETECTION_SCORE] if NuScenesDevkitMetric in kinds else []
+    if MapMetric in kinds:
+        known.append(f'map/{kinds[MapMetric].get("protocol")}/mIoU@0.5')
+    families = tuple(name.rpartition('/')[0] + '/' for name in known)
+    is_ours = kinds.keys() <= {NuScenesDevkitMetric, MapMetric}
+    if is_ours and not (isinstance(wanted, str) and wanted.startswith(families)):
+        raise InputError(
+            f'default_hooks.checkpoint.save_best={wanted!r} is no score of val_evaluator: take {" or ".join(known)}'
+        )
+
+
+def _evaluators(cfg: Config, part: str) -> list[dict]:
+    """List the configs of the metrics of 'val' or 'test'."""
+    metrics = cfg[f'{part}_evaluator']
+    return list(metrics) if isinstance(metrics, list | tuple) else [metrics]
 
 
 def _check_loop(loop: dict) -> None:
@@ -171,13 +198,19 @@ def _temporal_datasets(dataset: dict) -> list[dict]:
     return [found for part in inner if isinstance(part, dict) for found in _temporal_datasets(part)]
 
 
-def direct_results(cfg: Config, results_path: str | None, format_only: bool) -> None:
-    """Set in the config where the test evaluator writes the submission, and whether it scores it.
+def direct_results(cfg: Config, results_path: str | None, format_only: bool, maps_dir: str | None = None) -> None:
+    """Set in the config where test evaluators write submission and maps, and whether the submission is scored.
 
     Raises:
-        InputError: if no test evaluator of the config writes submissions.
+        InputError: if no test evaluator of the config writes submissions, or maps where a folder is given for them.
     """
-    evaluators = [cfg.test_evaluator] if isinstance(cfg.test_evaluator, dict) else cfg.test_evaluator
+    evaluators = _evaluators(cfg, 'test')
+    of_maps = [metric for metric in evaluators if METRICS.get(metric['type']) is MapMetric]
+    for metric in of_maps:
+        metric.update(out_dir=maps_dir)
+    if maps_dir and not of_maps:
+        kinds = ', '.join(metric['type'] for metric in evaluators)
+        raise InputError(f'--maps-out is for test_evaluator.type=MapMetric, it is {kinds}')
     writing = [metric for metric in evaluators if METRICS.get(metric['type']) is NuScenesDevkitMetric]
     for metric in writing:
         metric.update(results_path=results_path, format_only=format_only)
@@ -201,5 +234,5 @@ def check_evaluation(cfg: Config, part: str, dataset: DescribedDataset) -> None:
     with building(f'{part}_evaluator'):
         evaluator = Evaluator(cfg[f'{part}_evaluator'])
     for metric in evaluator.metrics:
-        if isinstance(metric, NuScenesDevkitMetric):
+        if isinstance(metric, NuScenesDevkitMetric | MapMetric):
             metric.check_dataset(dataset)

@@ -36,6 +36,7 @@ def check_consistency(cfg: Config, datasets: dict[str, DescribedDataset]) -> lis
     remarks = []
     for part, dataset in datasets.items():
         _check_numbers(cfg.model, dataset.metainfo, part)
+        _check_maps(cfg.model, dataset.metainfo.get('map_protocol'), part)
     if {'train', 'val'} <= datasets.keys():
         remarks += _compare_validation(cfg.model, datasets['train'], datasets['val'])
     for part in ('val', 'test'):
@@ -89,6 +90,31 @@ def _check_numbers(model: dict, metainfo: dict, part: str) -> None:
             raise InputError(
                 f'{part}_dataloader.dataset has {len(names)} {kind} ({", ".join(names)}), model.{setting} is '
                 f'{number}: set model.{setting}={len(names)}, or give the dataset {number} {kind}'
+            )
+
+
+def _check_maps(model: dict, drawn: str | None, part: str) -> None:
+    """Compare the map protocol of a dataset, None for one that draws no maps, with those of the model's heads.
+
+    Only training needs true maps; a model may be tested without scores of its maps.
+    """
+    protocols = {
+        f'model.heads.{name}.protocol': head['protocol']
+        for name, head in (model.get('heads') or {}).items()
+        if head and 'protocol' in head
+    }
+    of_dataset = f'{part}_dataloader.dataset'
+    if drawn is not None and not protocols:
+        raise InputError(
+            f'{of_dataset}.map_protocol={drawn!r} has no effect: none of model.heads is a MapHead; add one or leave '
+            'map_protocol out'
+        )
+    for setting, protocol in protocols.items():
+        if drawn != protocol and (drawn is not None or part == 'train'):
+            found = 'has no map_protocol' if drawn is None else f'draws maps by {drawn!r}'
+            raise InputError(
+                f'{setting} is {protocol!r} and {of_dataset} {found}: set both alike, in a config from one variable '
+                "map_protocol, with dict(type='LoadMapLabels') in the dataset's pipeline"
             )
 
 

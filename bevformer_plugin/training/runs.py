@@ -35,6 +35,7 @@ from .checkpoints import (
     checkpoint_to_resume,
     refuse_mismatch,
 )
+from .config import best_score
 from .consistency import check_consistency, check_run, log_remarks, trained_names
 from .curves import Curves, stop_quietly
 from .data_module import DetectorDataModule
@@ -111,9 +112,10 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = trainer.checkpoint_callback
     score = best.best_model_score if isinstance(best, BestCheckpoint) else None
+    name = best_score(cfg).rpartition('/')[2]
     print_log(
         f'last checkpoint: {work_dir / LAST}'
-        + (f'\nbest checkpoint: {work_dir / BEST} (NDS {float(score):.4f})' if score is not None else ''),
+        + (f'\nbest checkpoint: {work_dir / BEST} ({name} {float(score):.4f})' if score is not None else ''),
         logger='current',
     )
 
@@ -176,7 +178,14 @@ def _trainer(cfg: Config, start: RunStart, hardware: Hardware) -> L.Trainer:
                 Curves(TensorBoardLogger(work_dir, name='', version='tensorboard')),
                 Curves(CSVLogger(work_dir, name='', version=_csv_version(work_dir, start.resume is not None))),
             ],
-            callbacks=[BestCheckpoint(work_dir), last, plan, LogEveryEpoch(), EpochReport(), *progress_bar()],
+            callbacks=[
+                BestCheckpoint(work_dir, best_score(cfg)),
+                last,
+                plan,
+                LogEveryEpoch(),
+                EpochReport(),
+                *progress_bar(),
+            ],
             enable_progress_bar=sys.stderr.isatty(),
             plugins=[AtomicCheckpointIO(), *scaled],
         )

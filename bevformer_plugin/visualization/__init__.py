@@ -1,13 +1,15 @@
 """Pictures of keyframes: cameras with true and predicted boxes above the bird's-eye view.
 
 Read in this order: :mod:`.frames` (what is drawn), :mod:`.frame_figure` (the page), :mod:`.camera_overlay` and
-:mod:`.bev_view` (its parts), :mod:`.ranking` and :mod:`.pictures` (which samples, which files).
+:mod:`.bev_view` with :mod:`.map_layers` (its parts), :mod:`.ranking` and :mod:`.pictures` (which samples, which
+files).
 """
 
 from .bev_view import draw_bev
 from .camera_overlay import boxes_in_image, draw_camera
 from .frame_figure import check_score_threshold, draw_frame
 from .frames import Boxes, Frame, FrameSource, PicturedFrame, boxes_from_results, true_boxes
+from .map_layers import MapLayers
 from .pictures import draw_best_and_worst, draw_sample, draw_scene, prepare_folder, write_video
 from .ranking import sample_score
 
@@ -15,6 +17,7 @@ __all__ = [
     'Boxes',
     'Frame',
     'FrameSource',
+    'MapLayers',
     'PicturedFrame',
     'boxes_from_results',
     'boxes_in_image',

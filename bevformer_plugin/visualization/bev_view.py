@@ -7,6 +7,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon
 
 from .frames import Boxes
+from .map_layers import MapLayers, draw_map
 from .palette import FAINT_TEXT, GROUND, PAGE, RING, TEXT, TRUTH_EDGE, class_color
 
 LIMIT = 54.0  # metres shown to each side
@@ -18,7 +19,13 @@ UNDERSIDE, FRONT_BOTTOM = [0, 4, 7, 3], [4, 7]  # indices of corners, see Boxes.
 EGO_LENGTH, EGO_WIDTH, EGO_CENTRE_Y = 4.08, 1.73, 0.35  # metres, of nuScenes' vehicle in its LiDAR frame
 
 
-def draw_bev(axes: Axes, truth: Boxes | None, predictions: Boxes | None, points: np.ndarray | None) -> None:
+def draw_bev(
+    axes: Axes,
+    truth: Boxes | None,
+    predictions: Boxes | None,
+    points: np.ndarray | None,
+    layers: MapLayers | None = None,
+) -> None:
     """Fill axes with the view from above, in which forward is up.
 
     Args:
@@ -26,10 +33,13 @@ def draw_bev(axes: Axes, truth: Boxes | None, predictions: Boxes | None, points:
         truth: true boxes, which are drawn filled, or None.
         predictions: predicted boxes, which are drawn as outlines; None draws true boxes only.
         points: (n, >= 3) LiDAR points in metres, or None.
+        layers: true and predicted map, which are drawn below; None draws none.
     """
     axes.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), xticks=[], yticks=[], facecolor=GROUND, aspect='equal')
     for spine in axes.spines.values():
         spine.set_color(RING)
+    if layers is not None:
+        draw_map(axes, layers)
     _draw_rings(axes)
     if points is not None:
         _draw_points(axes, points)

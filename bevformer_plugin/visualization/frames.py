@@ -11,9 +11,13 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from pyquaternion import Quaternion
 
 from bevformer_plugin.datasets.infos import count_true_boxes, load_infos
+from bevformer_plugin.datasets.map_source import MapSource, footprints_of, require_visibility
 from bevformer_plugin.datasets.transforms import load_camera_image
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import load_results
+from bevformer_plugin.evaluation import load_results, read_map, read_map_protocol
+from bevformer_plugin.maps import MapProtocol, between_planes, plane_to_global
+
+from .map_layers import MapLayers
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,11 @@ class PicturedFrame(Protocol):
         """Predicted boxes, or None."""
         ...
 
+    @property
+    def layers(self) -> MapLayers | None:
+        """True and predicted map, or None."""
+        ...
+
     def image(self, camera: str) -> np.ndarray:
         """Return a camera's image, (H, W, 3) uint8 BGR."""
         ...
@@ -96,12 +105,14 @@ class Frame:
         info: entry of the info file.
         truth: true boxes that count.
         predictions: predicted boxes, None without a submission.
+        layers: true and predicted map, None where no map is drawn.
     """
 
     root: Path
     info: dict
     truth: Boxes
     predictions: Boxes | None
+    layers: MapLayers | None = None
 
     @property
     def title(self) -> str:
@@ -151,6 +162,8 @@ class FrameSource:
         infos: info file.
         results: submission, a JSON file; None shows true boxes only.
         rule: which annotated objects are true boxes, 'points', 'visibility' or 'all'.
+        maps: protocol of the true maps that are drawn, or the folder of predicted maps that tools/test.py --maps-out
+            has written, which are drawn with the true ones; None draws none.
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
@@ -159,7 +172,12 @@ class FrameSource:
     """
 
     def __init__(
-        self, root: str | Path, infos: str | Path, results: str | Path | None = None, rule: str = 'points'
+        self,
+        root: str | Path,
+        infos: str | Path,
+        results: str | Path | None = None,
+        rule: str = 'points',
+        maps: MapProtocol | Path | None = None,
     ) -> None:
         self.root = Path(root)
         if not self.root.is_dir():
@@ -176,6 +194,14 @@ class FrameSource:
                     f'{results} lacks {len(missing)} of the {len(self.infos)} samples in {infos} '
                     f'(first: {missing[0]}): give the infos on which the results were made'
                 )
+
+        self.maps_dir = maps if isinstance(maps, Path) else None
+        protocol = read_map_protocol(maps) if isinstance(maps, Path) else maps
+        self.map_source: MapSource | None = None
+        if protocol is not None:
+            require_visibility(content['data_list'], protocol)
+            scenes = {info['scene_token'] for info in self.infos.values()}
+            self.map_source = MapSource(self.root, content['metainfo']['version'], scenes, protocol)
 
     def tokens_of_scene(self, scene: str) -> list[str]:
         """Return the sample tokens of a scene, given by its name or token, in time order.
@@ -205,7 +231,25 @@ class FrameSource:
             )
         info = self.infos[token]
         predictions = None if self.results is None else boxes_from_results(self.results[token], info)
-        return Frame(self.root, info, true_boxes(info, self.classes), predictions)
+        return Frame(self.root, info, true_boxes(info, self.classes), predictions, self._layers(info))
+
+    def _layers(self, info: dict) -> MapLayers | None:
+        """Draw the true map of a keyframe, and read the predicted one."""
+        if self.map_source is None:
+            return None
+        protocol = self.map_source.protocol
+        ego2global, lidar2ego = np.asarray(info['ego2global']), np.asarray(info['lidar_points']['lidar2ego'])
+        truth = self.map_source.labels(
+            {
+                'scene_token': info['scene_token'],
+                'ego2global': ego2global,
+                'lidar2ego': lidar2ego,
+                'footprints': footprints_of(info['instances'], self.classes),
+            }
+        )
+        prediction = None if self.maps_dir is None else read_map(self.maps_dir, protocol, info['token'])
+        planes = (plane_to_global(frame, ego2global, lidar2ego) for frame in (protocol.frame, 'lidar'))
+        return MapLayers(protocol, truth, prediction, between_planes(*planes))
 
 
 def true_boxes(info: dict, classes: dict[int, str]) -> Boxes:

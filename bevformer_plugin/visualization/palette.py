@@ -15,6 +15,16 @@ CLASS_COLORS = {
     'traffic_cone': '#b5e61d',
 }
 OTHER_CLASS = '#e6edf3'  # of classes that nuScenes does not have
+MAP_COLORS = {  # from the lowest layer to the highest
+    'drivable_area': '#6e7f96',
+    'road': '#6e7f96',
+    'walkway': '#4f9d69',
+    'carpark_area': '#9d7bd8',
+    'ped_crossing': '#e0b040',
+    'stop_line': '#e05a5a',
+    'lane_boundary': '#f2e27a',
+    'divider': '#f2e27a',
+}
 PAGE = '#0d1117'
 GROUND = '#11161d'
 RING = '#30363d'

@@ -13,6 +13,8 @@ import torch
 from tests.helpers.repository import CONFIGS, NANO_WEIGHTS
 
 NANO = CONFIGS / 'bevformer_nano.py'
+JOINT = CONFIGS / 'bevformer_nano_joint.py'
+MAP = CONFIGS / 'bevformer_nano_map.py'
 VERSION = 'v1.0-mini'
 
 
@@ -37,6 +39,14 @@ class Place:
             for setting in (f'data_root={self.root}', f'version={VERSION}')
         ]
         return ['--cfg-options', *roots, *evaluators, 'train_cfg.max_epochs=1', 'train_cfg.val_interval=1']
+
+    def map_options(self) -> list[str]:
+        """``--cfg-options`` for a config whose only evaluator is that of maps."""
+        return [option for option in self.options() if '_evaluator.' not in option]
+
+    def joint_options(self) -> list[str]:
+        """``--cfg-options`` for a config whose first evaluator is that of detection."""
+        return [option.replace('_evaluator.', '_evaluator.0.') for option in self.options()]
 
     def train(self, *more: object, config: object = NANO) -> list[object]:
         """Command line that trains."""

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bevformer_plugin.datasets import create_nuscenes_infos
 from bevformer_plugin.synthetic import create_synthetic_world
-from tests.doors.place import NANO, VERSION, Place, first_box
+from tests.doors.place import JOINT, MAP, NANO, VERSION, Place, first_box
 from tests.helpers.processes import run_tool
 from tests.helpers.repository import NANO_WEIGHTS, REPO
 
@@ -194,7 +194,19 @@ SUBMISSIONS = [
     ('split of another version', lambda p: p.evaluate(p.submission(lambda c: None), '--split', 'val'), "unknown split 'val'; v1.0-mini has mini_train, mini_val"),
 ]  # fmt: skip
 
-ROWS = [*CONFIGS, *COMMAND_LINES, *CHECKPOINTS, *INFOS_AND_TABLES, *IMAGES, *SUBMISSIONS]
+MAPS = [
+    ('no map expansion', lambda p: _without(_expansion(p), p.train(*p.map_options(), config=MAP)), 'no map expansion '),
+    ('map expansion of an old version', lambda p: _change(_expansion(p), b'"1.3"', b'"1.2"', p.train(*p.map_options(), config=MAP)), 'of version 1.2, not 1.3'),
+    ('unknown map protocol', lambda p: p.train(*p.map_options(), 'train_dataloader.dataset.map_protocol=pepar', config=MAP), "no map protocol 'pepar'"),
+    ('another map protocol for the data', lambda p: p.train(*p.map_options(), 'train_dataloader.dataset.map_protocol=lss', config=MAP), "draws maps by 'lss': set both alike"),
+    ('another map protocol for the evaluator', lambda p: p.train(*p.map_options(), 'val_evaluator.0.protocol=cvt', 'default_hooks.checkpoint.save_best=map/cvt/mIoU@0.5', config=MAP), "scores maps by protocol 'cvt', but the dataset draws maps by 'paper'"),
+    ('maps drawn for no head', lambda p: p.train(*p.joint_options(), 'model.heads.map=None', config=JOINT), 'none of model.heads is a MapHead'),
+    ('maps without the transform', lambda p: p.train(*p.options(), 'train_dataloader.dataset.map_protocol=paper'), "put dict(type='LoadMapLabels') into the pipeline"),
+    ('best checkpoint by a score that is not there', lambda p: p.train(*p.map_options(), 'default_hooks.checkpoint.save_best=nuscenes/NDS', config=MAP), 'is no score of val_evaluator: take map/paper/mIoU@0.5'),
+    ('maps of a model without', lambda p: p.test('--maps-out', p.folder / 'maps', *p.options()), '--maps-out is for test_evaluator.type=MapMetric'),
+]  # fmt: skip
+
+ROWS = [*MAPS, *CONFIGS, *COMMAND_LINES, *CHECKPOINTS, *INFOS_AND_TABLES, *IMAGES, *SUBMISSIONS]
 
 
 def _done(_change: object, command: list[object]) -> list[object]:
@@ -203,6 +215,16 @@ def _done(_change: object, command: list[object]) -> list[object]:
 
 def _without(path, command: list[object]) -> list[object]:
     path.unlink()
+    return command
+
+
+def _expansion(place: Place):
+    """The map of the training scene, in a folder of maps of its own."""
+    return place.root / 'maps' / 'expansion' / 'boston-seaport.json'
+
+
+def _change(path, old: bytes, new: bytes, command: list[object]) -> list[object]:
+    path.write_bytes(path.read_bytes().replace(old, new))
     return command
 
 

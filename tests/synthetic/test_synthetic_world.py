@@ -209,7 +209,7 @@ def test_same_seed_same_bytes_for_any_number_of_workers(tmp_path):
     for name, changes in (('one', {'workers': 1}), ('two', {'workers': 2}), ('other', {'workers': 1, 'seed': 4})):
         create_synthetic_world(tmp_path / name, **{**WORLD, **changes})
     one, two, other = (_hashes(tmp_path / name) for name in ('one', 'two', 'other'))
-    assert len(one) == 2 * 2 * 7 + 2 * 2 + 13
+    assert len(one) == 2 * 2 * 7 + 2 * 3 + 13  # of each scene CAN bus, map mask and map expansion
     assert one == two
     assert one != other and len(one) == len(other)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['one', 'other', 'two']

@@ -93,7 +93,6 @@ def test_options_of_the_command_line(options, message):
         ({'launcher': 'pytorch'}, 'launcher=pytorch has no effect under Lightning'),
         ({'log_level': 'DEBUG'}, 'log_level=DEBUG has no effect'),
         ({'default_hooks.checkpoint.max_keep_ckpts': 5}, 'max_keep_ckpts=5 has no effect'),
-        ({'default_hooks.checkpoint.save_best': 'nuscenes/mAP'}, 'save_best=nuscenes/mAP has no effect'),
         ({'default_hooks.logger.ignore_last': False}, 'default_hooks.logger.ignore_last has no effect'),
         ({'env_cfg.cudnn_benchmark': True}, 'cudnn_benchmark=True has no effect'),
         ({'model_wrapper_cfg.broadcast_buffers': False}, 'model_wrapper_cfg=.* has no effect'),

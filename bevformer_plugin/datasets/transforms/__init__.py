@@ -5,10 +5,12 @@ Normalisation, padding and GridMask run on the device, in ``bevformer_plugin.mod
 
 from .formatting import PackTemporalInputs
 from .loading import LoadMultiViewImages, load_camera_image
+from .map_labels import LoadMapLabels
 from .photometric import PhotoMetricDistortionMultiView
 from .resize import ResizeMultiView
 
 __all__ = [
+    'LoadMapLabels',
     'LoadMultiViewImages',
     'PackTemporalInputs',
     'PhotoMetricDistortionMultiView',

@@ -6,7 +6,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 from mmdet3d.structures import Det3DDataSample
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 
 from bevformer_plugin.errors import InputError
 
@@ -33,7 +33,8 @@ class PackTemporalInputs(BaseTransform):
     current one. Uint8 images that were distorted come with ``img_range`` (T, N, 2) float32, the values that 0 and 255
     stand for. The data sample's metainfo is the meta of the current frame (``FRAME_META``, ``sample_idx`` = sample
     token, ``img_shape`` = (H, W), box type and mode) and ``history``, the metas of the T - 1 frames before. Training
-    items have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``.
+    items have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``, and items whose map was drawn
+    ``gt_map``, a PixelData of (classes, rows, columns) uint8.
 
     Raises:
         InputError: the images differ in size, or are of another size than the dataset's ``image_size``.
@@ -48,6 +49,8 @@ class PackTemporalInputs(BaseTransform):
             sample.gt_instances_3d = InstanceData(
                 bboxes_3d=results['gt_bboxes_3d'], labels_3d=torch.as_tensor(results['gt_labels_3d'])
             )
+        if 'gt_map' in results:
+            sample.gt_map = PixelData(data=torch.from_numpy(results['gt_map']))
         sample.eval_ann_info = results.get('eval_ann_info')
         inputs = {'img': self._stack(frames)}
         if 'img_range' in results:

@@ -1,7 +1,8 @@
 """From the BEV, or the camera features below it, to predictions and losses: one head for each task.
 
 Read :mod:`.bev_head` (what a head is), :mod:`.detection_head`, :mod:`.object_queries` with its two kinds
-:mod:`.learned_queries` and :mod:`.bev_proposals`, and :mod:`.criterion`.
+:mod:`.learned_queries` and :mod:`.bev_proposals`, and :mod:`.criterion`; for maps :mod:`.map_head` and its two
+:mod:`.map_decoders`.
 """
 
 from .bev_head import BEVHead
@@ -11,16 +12,22 @@ from .criterion import SetCriterion3D
 from .detection_head import DetectionHead, DetectionOutputs
 from .hungarian_assigner_3d import HungarianAssigner3D
 from .learned_queries import LearnedQueries
+from .map_decoders import ConvMapDecoder, MapDecoder, MaskMapDecoder
+from .map_head import MapHead
 from .object_queries import ObjectQueries, QuerySource
 from .perspective_supervision import PerspectiveSupervision
 
 __all__ = [
     'BEVHead',
     'BEVProposals',
+    'ConvMapDecoder',
     'DetectionHead',
     'DetectionOutputs',
     'HungarianAssigner3D',
     'LearnedQueries',
+    'MapDecoder',
+    'MapHead',
+    'MaskMapDecoder',
     'NMSFreeCoder',
     'ObjectQueries',
     'PerspectiveSupervision',

@@ -1,0 +1,107 @@
+"""Maps, alone and beside detection, are trained under both engines and scored in one pass."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from bevformer_plugin.weights import read_checkpoint
+from tests.helpers.processes import run_tool
+
+JOINT = 'configs/bevformer/bevformer_nano_joint.py'
+MAP = 'configs/bevformer/bevformer_nano_map.py'
+
+
+@pytest.fixture(scope='module')
+def joint_options(small_options):
+    """``small_options`` for a config with two evaluators."""
+    return [
+        f'{section}_evaluator.0.{rest}'
+        if (section := option.partition('_evaluator.')[0]) in ('val', 'test')
+        and (rest := option.partition('_evaluator.')[2])
+        else option
+        for option in small_options
+    ]
+
+
+@pytest.fixture(scope='module')
+def map_options(small_options):
+    """``small_options`` for a config that does not detect."""
+    return [option for option in small_options if '_evaluator.' not in option and '.detection.' not in option]
+
+
+@pytest.fixture(scope='module')
+def joint_run(joint_options, tmp_path_factory):
+    """Work dir of a finished joint run under Lightning."""
+    work_dir = tmp_path_factory.mktemp('runs') / 'joint'
+    done = run_tool('train', JOINT, '--work-dir', work_dir, '--cfg-options', *joint_options)
+    assert done.returncode == 0, done.output
+    return work_dir
+
+
+def results_of(processes, options, run, folder):
+    """Test with so many processes; returns everything written, by name."""
+    done = run_tool(
+        'test',
+        JOINT,
+        run / 'last.ckpt',
+        '--out',
+        folder / 'results_nusc.json',
+        '--maps-out',
+        folder / 'maps',
+        '--cfg-options',
+        *options,
+        processes=processes,
+    )
+    assert done.returncode == 0, done.output
+    files = [folder / 'results_nusc.json', *sorted((folder / 'maps').rglob('*.*'))]
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files if file.is_file()}
+
+
+@pytest.fixture(scope='module')
+def one_process(joint_options, joint_run, tmp_path_factory):
+    """What one process writes."""
+    return results_of(1, joint_options, joint_run, tmp_path_factory.mktemp('one'))
+
+
+def scores_of(work_dir):
+    with next(work_dir.glob('csv*/metrics.csv')).open() as file:
+        rows = list(csv.DictReader(file))
+    return {key: float(row[key]) for row in rows for key in row if row[key]}
+
+
+def test_a_joint_run_has_the_losses_and_scores_of_both_tasks(joint_run):
+    scores = scores_of(joint_run)
+    assert {'train/loss_map_focal', 'train/loss_map_dice', 'train/loss_cls', 'train/d0.loss_bbox'} <= scores.keys()
+    assert {'nuscenes/NDS', 'map/paper/mIoU@0.5', 'map/paper/drivable_area@best/threshold'} <= scores.keys()
+    best = read_checkpoint(str(joint_run / 'best_NDS.ckpt'))['callbacks']
+    kept = next(value for key, value in best.items() if key.startswith('BestCheckpoint'))
+    assert kept['monitor'] == 'nuscenes/NDS'
+
+
+def test_one_pass_scores_detection_and_map(one_process):
+    summary = json.loads(one_process['maps/map_summary.json'])
+    assert summary['protocol'] == 'paper' and summary['samples'] == 12
+    assert len([name for name in one_process if name.endswith('.png')]) == 12
+    assert len(json.loads(one_process['results_nusc.json'])['results']) == 12
+
+
+@pytest.mark.parametrize('processes', [2, 3, 4])
+def test_scores_do_not_depend_on_the_number_of_processes(one_process, joint_options, joint_run, tmp_path, processes):
+    assert results_of(processes, joint_options, joint_run, tmp_path) == one_process  # of two scenes
+
+
+@pytest.mark.parametrize('engine', ['lightning', 'mmengine'])
+def test_a_map_alone_is_trained_and_kept_by_its_own_score(map_options, tmp_path, engine):
+    work_dir = tmp_path / 'run'
+    done = run_tool('train', MAP, '--engine', engine, '--work-dir', work_dir, '--cfg-options', *map_options)
+    assert done.returncode == 0, done.output
+    assert "IoU of maps by protocol 'paper' over 12 samples" in done.output
+    if engine == 'lightning':
+        best = read_checkpoint(str(work_dir / 'best_NDS.ckpt'))['callbacks']
+        kept = next(value for key, value in best.items() if key.startswith('BestCheckpoint'))
+        assert kept['monitor'] == 'map/paper/mIoU@0.5'
+        assert torch.isclose(kept['best_model_score'], torch.tensor(scores_of(work_dir)['map/paper/mIoU@0.5']))
+    else:
+        assert list(work_dir.glob('best_map_paper_mIoU@0.5*.pth'))
