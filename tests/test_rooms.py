@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'bevformer_plugin'
 
 # Modules of one purpose each that every room may import.
-GROUND_FLOOR = ('errors', 'atomic_write', 'seeding', 'handed_down', 'nuscenes_format')
+GROUND_FLOOR = ('errors', 'atomic_write', 'seeding', 'handed_down', 'nuscenes_format', 'frame_offsets', 'schedules')
 # The rooms above, from the bottom to the top, each with the rooms that it may import.
 MAY_IMPORT = {
     'configuration': set(),

@@ -12,12 +12,16 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.logging import print_log
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.frame_offsets import checked_offsets
 from bevformer_plugin.seeding import seeded_generators
 
 from .infos import count_true_boxes, in_time_order, load_infos, require_matching
 from .infos.can_bus import WITHOUT_POSE
 from .setting_types import check_names, check_path, check_switch
 from .training_sampler import SeededIndex
+
+
+DEFAULT_QUEUE_LENGTH = 4  # frames of a training item of the published BEVFormer-base
 
 
 @DATASETS.register_module()
@@ -27,7 +31,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
     The frames of a training item are its queue: of the ``queue_length`` keyframes before the current one, one is
     dropped at random, so that the time between frames varies, and those of the same scene are kept, oldest first
     (BEVFormer, arXiv 2203.17270, and its published code). Near the start of a scene, or after a keyframe that the
-    infos lack, the queue is shorter. In test mode an item is one frame, because the model carries its history from
+    infos lack, the queue is shorter. With ``frame_offsets`` nothing is drawn: the queue has the keyframes at these
+    positions, without those that the scene or the infos lack (BEVFormer v2, arXiv 2211.10439). In test mode an item is one frame, because the model carries its history from
     item to item, see ``SceneStreamSampler``.
 
     Before the pipeline an item is a dict with fields of the info file's entry, ``images`` (the chosen cameras, each
@@ -48,6 +53,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
             training target. None keeps all boxes.
         queue_length: largest number of frames of an item, with the current one; the published base has 4.
         random_drop: if False, the ``queue_length - 1`` frames right before the current one are taken.
+        frame_offsets: positions of an item's frames in keyframes from the current one, rising to 0, in the place of
+            ``queue_length`` and ``random_drop``. ``filter_empty_gt`` then looks at the current frame alone.
         test_mode: items are single frames and have ``eval_ann_info``.
         true_boxes: which objects count, 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
         filter_empty_gt: replace an item by another one, drawn at random, if any frame of its queue has no boxes of
@@ -57,7 +64,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
     Raises:
         FileNotFoundError: ``data_root`` or ``ann_file`` does not exist.
         InputError: a setting is of another type; a class or camera is unknown; infos are of another format or hold
-            broken numbers; ``image_size``, ``point_cloud_range`` or ``queue_length`` cannot be used; ``true_boxes`` is
+            broken numbers; ``image_size``, ``point_cloud_range``, ``queue_length`` or ``frame_offsets`` cannot be used; ``true_boxes`` is
             unknown or leaves none of the boxes; there are no boxes to train on; ``filter_empty_gt`` is set in
             ``test_mode`` or leaves nothing.
     """
@@ -71,8 +78,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
         cameras: list[str] | None = None,
         image_size: tuple[int, int] | None = None,
         point_cloud_range: list[float] | None = None,
-        queue_length: int = 4,
-        random_drop: bool = True,
+        queue_length: int | None = None,
+        random_drop: bool | None = None,
+        frame_offsets: list[int] | None = None,
         test_mode: bool = False,
         filter_empty_gt: bool = False,
         true_boxes: str = 'points',
@@ -84,6 +92,13 @@ class NuScenesTemporalDataset(NuScenesDataset):
         check_names('metainfo.classes', metainfo['classes'])
         if cameras is not None:
             check_names('cameras', cameras)
+        if frame_offsets is not None and (queue_length is not None or random_drop is not None):
+            raise InputError(
+                f'frame_offsets={frame_offsets!r} decides about the frames of an item: leave queue_length and '
+                'random_drop out'
+            )
+        queue_length = DEFAULT_QUEUE_LENGTH if queue_length is None else queue_length
+        random_drop = True if random_drop is None else random_drop
         for name, value in (
             ('random_drop', random_drop),
             ('test_mode', test_mode),
@@ -101,6 +116,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         self.image_size = _checked_image_size(image_size)
         self.queue_length = queue_length
         self.random_drop = random_drop
+        self.frame_offsets = None if frame_offsets is None else checked_offsets(frame_offsets)
         _check_range(point_cloud_range)
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         self.true_boxes = true_boxes
@@ -191,6 +207,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
             info['images'][name] = {
                 'img_path': image['img_path'],
                 'lidar2img': cam2img @ np.array(image['lidar2cam'], dtype=np.float64),
+                'lidar2cam': np.array(image['lidar2cam'], dtype=np.float64),
                 'width': image['width'],
                 'height': image['height'],
             }
@@ -224,7 +241,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
     def prepare_data(self, idx: int) -> dict | None:
         """Return the item after the pipeline, or None if ``filter_empty_gt`` replaces it, so that another is drawn."""
         item = self.get_data_info(idx)
-        if self.filter_empty_gt and not all(map(_has_boxes, (item, *item['history']))):
+        trained_on = (item, *item['history']) if self.frame_offsets is None else (item,)
+        if self.filter_empty_gt and not all(map(_has_boxes, trained_on)):
             return None
         return self.pipeline({**item, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d})
 
@@ -241,6 +259,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
         has_boxes = np.array([_has_boxes(frame) for frame in frames])
         usable: list[int] = []
         for idx in np.flatnonzero(has_boxes).tolist():
+            if self.frame_offsets is not None:
+                usable.append(idx)
+                continue
             before = self._history_indices(idx, frames.__getitem__)
             empty_ages = [age for age, index in enumerate(before, 1) if not has_boxes[index]]
             # A single empty frame can be the one that is dropped: any with random_drop, else the oldest one.
@@ -278,10 +299,24 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
     def _draw_history(self, idx: int) -> list[dict]:
         """Draw the earlier frames of a training item, oldest first."""
+        if self.frame_offsets is not None:
+            return self._frames_at(idx, self.frame_offsets[:-1])
         # The age drawn may lie before the scene's start, as in the published code; then no frame is dropped.
         dropped_age = np.random.randint(1, self.queue_length + 1) if self.random_drop else self.queue_length
         before = self._history_indices(idx, self._frame)
         return [self._frame(index) for age, index in reversed([*enumerate(before, 1)]) if age != dropped_age]
+
+    def _frames_at(self, idx: int, offsets: tuple[int, ...]) -> list[dict]:
+        """Return the frames of a scene at positions relative to one of them, without those that are missing."""
+        current = self._frame(idx)
+        wanted = {current['frame_idx'] + offset for offset in offsets}
+        # Positions rise with the indices, so those wanted are no farther away than the oldest offset.
+        before = [self._frame(index) for index in range(max(idx + offsets[0], 0), idx)] if offsets else []
+        return [
+            frame
+            for frame in before
+            if frame['scene_token'] == current['scene_token'] and frame['frame_idx'] in wanted
+        ]
 
     def _history_indices(self, idx: int, frame_of: Callable[[int], dict]) -> list[int]:
         """Return the indices of the ``queue_length`` keyframes before one, newest first.

@@ -1,8 +1,8 @@
 """Detector, BEV, heads, GridMask and data preprocessor."""
 
-from .bev import BEVEncoder, BEVHistory, CameraFeatures, EgoAlignment, EncodedFrames, Frame
+from .bev import BEVEncoder, BEVFusion, BEVHistory, CameraFeatures, EgoAlignment, EncodedFrames, Frame
 from .data_preprocessor import BEVFormerDataPreprocessor
-from .detectors import BEVFormer
+from .detectors import BEVFormer, BEVFormerV2
 from .grid_mask import GridMask
 from .heads import (
     BEVHead,
@@ -21,7 +21,9 @@ from .heads import (
 __all__ = [
     'BEVEncoder',
     'BEVFormer',
+    'BEVFormerV2',
     'BEVFormerDataPreprocessor',
+    'BEVFusion',
     'BEVHead',
     'BEVHistory',
     'BEVProposals',

@@ -3,12 +3,14 @@
 Normalisation, padding and GridMask run on the device, in ``bevformer_plugin.models``.
 """
 
+from .crop import CropMultiView
 from .formatting import PackTemporalInputs
 from .loading import LoadMultiViewImages, load_camera_image
 from .photometric import PhotoMetricDistortionMultiView
 from .resize import ResizeMultiView
 
 __all__ = [
+    'CropMultiView',
     'LoadMultiViewImages',
     'PackTemporalInputs',
     'PhotoMetricDistortionMultiView',
