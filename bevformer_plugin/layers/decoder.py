@@ -81,7 +81,7 @@ class DetectionTransformerDecoderLayer(BaseModule):
         with_pos, content = (
             states.unflatten(1, (num_groups, -1)).flatten(0, 1) for states in (query + query_pos, query)
         )
-        attended = self.self_attention(with_pos, with_pos, content, need_weights=False)[0].view_as(query)
+        attended = self.self_attention(with_pos, with_pos, content, need_weights=False)[0].reshape(query.shape)
         query = self.norms[0](query + self.dropout(attended))
 
         offsets, weights = (x.squeeze(3) for x in self.cross_attention.predict_sampling(query + query_pos))

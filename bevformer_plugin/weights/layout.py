@@ -23,7 +23,10 @@ PLACES = [
     ('pts_bbox_head.transformer.', 'bev_encoder.'),
     ('pts_bbox_head.code_weights', 'heads.detection.criterion.code_weights'),
     ('pts_bbox_head.', 'heads.detection.'),
-    ('fcos3d_bbox_head.', 'heads.perspective.'),
+    ('fcos3d_bbox_head.fcos2d_head.', 'heads.perspective.box2d.'),
+    ('fcos3d_bbox_head.fcos3d_head.', 'heads.perspective.box3d.'),
+    ('fcos3d_bbox_head.attr_logits.', 'heads.perspective.attr_logits.'),
+    ('fcos3d_bbox_head.speed.', 'heads.perspective.speed.'),
 ]
 # Beginnings that version 0.1 alone had, for parts that the published models do not have.
 PLACES_OF_0_1 = [

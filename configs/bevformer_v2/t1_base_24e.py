@@ -10,13 +10,28 @@ image_size = (1600, 640)  # after the crop
 crop = dict(type='CropMultiView', top=260)  # rows of the 900 that are stored: sky
 bev_grid = (200, 200)
 frame_offsets = [0]
+canonical_sizes = {  # usual width, length and height in metres
+    'barrier': [2.3524184, 0.5062202, 1.0413622],
+    'bicycle': [0.61416006, 1.7016163, 1.3054738],
+    'bus': [2.9139307, 10.725025, 3.2832346],
+    'car': [1.9751819, 4.641267, 1.74352],
+    'construction_vehicle': [2.772134, 6.565072, 3.2474296],
+    'motorcycle': [0.7800532, 2.138673, 1.4437162],
+    'pedestrian': [0.6667362, 0.7181772, 1.7616143],
+    'traffic_cone': [0.40246472, 0.4027083, 1.0084083],
+    'trailer': [3.0059454, 12.8197, 4.1213827],
+    'truck': [2.4986045, 6.9310856, 2.8382742],
+}
 
 model = dict(
     bev_grid=bev_grid,
     point_cloud_range=point_cloud_range,
     num_cameras=len(cameras),
     frame_offsets=frame_offsets,
-    heads=dict(detection=dict(num_classes=len(class_names))),
+    heads=dict(
+        detection=dict(num_classes=len(class_names)),
+        perspective=dict(num_classes=len(class_names), canonical_sizes=[canonical_sizes[name] for name in class_names]),
+    ),
 )
 
 train_pipeline = [

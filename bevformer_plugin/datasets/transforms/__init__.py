@@ -3,8 +3,10 @@
 Normalisation, padding and GridMask run on the device, in ``bevformer_plugin.models``.
 """
 
+from .bev_augmentation import RandomBEVAugmentation
 from .crop import CropMultiView
 from .formatting import PackTemporalInputs
+from .image_augmentation import RandomFlipMultiView, RandomResizeMultiView
 from .loading import LoadMultiViewImages, load_camera_image
 from .photometric import PhotoMetricDistortionMultiView
 from .resize import ResizeMultiView
@@ -14,6 +16,9 @@ __all__ = [
     'LoadMultiViewImages',
     'PackTemporalInputs',
     'PhotoMetricDistortionMultiView',
+    'RandomBEVAugmentation',
+    'RandomFlipMultiView',
+    'RandomResizeMultiView',
     'ResizeMultiView',
     'load_camera_image',
 ]

@@ -32,7 +32,7 @@ class PackTemporalInputs(BaseTransform):
     ``img`` is (T, N, 3, H, W), BGR, uint8 or float32 as loaded; the T frames are ordered from the oldest to the
     current one. Uint8 images that were distorted come with ``img_range`` (T, N, 2) float32, the values that 0 and 255
     stand for. The data sample's metainfo is the meta of the current frame (``FRAME_META``, ``sample_idx`` = sample
-    token, ``img_shape`` = (H, W), box type and mode) and ``history``, the metas of the T - 1 frames before. Training
+    token, ``img_shape`` = (H, W), box type and mode, ``bev_augmentation`` where there is one) and ``history``, the metas of the T - 1 frames before. Training
     items have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``.
 
     Raises:
@@ -43,6 +43,8 @@ class PackTemporalInputs(BaseTransform):
         """Pack the current frame and its history."""
         frames = [*results['history'], results]
         metas = [self._meta(frame, results) for frame in frames]
+        if 'bev_augmentation' in results:
+            metas[-1]['bev_augmentation'] = results['bev_augmentation']
         sample = Det3DDataSample(metainfo={**metas[-1], 'history': metas[:-1]})
         if 'gt_bboxes_3d' in results:
             sample.gt_instances_3d = InstanceData(

@@ -12,6 +12,7 @@ from .detection_head import DetectionHead, DetectionOutputs
 from .hungarian_assigner_3d import HungarianAssigner3D
 from .learned_queries import LearnedQueries
 from .object_queries import ObjectQueries, QuerySource
+from .perspective_head import PerspectiveHead
 from .perspective_supervision import PerspectiveSupervision
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     'LearnedQueries',
     'NMSFreeCoder',
     'ObjectQueries',
+    'PerspectiveHead',
     'PerspectiveSupervision',
     'QuerySource',
     'SetCriterion3D',
