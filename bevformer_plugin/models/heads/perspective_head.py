@@ -1,7 +1,7 @@
 """The perspective head of BEVFormer v2: 3-D detection in every camera's own view, in training alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from mmdet.models.task_modules import MlvlPointGenerator
@@ -36,6 +36,7 @@ class Locations:
         true_boxes: (P,) the boxes of their objects.
         attributes: (P,) of their objects.
         speeds: (P,) of their objects.
+        has_objects: False if no image has an object; such images are not trained on.
     """
 
     logits: Tensor
@@ -45,6 +46,7 @@ class Locations:
     true_boxes: CameraBoxes
     attributes: Tensor
     speeds: Tensor
+    has_objects: bool
 
 
 @MODELS.register_module()
@@ -55,6 +57,8 @@ class PerspectiveHead(BEVHead):
     true class a rotation relative to the viewing ray, the projected centre, a depth, a size and a confidence, which are
     judged by the corners of the box that each of them alone changes; beside them an attribute and a speed. Objects are
     ``gt_camera_instances`` of the data samples, see :class:`LoadCameraInstances`.
+
+    Images without objects are left out, as published: neither their background nor their statistics count.
 
     :class:`PerspectiveSupervision`, the small aid of BEVFormer-nano, is another head.
 
@@ -190,7 +194,8 @@ class PerspectiveHead(BEVHead):
             instances: the objects in the n = b * N images.
             intrinsics: (n, 3, 3).
         """
-        flat = [level.flatten(0, -4) for level in levels]
+        instances, shown = _with_objects(instances)
+        flat, intrinsics = [level.flatten(0, -4)[shown] for level in levels], intrinsics[shown]
         maps = self(flat)
         sizes = [level.shape[-2:] for level in flat]
         points = self.points.grid_priors(sizes, device=flat[0].device)
@@ -212,6 +217,7 @@ class PerspectiveHead(BEVHead):
             true_boxes=CameraBoxes.from_metric(instances.boxes3d[objects].float(), of_image),
             attributes=instances.attributes[objects],
             speeds=instances.speeds[objects].float(),
+            has_objects=len(instances.labels) > 0,
         )
 
     def _of_class(self, rows: Tensor, labels: Tensor, name: str) -> Tensor:
@@ -239,7 +245,7 @@ class PerspectiveHead(BEVHead):
         centerness = [part.targets.centerness() for part in parts]
         of_attributes = [central * (part.attributes < NUM_ATTRIBUTES) for central, part in zip(centerness, parts, strict=True)]
         of_speeds = [central * part.speeds.isfinite() for central, part in zip(centerness, parts, strict=True)]
-        positives = _divisor([torch.ones_like(values) for values in centerness])
+        positives = max(_divisor([torch.ones_like(values) for values in centerness]), 1.0)
         weight, attribute_weight, speed_weight = map(_divisor, (centerness, of_attributes, of_speeds))
         sums: dict[str, list[Tensor]] = {}
         for index, part in enumerate(parts):
@@ -266,7 +272,7 @@ class PerspectiveHead(BEVHead):
         one_hot = F.one_hot(part.targets.labels, self.num_classes + 1)[:, : self.num_classes].to(part.logits)
         predicted, true = (_corners_2d(part.points, s) for s in (part.values['box2d'], part.targets.sides))
         return {
-            'loss_cls': self.loss_cls(part.logits, one_hot, avg_factor=positives),
+            'loss_cls': self.loss_cls(part.logits, one_hot, avg_factor=positives) * part.has_objects,
             'loss_box2d_reg': self.loss_box2d(predicted, true, weight=central, avg_factor=weight),
             'loss_centerness': self.loss_centerness(part.values['centerness'][:, 0], central, avg_factor=positives),
         }
@@ -285,6 +291,16 @@ class PerspectiveHead(BEVHead):
             part.values['conf'][:, 0], trust, weight=central, avg_factor=weight
         )
         return losses
+
+
+def _with_objects(instances: CameraInstances) -> tuple[CameraInstances, Tensor]:
+    """Number the images anew without those that have no object; if none has one, the first stays.
+
+    Returns:
+        The objects, and which images there are.
+    """
+    shown, images = instances.images.unique(return_inverse=True)
+    return replace(instances, images=images), shown if len(shown) else shown.new_zeros(1)
 
 
 def _rows(values: Tensor) -> Tensor:
