@@ -15,6 +15,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.frame_offsets import checked_offsets
 from bevformer_plugin.seeding import seeded_generators
 
+from .camera_objects import CameraObjects
 from .infos import count_true_boxes, in_time_order, load_infos, require_matching
 from .infos.can_bus import WITHOUT_POSE
 from .setting_types import check_names, check_path, check_switch
@@ -59,6 +60,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
         true_boxes: which objects count, 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
         filter_empty_gt: replace an item by another one, drawn at random, if any frame of its queue has no boxes of
             the classes in range, as the published training does. Not for ``test_mode``.
+        with_camera_objects: give training items ``camera_objects`` of their frames, :class:`CameraObjects`, which
+            ``LoadCameraInstances`` needs.
         lazy_init: read nothing before :meth:`full_init`, as for ``mmdet3d.apis.init_model``, which needs only classes.
 
     Raises:
@@ -84,6 +87,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         test_mode: bool = False,
         filter_empty_gt: bool = False,
         true_boxes: str = 'points',
+        with_camera_objects: bool = False,
         lazy_init: bool = False,
     ) -> None:
         metainfo = {**self.METAINFO, **_checked_metainfo(metainfo)}
@@ -103,6 +107,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
             ('random_drop', random_drop),
             ('test_mode', test_mode),
             ('filter_empty_gt', filter_empty_gt),
+            ('with_camera_objects', with_camera_objects),
             ('lazy_init', lazy_init),
         ):
             check_switch(name, value)
@@ -120,6 +125,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         _check_range(point_cloud_range)
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         self.true_boxes = true_boxes
+        self.with_camera_objects = with_camera_objects
         self.test_mode = test_mode
         self._info_file = Path(data_root, ann_file)
         self._infos = None if lazy_init else self._read_infos(Path(data_root), metainfo['classes'])
@@ -228,10 +234,11 @@ class NuScenesTemporalDataset(NuScenesDataset):
     def parse_ann_info(self, info: dict) -> dict:
         """Return boxes (n, 9) and labels (n,) of the chosen classes, in training only those within range."""
         ann_info = _with_velocities(super().parse_ann_info(info))
+        extra = {'camera_objects': CameraObjects.of_annotations(ann_info)} if self.with_camera_objects else {}
         ann_info = self._remove_dontcare({key: ann_info[key] for key in ('gt_bboxes_3d', 'gt_labels_3d')})
         if self.range_filter is not None and not self.test_mode:
             ann_info = self.range_filter.transform(ann_info)
-        return ann_info
+        return {**ann_info, **extra}
 
     def get_data_info(self, idx: int) -> dict:
         """Return the item of a keyframe before the pipeline, as a copy that the pipeline may change."""
@@ -244,6 +251,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
         trained_on = (item, *item['history']) if self.frame_offsets is None else (item,)
         if self.filter_empty_gt and not all(map(_has_boxes, trained_on)):
             return None
+        if self.with_camera_objects and not self.test_mode:
+            item['camera_objects'] = item['ann_info']['camera_objects']
         return self.pipeline({**item, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d})
 
     def _rand_another(self) -> int:

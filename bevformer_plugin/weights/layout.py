@@ -73,6 +73,7 @@ PUBLISHED_RECORD_V2 = {
 }
 # The beginning of the names of the head that the published BEVFormerV2 is trained with and does not need for tests.
 PUBLISHED_TRAINING_HEAD = 'fcos3d_bbox_head.'
+TRAINING_HEAD = 'heads.perspective.'  # the same in our names
 BOX_LAYER = re.compile(r'reg_branches\.\d+\.4\.(weight|bias)$')
 
 

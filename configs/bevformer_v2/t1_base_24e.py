@@ -39,6 +39,7 @@ train_pipeline = [
     crop,
     dict(type='ResizeMultiView'),
     dict(type='PhotoMetricDistortionMultiView'),
+    dict(type='LoadCameraInstances', min_points=3, min_visible=0.2),
     dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True),
     dict(type='PackTemporalInputs'),
 ]
@@ -52,7 +53,11 @@ test_pipeline = [
 dataset = dict(metainfo=dict(classes=class_names), cameras=cameras, image_size=image_size)
 train_dataloader = dict(
     dataset=dict(
-        dataset, pipeline=train_pipeline, point_cloud_range=point_cloud_range, frame_offsets=frame_offsets
+        dataset,
+        pipeline=train_pipeline,
+        point_cloud_range=point_cloud_range,
+        frame_offsets=frame_offsets,
+        with_camera_objects=True,
     )
 )
 val_dataloader = dict(dataset=dict(dataset, pipeline=test_pipeline))

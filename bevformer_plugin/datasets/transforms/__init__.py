@@ -4,6 +4,7 @@ Normalisation, padding and GridMask run on the device, in ``bevformer_plugin.mod
 """
 
 from .bev_augmentation import RandomBEVAugmentation
+from .camera_instances import LoadCameraInstances
 from .crop import CropMultiView
 from .formatting import PackTemporalInputs
 from .image_augmentation import RandomFlipMultiView, RandomResizeMultiView
@@ -13,6 +14,7 @@ from .resize import ResizeMultiView
 
 __all__ = [
     'CropMultiView',
+    'LoadCameraInstances',
     'LoadMultiViewImages',
     'PackTemporalInputs',
     'PhotoMetricDistortionMultiView',
