@@ -118,10 +118,10 @@ class PublishedSmoothL1(torch.nn.Module):
         self.weight = weight
         self.beta = beta
 
-    def forward(self, values, targets, weight=None, avg_factor=None, reduction_override=None):
+    def forward(self, values, targets, weight, avg_factor):
         difference = (values - targets).abs()
         loss = torch.where(difference < self.beta, 0.5 * difference**2, difference - 0.5 * self.beta) * self.weight
-        return loss if reduction_override == 'none' else (loss * weight).sum() / avg_factor
+        return (loss * weight).sum() / avg_factor
 
 
 class PublishedGIoU(torch.nn.Module):

@@ -21,6 +21,7 @@ from .camera_boxes import CameraBoxes
 from .camera_branches import Branches2D, Branches3D, predictor
 from .camera_targets import CameraInstances, LocationTargets, assign_locations
 
+CORNER_VALUES = 24  # x, y and z of a box's eight corners
 NUM_ATTRIBUTES = 3  # of each family: moving, parked or standing, stopped or sitting
 
 
@@ -280,11 +281,12 @@ class PerspectiveHead(BEVHead):
     def _losses_3d(self, part: Locations, central: Tensor, weight: float) -> dict[str, Tensor]:
         """Compute the losses of the parts of the 3-D boxes, each by the corners of a box that is true but for it."""
         boxes, true = self.predicted_boxes(part), part.true_boxes
-        corners = true.corners()
-        losses = {}
-        for name, mixed in true.with_one_part_of(boxes).items():
-            errors = self.loss_corners(mixed.corners(), corners, reduction_override='none').mean((1, 2))
-            losses[f'loss_box3d_{name}'] = (errors * central).sum() / weight
+        corners = true.corners()  # Px8x3
+        shares = (central / CORNER_VALUES)[:, None, None].expand_as(corners)
+        losses = {
+            f'loss_box3d_{name}': self.loss_corners(mixed.corners(), corners, weight=shares, avg_factor=weight)
+            for name, mixed in true.with_one_part_of(boxes).items()
+        }
         with torch.no_grad():
             trust = (-(boxes.corners() - corners).abs().mean((1, 2))).exp()
         losses['loss_conf3d'] = self.loss_confidence(
