@@ -10,4 +10,4 @@ from bevformer_plugin import ops  # isort: skip
 from bevformer_plugin import datasets, evaluation, geometry, layers, models, schedules, weights
 
 __version__ = '0.1.0'
-__all__ = ['datasets', 'evaluation', 'geometry', 'layers', 'models', 'ops', 'weights']
+__all__ = ['datasets', 'evaluation', 'geometry', 'layers', 'models', 'ops', 'schedules', 'weights']

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     },
 }
 # Rooms that `import bevformer_plugin` loads; the others are loaded by whoever needs them.
-LOADED_WITH_THE_PACKAGE = {'ops', 'datasets', 'evaluation', 'geometry', 'layers', 'models', 'weights'}
+LOADED_WITH_THE_PACKAGE = {'ops', 'datasets', 'evaluation', 'geometry', 'layers', 'models', 'schedules', 'weights'}
 # The benchmarks that train.
 LIGHTNING_OUTSIDE_OF_TRAINING = {'benchmark/memory.py', 'benchmark/study.py'}
 

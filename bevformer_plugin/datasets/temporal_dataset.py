@@ -21,7 +21,6 @@ from .infos.can_bus import WITHOUT_POSE
 from .setting_types import check_names, check_path, check_switch
 from .training_sampler import SeededIndex
 
-
 DEFAULT_QUEUE_LENGTH = 4  # frames of a training item of the published BEVFormer-base
 
 
@@ -33,8 +32,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
     dropped at random, so that the time between frames varies, and those of the same scene are kept, oldest first
     (BEVFormer, arXiv 2203.17270, and its published code). Near the start of a scene, or after a keyframe that the
     infos lack, the queue is shorter. With ``frame_offsets`` nothing is drawn: the queue has the keyframes at these
-    positions, without those that the scene or the infos lack (BEVFormer v2, arXiv 2211.10439). In test mode an item is one frame, because the model carries its history from
-    item to item, see ``SceneStreamSampler``.
+    positions, without those that the scene or the infos lack (BEVFormer v2, arXiv 2211.10439). In test mode an item is
+    one frame, because the model carries its history from item to item, see ``SceneStreamSampler``.
 
     Before the pipeline an item is a dict with fields of the info file's entry, ``images`` (the chosen cameras, each
     with ``img_path``, ``lidar2img`` (4, 4) of the image as stored, ``width`` and ``height``), ``scale`` =
@@ -67,9 +66,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
     Raises:
         FileNotFoundError: ``data_root`` or ``ann_file`` does not exist.
         InputError: a setting is of another type; a class or camera is unknown; infos are of another format or hold
-            broken numbers; ``image_size``, ``point_cloud_range``, ``queue_length`` or ``frame_offsets`` cannot be used; ``true_boxes`` is
-            unknown or leaves none of the boxes; there are no boxes to train on; ``filter_empty_gt`` is set in
-            ``test_mode`` or leaves nothing.
+            broken numbers; ``image_size``, ``point_cloud_range``, ``queue_length`` or ``frame_offsets`` cannot be
+            used; ``true_boxes`` is unknown or leaves none of the boxes; there are no boxes to train on;
+            ``filter_empty_gt`` is set in ``test_mode`` or leaves nothing.
     """
 
     def __init__(

@@ -86,7 +86,8 @@ def transform_bev(bev_embed: Tensor, matrices: Tensor, grid: BEVGrid) -> Tensor:
 
     Args:
         bev_embed: (B, Q, C).
-        matrices: (B, 2, 2) that bring places (x, y) in metres to where they shall be, such as rotations and mirrorings.
+        matrices: (B, 2, 2) that bring places (x, y) in metres to where they shall be, such as rotations and
+            mirrorings.
         grid: the BEV grid.
 
     Returns:

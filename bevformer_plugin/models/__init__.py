@@ -22,8 +22,8 @@ from .heads import (
 __all__ = [
     'BEVEncoder',
     'BEVFormer',
-    'BEVFormerV2',
     'BEVFormerDataPreprocessor',
+    'BEVFormerV2',
     'BEVFusion',
     'BEVHead',
     'BEVHistory',

@@ -51,8 +51,8 @@ def _float32(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = False) -> int:
     """Write the weights of ``source`` to ``target`` in our layout or the published one, all of them and no others.
 
-    Weights of a head for training alone are left out, with a line in the log, where the config's model has no such head,
-    and may be absent where it has one.
+    Weights of a head for training alone are left out, with a line in the log, where the config's model has no such
+    head, and may be absent where it has one.
 
     The target records the classes, the cameras and the CAN-bus rule of the training. They are taken from ``source`` if
     it records them, and are else those of all weights of the published code.
@@ -109,7 +109,7 @@ def convert_checkpoint(source: str, target: str, cfg: Config, published: bool = 
 
 
 def _without_training_head(ours: dict[str, Tensor], own: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Leave out the weights of the published head for training where the config's model has no such head, and log it."""
+    """Leave out weights of the published head for training where the config has no such head, and log it."""
     unknown = {name for name in ours if name.startswith(TRAINING_HEAD)} - own.keys()
     if not unknown:
         return ours

@@ -202,8 +202,9 @@ def load_weights(detector: nn.Module, path: str, classes: Sequence[str] | None =
 def load_content(detector: nn.Module, content: dict, path: str, classes: Sequence[str] | None = None) -> None:
     """Load all weights of a checkpoint of Lightning, of MMEngine's Runner, or of a plain state dict.
 
-    A head that predicts nothing, as it is for training alone, may be absent in the file. Weights of half precision are cast to the detector's type. If the file records its classes, the rows of the class
-    layers are brought into the order of ``classes``.
+    A head that predicts nothing, as it is for training alone, may be absent in the file. Weights of half precision are
+    cast to the detector's type. If the file records its classes, the rows of the class layers are brought into the
+    order of ``classes``.
 
     Args:
         detector: the detector to load the weights into.

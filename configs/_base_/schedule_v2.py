@@ -1,5 +1,5 @@
-# The published recipe of BEVFormerV2: AdamW on 16 samples a step, linear warm-up, one step down 4 epochs before the end.
-# 24 epochs; for the published 48 of the same recipe set train_cfg.max_epochs=48.
+# The published recipe of BEVFormerV2: AdamW on 16 samples a step, linear warm-up, one step down 4 epochs before the
+# end. 24 epochs; for the published 48 of the same recipe set train_cfg.max_epochs=48.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=4e-4, weight_decay=0.01),

@@ -30,7 +30,9 @@ model = dict(
     frame_offsets=frame_offsets,
     heads=dict(
         detection=dict(num_classes=len(class_names)),
-        perspective=dict(num_classes=len(class_names), canonical_sizes=[canonical_sizes[name] for name in class_names]),
+        perspective=dict(
+            num_classes=len(class_names), canonical_sizes=[canonical_sizes[name] for name in class_names]
+        ),
     ),
 )
 

@@ -1,5 +1,5 @@
-# BEVFormerV2 as small as BEVFormer-nano, with the frame before in the place of its recurrent history. The camera features
-# are supervised by BEVFormer-nano's small aid, not by the perspective head of the published BEVFormerV2.
+# BEVFormerV2 as small as BEVFormer-nano, with the frame before in the place of its recurrent history. The camera
+# features are supervised by BEVFormer-nano's small aid, not by the perspective head of the published BEVFormerV2.
 _base_ = '../../configs/bevformer/bevformer_nano.py'
 
 # Set here and nowhere else.

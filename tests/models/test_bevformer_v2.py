@@ -62,7 +62,7 @@ def test_a_missing_frame_is_the_nearest_newer_one(cfg, synthetic_root, info_file
     for index, equal in ((0, (0, 1, 2)), (1, (0, 1)), (3, ())):  # position in the scene
         fused = record_calls(model.bev_fusion)
         anew(model, seeded_item(dataset, index, 0))
-        bevs = fused[-1].inputs["bevs"]
+        bevs = fused[-1].inputs['bevs']
         for older in range(2):
             same = torch.equal(bevs[older], bevs[older + 1])
             assert same == (older in equal and older + 1 in equal), (index, older)
@@ -110,7 +110,12 @@ def divisors(model: nn.Module, item: dict) -> dict[str, float]:
 def family_of(loss: str) -> str:
     if not loss.endswith('_mono'):
         return 'detection'
-    families = {'loss_cls': 'positives', 'loss_centerness': 'positives', 'loss_attr': 'attributes', 'loss_speed': 'speeds'}
+    families = {
+        'loss_cls': 'positives',
+        'loss_centerness': 'positives',
+        'loss_attr': 'attributes',
+        'loss_speed': 'speeds',
+    }
     return families.get(loss.removesuffix('_mono'), 'centerness')
 
 

@@ -61,7 +61,9 @@ def build(cfg: Config, seed: int = 0) -> nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith(('bev_encoder.', 'heads.detection.')):
-                parameter.add_(torch.randn_like(parameter) * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1))
+                parameter.add_(
+                    torch.randn_like(parameter) * (parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1)
+                )
         for name, buffer in model.named_buffers():
             if name.endswith('running_mean'):
                 buffer.normal_(std=0.1)

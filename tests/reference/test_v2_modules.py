@@ -173,7 +173,7 @@ def test_v2_criterion():
 
 
 def test_v2_image_augmentation():
-    """Published sizes and mirroring; ours has the true ratio of each axis and puts the mirroring into the calibration."""
+    """Published sizes and mirroring; ours has the true ratio of each axis, and mirrors the calibration."""
     expected = tensors_of('ida')
     photographs = [v2_rig().photograph(seed) for seed in expected['photograph_seeds'].tolist()]
     stored = photographs[0].shape[1::-1]

@@ -18,8 +18,8 @@ class RandomBEVAugmentation(BaseTransform):
     The detector moves the BEVs of all frames alike; images and calibration stay as they are. A positive angle turns
     counter-clockwise, seen from above. Put it behind ``LoadAnnotations3D``. The dataset has filtered the boxes by its
     range before; those that leave the range are left out here, so that every box is one of a place that the BEV shows
-    before and after. (The published code filters after the augmentation alone, and trains on boxes that come from where
-    its BEV holds zeros.)
+    before and after. (The published code filters after the augmentation alone, and trains on boxes that come from
+    where its BEV holds zeros.)
 
     Args:
         point_cloud_range: (x, y, z) minima, then maxima, in metres, in which the centre of a box must be in x and y.
@@ -46,13 +46,13 @@ class RandomBEVAugmentation(BaseTransform):
             raise InputError(f'scales are the smallest and the largest, such as (0.95, 1.05), not {scales!r}')
         self.range_filter = ObjectRangeFilter(list(point_cloud_range))
         self.max_degrees = max_degrees
-        self.scales = tuple(scales)
+        self.scales = scales[0], scales[1]
         self.flip_probs = (flip_x_prob, flip_y_prob)
 
     def transform(self, results: dict) -> dict:
         """Move the true boxes."""
         angle = float(np.deg2rad(np.random.uniform(-self.max_degrees, self.max_degrees)))
-        scale = float(np.random.uniform(*self.scales))
+        scale = float(np.random.uniform(self.scales[0], self.scales[1]))
         flip_x, flip_y = (bool(np.random.random() < prob) for prob in self.flip_probs)
         boxes = results['gt_bboxes_3d'].clone()
         move_boxes(boxes, angle, scale, flip_x, flip_y)

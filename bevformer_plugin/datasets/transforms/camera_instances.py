@@ -26,8 +26,8 @@ class LoadCameraInstances(BaseTransform):
 
     In a mirrored image every object is the mirrored one: centre and rotation are those seen by a mirrored camera. The
     boxes of the infos turn about the LiDAR's vertical axis alone, so a slope of the road under the vehicle is not in
-    their rotation. Put it behind all transforms of images and before augmentation of the BEV, which it does not follow;
-    the dataset needs ``with_camera_objects=True``.
+    their rotation. Put it behind all transforms of images and before augmentation of the BEV, which it does not
+    follow; the dataset needs ``with_camera_objects=True``.
 
     Args:
         min_points: LiDAR and radar points that an object has at least; 0 where the data has no LiDAR.
@@ -119,7 +119,7 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
 
 
 def _camera_boxes(objects: CameraObjects, centers: np.ndarray, lidar2cam: np.ndarray, mirrored: bool) -> Tensor:
-    """Return boxes (n, 10) as :class:`LoadCameraInstances` gives them; ``centers`` (n, 3) are in the camera's frame."""
+    """Return boxes (n, 10) as :class:`LoadCameraInstances` gives them; ``centers`` (n, 3) are the camera's."""
     yaw = objects.boxes.yaw.numpy()
     rotations = lidar2cam[:3, :3] @ Rotation.from_rotvec(yaw[:, None] * [0.0, 0.0, 1.0]).as_matrix()
     if mirrored:  # both the camera's x and the box's y change sides, which leaves a rotation

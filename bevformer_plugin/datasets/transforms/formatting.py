@@ -32,8 +32,9 @@ class PackTemporalInputs(BaseTransform):
     ``img`` is (T, N, 3, H, W), BGR, uint8 or float32 as loaded; the T frames are ordered from the oldest to the
     current one. Uint8 images that were distorted come with ``img_range`` (T, N, 2) float32, the values that 0 and 255
     stand for. The data sample's metainfo is the meta of the current frame (``FRAME_META``, ``sample_idx`` = sample
-    token, ``img_shape`` = (H, W), box type and mode, ``bev_augmentation`` and ``camera_intrinsics`` where there are any) and ``history``, the metas of the T - 1 frames before. Training
-    items have ``gt_instances_3d`` (bboxes_3d, labels_3d) and ``gt_camera_instances`` if they were loaded, test items ``eval_ann_info``.
+    token, ``img_shape`` = (H, W), box type and mode, ``bev_augmentation`` and ``camera_intrinsics`` where there are
+    any) and ``history``, the metas of the T - 1 frames before. Training items have ``gt_instances_3d`` (bboxes_3d,
+    labels_3d) and ``gt_camera_instances`` if they were loaded, test items ``eval_ann_info``.
 
     Raises:
         InputError: the images differ in size, or are of another size than the dataset's ``image_size``.

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import cv2
-import mmcv
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
@@ -54,9 +53,9 @@ class RandomResizeMultiView(BaseTransform):
 class RandomFlipMultiView(BaseTransform):
     """Mirrors all images of a queue left to right, or none of them, and ``lidar2img`` with them.
 
-    The mirrored image is one of a mirrored camera: what the cameras see, where a LiDAR point projects, and thus the BEV
-    and its true boxes stay as they are. (The published code leaves the calibration and mirrors the *features* back,
-    which shifts them by the padding on the right.)
+    The mirrored image is one of a mirrored camera: what the cameras see, where a LiDAR point projects, and thus the
+    BEV and its true boxes stay as they are. (The published code leaves the calibration and mirrors the *features*
+    back, which shifts them by the padding on the right.)
 
     Args:
         prob: chance that a sample is mirrored.
@@ -86,7 +85,7 @@ def antialiased(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if size_of(image) == size:
         return image
     if image.dtype == np.uint8:
-        return mmcv.imresize(image, size, interpolation='bicubic', backend='pillow')
+        return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
     planes = [Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC) for plane in cv2.split(image)]
     return cv2.merge([np.asarray(plane) for plane in planes])
 

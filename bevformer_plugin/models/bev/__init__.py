@@ -10,7 +10,7 @@ from .bev_fusion import BEVFusion
 from .camera_features import CameraFeatures, in_batch_order, samples_by_image_size
 from .ego_alignment import EgoAlignment
 from .encoded_frames import EncodedFrames
-from .frames import BEVHistory, Frame
+from .frames import BEVHistory, Frame, History
 from .kept_frames import EncodedParallelFrames, FeatureHistory, KeptFrame, left_behind, next_position
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     'EncodedParallelFrames',
     'FeatureHistory',
     'Frame',
+    'History',
     'KeptFrame',
     'in_batch_order',
     'left_behind',

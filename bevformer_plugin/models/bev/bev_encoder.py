@@ -29,8 +29,8 @@ class BEVEncoder(BaseModule):
         embed_dims: channels C; the detector sets it.
         num_cameras: camera views, one learned embedding each; the detector sets it.
         num_levels: feature levels that come from the neck; the detector sets it.
-        encoded_levels: how many of them, from the finest on, the BEV looks at; None looks at all. BEVFormerV2's coarsest
-            level is for its perspective head alone.
+        encoded_levels: how many of them, from the finest on, the BEV looks at; None looks at all. BEVFormerV2's
+            coarsest level is for its perspective head alone.
         ego_motion: see :meth:`EgoAlignment.from_config`; the detector sets it.
         num_heads: heads of every attention.
         feedforward_channels: hidden channels of every FFN.

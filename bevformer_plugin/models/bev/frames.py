@@ -1,6 +1,7 @@
 """A frame, and what it leaves behind for the next one: all that the model knows of time, pose and calibration."""
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -31,8 +32,8 @@ class Frame:
             ``ego2global`` because its sign, which a pose does not have, is an input of the published models.
         image_hw: padded size of the frame's own images in pixels; None if they fill the batch's.
         index: position of the keyframe in its scene; None where it is not known.
-        bev_augmentation: (2, 2) float64, where a place (x, y) of the LiDAR frame is moved to in the BEV and in the true
-            boxes; None leaves all where it is.
+        bev_augmentation: (2, 2) float64, where a place (x, y) of the LiDAR frame is moved to in the BEV and in the
+            true boxes; None leaves all where it is.
     """
 
     name: str
@@ -53,8 +54,8 @@ class Frame:
         Args:
             meta: with ``lidar2img`` (N, 4, 4), ``ego2global`` (4, 4), ``timestamp`` and ``scene_token``; where they
                 are given also ``lidar2ego`` (4, 4), ``can_bus`` (13,), ``pad_shape`` (H, W), ``frame_idx``,
-                ``bev_augmentation`` (2, 2), ``sample_idx`` and names of the ``cameras``. Without ``can_bus`` the quaternion is that of the pose with w >= 0, and nothing
-                else was recorded: zeros.
+                ``bev_augmentation`` (2, 2), ``sample_idx`` and names of the ``cameras``. Without ``can_bus`` the
+                quaternion is that of the pose with w >= 0, and nothing else was recorded: zeros.
             num_cameras: that the model was built for.
 
         Raises:
@@ -127,6 +128,14 @@ class BEVHistory:
     def seconds_to(self, frame: Frame) -> float | None:
         """Tell how much later another frame is, in seconds; None if it is of another scene."""
         return self.frame.seconds_to(frame)
+
+
+class History(Protocol):
+    """What a frame leaves behind, of whichever kind of detector."""
+
+    def seconds_to(self, frame: Frame) -> float | None:
+        """Tell how much later another frame is, in seconds; None if it is of another scene."""
+        ...
 
 
 def camera_name(meta: dict, index: int) -> str:

@@ -1,4 +1,4 @@
-"""What a frame of BEVFormerV2 leaves behind: the camera features of the last frames, from which BEVs are built anew."""
+"""What a frame of BEVFormerV2 leaves behind: the camera features of the last frames, which BEVs are built from."""
 
 import logging
 from collections.abc import Sequence

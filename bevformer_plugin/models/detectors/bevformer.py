@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from mmdet3d.models.detectors import Base3DDetector
@@ -23,11 +24,14 @@ from bevformer_plugin.models.bev import (
     CameraFeatures,
     EncodedFrames,
     Frame,
+    History,
     in_batch_order,
     samples_by_image_size,
 )
 from bevformer_plugin.models.grid_mask import GridMask
 from bevformer_plugin.models.heads import BEVHead
+
+AnyHistory = TypeVar('AnyHistory', bound=History)
 
 
 @MODELS.register_module()
@@ -230,7 +234,7 @@ class BEVFormer(Base3DDetector):
             features.append(CameraFeatures(samples, self.extract_feat(own[..., :height, :width]), (height, width)))
         return features
 
-    def _used(self, history: BEVHistory | None, frame: Frame) -> BEVHistory | None:
+    def _used(self, history: AnyHistory | None, frame: Frame) -> AnyHistory | None:
         """Return the history if it counts for this frame, else None, and log each reason once."""
         gap = None if history is None or not self.use_history else history.seconds_to(frame)
         if gap is None:

@@ -30,7 +30,8 @@ class BEVFormerV2(BEVFormer):
 
     Nothing is recurrent. The BEV of every frame is built without history, from camera features and from a calibration
     that is brought into the LiDAR frame of the *current* frame; all of them are then fused into one. A frame's BEV is
-    thus another one for each later frame, while its camera features stay the same: they are what a frame leaves behind.
+    thus another one for each later frame, while its camera features stay the same: they are what a frame leaves
+    behind.
 
     A frame that is missing, as at the start of a scene, counts as equal to the nearest newer one. History is built
     without gradient and in eval mode.
@@ -43,7 +44,8 @@ class BEVFormerV2(BEVFormer):
         bev_grid: as of :class:`BEVFormer`.
         point_cloud_range: as of :class:`BEVFormer`.
         num_cameras: as of :class:`BEVFormer`.
-        frame_offsets: positions of the frames that are fused, in keyframes from the current one, rising; the last is 0.
+        frame_offsets: positions of the frames that are fused, in keyframes from the current one, rising; the last is
+            0.
         bev_fusion: config of :class:`BEVFusion`, without what the detector hands down; None for a single frame.
         data_preprocessor: as of :class:`BEVFormer`.
         grid_mask: as of :class:`BEVFormer`.
@@ -52,8 +54,8 @@ class BEVFormerV2(BEVFormer):
         train_cfg: as of :class:`BEVFormer`.
 
     Raises:
-        InputError: if ``frame_offsets`` do not rise to 0, there is a fusion of one frame or none of several, or for the
-            reasons of :class:`BEVFormer`.
+        InputError: if ``frame_offsets`` do not rise to 0, there is a fusion of one frame or none of several, or for
+            the reasons of :class:`BEVFormer`.
     """
 
     def __init__(

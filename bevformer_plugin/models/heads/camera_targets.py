@@ -69,8 +69,8 @@ def assign_locations(
         images: number of images, all of one size.
         instances: the objects in them.
         strides: of the levels, pixels.
-        largest_sides: of the levels: a location belongs to the level whose bound is the first that its largest distance
-            to a side does not exceed.
+        largest_sides: of the levels: a location belongs to the level whose bound is the first that its largest
+            distance to a side does not exceed.
         center_radius: in strides; a location is in the middle of a box if it is within this of the centre and inside.
         num_classes: the label of background.
 

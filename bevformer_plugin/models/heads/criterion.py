@@ -72,7 +72,8 @@ class SetCriterion3D(nn.Module):
         for layer, (cls_scores, bbox_preds) in enumerate(zip(all_cls_scores, all_bbox_preds, strict=True)):
             prefix = '' if layer == last else f'd{layer}.'
             loss_cls, loss_bbox = self._layer_losses(
-                *(_groups_apart(values.float(), num_groups) for values in (cls_scores, bbox_preds)),
+                _groups_apart(cls_scores.float(), num_groups),
+                _groups_apart(bbox_preds.float(), num_groups),
                 [labels for labels in gt_labels for _ in range(num_groups)],
                 [boxes for boxes in gt_boxes for _ in range(num_groups)],
                 avg_factor * num_groups,

@@ -155,9 +155,7 @@ class DetectionHead(BEVHead):
             gt_boxes.append(torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], dim=-1).float())
             gt_labels.append(sample.gt_instances_3d.get('labels_3d').to(device))
         return {
-            **self.criterion(
-                outputs.cls_scores, outputs.bbox_preds, gt_labels, gt_boxes, outputs.queries.num_groups
-            ),
+            **self.criterion(outputs.cls_scores, outputs.bbox_preds, gt_labels, gt_boxes, outputs.queries.num_groups),
             **self.queries.loss(outputs.queries, gt_labels, gt_boxes),
         }
 

@@ -38,8 +38,8 @@ class HungarianAssigner3D:
     Args:
         cls_cost: config of a classification match cost of mmdet.
         reg_cost_weight: weight of the distance.
-        smooth_l1_beta: differences below it cost their square over twice of it, as in a smooth L1 loss, and greater ones
-            half of it less than their L1 distance; None takes the L1 distance.
+        smooth_l1_beta: differences below it cost their square over twice of it, as in a smooth L1 loss, and greater
+            ones half of it less than their L1 distance; None takes the L1 distance.
 
     Raises:
         InputError: if ``smooth_l1_beta`` is not above 0.

@@ -54,10 +54,10 @@ class Locations:
 class PerspectiveHead(BEVHead):
     """Detects 3-D objects in each camera view, to teach backbone and neck (BEVFormer v2, section 3.2).
 
-    It learns what the published head learns (DD3D, arXiv 2108.06417): FCOS's class, 2-D box and centerness, and for the
-    true class a rotation relative to the viewing ray, the projected centre, a depth, a size and a confidence, which are
-    judged by the corners of the box that each of them alone changes; beside them an attribute and a speed. Objects are
-    ``gt_camera_instances`` of the data samples, see :class:`LoadCameraInstances`.
+    It learns what the published head learns (DD3D, arXiv 2108.06417): FCOS's class, 2-D box and centerness, and for
+    the true class a rotation relative to the viewing ray, the projected centre, a depth, a size and a confidence,
+    which are judged by the corners of the box that each of them alone changes; beside them an attribute and a speed.
+    Objects are ``gt_camera_instances`` of the data samples, see :class:`LoadCameraInstances`.
 
     Images without objects are left out, as published: neither their background nor their statistics count.
 
@@ -124,7 +124,7 @@ class PerspectiveHead(BEVHead):
         self.strides = tuple(strides)
         self.largest_sides = tuple(largest_sides)
         self.center_radius = center_radius
-        self.depth_range = tuple(depth_range)
+        self.depth_range = depth_range[0], depth_range[1]
         self.canonical_sizes = tuple(tuple(size) for size in canonical_sizes)
         self.box2d = Branches2D(num_classes, embed_dims, strides, num_convs, norm_cfg)
         self.box3d = Branches3D(num_classes, embed_dims, strides, mean_depths, std_depths, num_convs, norm_cfg)
@@ -179,7 +179,7 @@ class PerspectiveHead(BEVHead):
                     f'sample {sample.metainfo.get("sample_idx")} has no gt_camera_instances, on which PerspectiveHead '
                     'is trained: put LoadCameraInstances into the training pipeline'
                 )
-            given = sample.gt_camera_instances
+            given = sample.get('gt_camera_instances')
             columns['images'].append(given.get('cameras').to(device) + place * cameras)
             for field in ('labels', 'boxes2d', 'boxes3d', 'attributes', 'speeds'):
                 columns[field].append(given.get(field).to(device))
@@ -198,7 +198,7 @@ class PerspectiveHead(BEVHead):
         instances, shown = _with_objects(instances)
         flat, intrinsics = [level.flatten(0, -4)[shown] for level in levels], intrinsics[shown]
         maps = self(flat)
-        sizes = [level.shape[-2:] for level in flat]
+        sizes: list[tuple[int, ...]] = [tuple(level.shape[-2:]) for level in flat]
         points = self.points.grid_priors(sizes, device=flat[0].device)
         images = len(flat[0])
         targets = assign_locations(
@@ -244,7 +244,9 @@ class PerspectiveHead(BEVHead):
     def losses(self, parts: Sequence[Locations]) -> dict[str, Tensor]:
         """Compute all losses, each divided by what it sums over in the whole batch and all processes."""
         centerness = [part.targets.centerness() for part in parts]
-        of_attributes = [central * (part.attributes < NUM_ATTRIBUTES) for central, part in zip(centerness, parts, strict=True)]
+        of_attributes = [
+            central * (part.attributes < NUM_ATTRIBUTES) for central, part in zip(centerness, parts, strict=True)
+        ]
         of_speeds = [central * part.speeds.isfinite() for central, part in zip(centerness, parts, strict=True)]
         positives = max(_divisor([torch.ones_like(values) for values in centerness]), 1.0)
         weight, attribute_weight, speed_weight = map(_divisor, (centerness, of_attributes, of_speeds))
@@ -318,5 +320,3 @@ def _corners_2d(points: Tensor, sides: Tensor) -> Tensor:
 def _divisor(weights: Sequence[Tensor]) -> float:
     """Sum the weights of all parts, averaged over processes; where it is 0, so is what is divided by it."""
     return reduce_mean(torch.cat(list(weights)).sum()).clamp(min=1e-6).item()
-
-
