@@ -103,8 +103,8 @@ def _check_frames(model: dict, dataset: dict) -> None:
     given = dataset.get('frame_offsets')
     if given is None or list(given) != list(fused):
         raise InputError(
-            f'model.frame_offsets is {list(fused)}, train_dataloader.dataset.frame_offsets is {given}: the model would '
-            'be trained on other frames than it fuses; give both the same'
+            f'model.frame_offsets is {list(fused)}, train_dataloader.dataset.frame_offsets is {given}: the model '
+            'would be trained on other frames than it fuses; give both the same'
         )
 
 

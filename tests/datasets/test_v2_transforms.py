@@ -135,8 +135,10 @@ def test_boxes_and_bev_move_alike(build_dataset):
     assert len(seen) == 4  # mirrored or not, to either side
 
 
-@pytest.mark.parametrize('transforms', [[], [CROP], [CROP, FLIP], [{'type': 'RandomResizeMultiView', 'heights':
-[140]}]]) def test_objects_in_cameras_are_those_in_space(build_dataset, transforms):
+@pytest.mark.parametrize(
+    'transforms', [[], [CROP], [CROP, FLIP], [{'type': 'RandomResizeMultiView', 'heights': [140]}]]
+)
+def test_objects_in_cameras_are_those_in_space(build_dataset, transforms):
     dataset = build_dataset(pipeline=[LOAD, *transforms, OBJECTS, ANNOTATIONS, PACK], with_camera_objects=True)
     item = item_of(dataset)
     sample = item['data_samples']
@@ -172,8 +174,15 @@ def test_boxes_and_bev_move_alike(build_dataset):
 
 def test_a_seed_decides_about_all_augmentations(build_dataset):
     dataset = build_dataset(
-        pipeline=[LOAD, CROP, {'type': 'RandomResizeMultiView', 'heights': [64, 80, 97]}, {**FLIP, 'prob': 0.5}]
-        + [ANNOTATIONS, BEV, PACK],
+        pipeline=[
+            LOAD,
+            CROP,
+            {'type': 'RandomResizeMultiView', 'heights': [64, 80, 97]},
+            {**FLIP, 'prob': 0.5},
+            ANNOTATIONS,
+            BEV,
+            PACK,
+        ],
         frame_offsets=[-1, 0],
     )
     first, second = (list(ResumableSampler(dataset, seed=3)) for _ in range(2))
