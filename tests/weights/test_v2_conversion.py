@@ -79,7 +79,7 @@ def test_a_checkpoint_without_the_head_is_converted(cfg, published, tmp_path):
 
 def test_half_of_the_head_is_refused(cfg, published, tmp_path):
     torch.save({name: value for name, value in published.items() if '.box3d_' not in name}, tmp_path / 'half.pth')
-    with pytest.raises(InputError, match='is not of the model of .*missing .first: heads.perspective.box3d'):
+    with pytest.raises(InputError, match=r'is not of the model of .*missing \(first: heads\.perspective\.box3d'):
         convert_checkpoint(str(tmp_path / 'half.pth'), str(tmp_path / 'ours.pth'), cfg)
 
 
