@@ -37,7 +37,14 @@ def options(small_options):
     """``--cfg-options`` of one epoch on the tiny world; the schedule ends with it by itself."""
     left_out = ('param_scheduler.1.end', 'model.bev_grid', 'model.heads')
     kept = [option for option in small_options if not option.startswith(left_out) and 'image_size' not in option]
-    return [*kept, *SGD, 'param_scheduler.1.epochs_before_end=1', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
+    return [
+        *kept,
+        *SGD,
+        'optim_wrapper.optimizer.lr=0.001',
+        'param_scheduler.1.epochs_before_end=1',
+        'train_cfg.max_epochs=2',
+        'train_cfg.val_interval=2',
+    ]
 
 
 def config(folder, norm: str):
@@ -65,7 +72,7 @@ def test_v2_has_equal_losses_under_both_engines(options, tmp_path):
 
 @pytest.mark.slow
 def test_v2_in_two_processes_trains_like_one_with_twice_the_batch(options, tmp_path):
-    """But for the statistics of a batch norm, which only SyncBN shares, and that on GPUs alone: here are group norms."""
+    """But for the statistics of batch norms, which SyncBN alone shares, and on GPUs alone: here are group norms."""
     small, weights = config(tmp_path, "dict(type='GN', num_groups=4)"), {}
     for processes, batch_size in ((2, 1), (1, 2)):
         folder = tmp_path / str(processes)
