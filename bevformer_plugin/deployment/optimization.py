@@ -94,7 +94,7 @@ class OptimizedDetector(nn.Module):
         detector.reset_streams()
         self.dtype = dtype
         self.detector = deepcopy(detector).eval().requires_grad_(False)
-        levels = [detector.bev_encoder.cams_embeds.shape[-1]] * detector.bev_encoder.encoder.num_levels
+        levels = [detector.bev_encoder.cams_embeds.shape[-1]] * detector.num_levels
         features = FusedImageFeatures(self.detector.img_backbone, self.detector.img_neck, dtype)
         self.detector.img_backbone, self.detector.img_neck = features, PassedLevels(levels)
 

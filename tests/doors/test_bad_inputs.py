@@ -89,7 +89,9 @@ CONFIGS = [
     ),
     (
         'one frame to fuse',
-        lambda p: p.train(*p.options(), 'model.frame_offsets=[0]', config=V2),
+        lambda p: p.train(
+            *p.options(), 'model.frame_offsets=[0]', 'train_dataloader.dataset.frame_offsets=[0]', config=V2
+        ),
         'a single one has nothing to fuse',
     ),
     ('crop of more rows than there are', lambda p: p.train(*p.options(), config=p.config(f'train_dataloader = dict(dataset=dict(pipeline={CROP_ALL}))')), 'leaves nothing of an image'),

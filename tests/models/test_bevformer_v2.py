@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from bevformer_plugin.datasets import SceneStreamBatchSampler, SceneStreamSampler
+from bevformer_plugin.deployment import optimize_for_inference
 from bevformer_plugin.errors import InputError
 from tests.helpers.info_files import write_infos
 from tests.helpers.module_calls import record_calls
@@ -182,6 +183,19 @@ def test_kept_features_are_faster(synthetic_root, info_files):
         seconds[name] = time.perf_counter() - start
     print({name: f'{6 / duration:.2f} frames/s' for name, duration in seconds.items()})
     assert seconds['kept'] < 0.6 * seconds['anew']
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_an_optimised_copy_detects_the_same(cfg, synthetic_root, info_files):
+    model = build(cfg).eval()
+    dataset = dataset_of(cfg, 'val', synthetic_root, info_files['mini_val'])
+    optimized = optimize_for_inference(model, torch.float32)
+    for index in range(3):
+        ours, theirs = (
+            copy.predict(*batch_of(model, [dataset[index]]))[0].pred_instances_3d for copy in (optimized, model)
+        )
+        torch.testing.assert_close(ours.scores_3d, theirs.scores_3d, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize('offsets', [[], [0, -1], [-1], [-1, -1, 0], [1, 0], '-1,0', [-1.0, 0]])

@@ -95,6 +95,7 @@ class BEVFormer(Base3DDetector):
             )
         _require_configs(heads)
         self.num_cameras = num_cameras
+        self.num_levels = img_neck['num_outs']
         self.use_history = use_history
         self.max_time_gap = max_time_gap
         self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
