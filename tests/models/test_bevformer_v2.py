@@ -9,6 +9,8 @@ from torch import nn
 from bevformer_plugin.datasets import SceneStreamBatchSampler, SceneStreamSampler
 from bevformer_plugin.deployment import optimize_for_inference
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.models import CameraFeatures, Frame
+from bevformer_plugin.models.bev import left_behind, next_position
 from tests.helpers.info_files import write_infos
 from tests.helpers.module_calls import record_calls
 from tests.models.shrunk_configs import assert_same_gradients, gradients
@@ -225,3 +227,33 @@ def test_frames_need_the_place_of_the_lidar(cfg, synthetic_root, info_files):
     sample.set_metainfo({'history': history})
     with pytest.raises(InputError, match='lacks lidar2ego, by which frames are brought into one LiDAR frame'):
         anew(model, item)
+
+
+def test_a_frame_with_features_that_are_not_finite_is_left_out():
+    """It would spoil the frames that it is fused with; the frames before it stay."""
+    frames = [
+        Frame(f'sample {index}', 'scene', 0.5 * index, torch.eye(4), torch.eye(4), torch.zeros(13), index=index)
+        for index in range(4)
+    ]
+    history = None
+    for index, frame in enumerate(frames):
+        level = torch.full((1, 6, 2, 3, 3), float('inf') if index == 2 else 1.0)
+        (history,) = left_behind([CameraFeatures([0], [level], (32, 32))], [frame], [history], reach=3)
+    assert [kept.position for kept in history.kept] == [1, 3] and history.position == 3
+    assert history.at(2) is None and history.at(1).frame is frames[1]
+
+
+def test_positions_count_frames_where_the_scene_does_not():
+    frame = Frame('', 'scene', 0.0, torch.eye(4), torch.eye(4), torch.zeros(13))
+    history = None
+    for expected in (0, 1, 2):
+        assert next_position(history, frame) == expected
+        (history,) = left_behind([CameraFeatures([0], [torch.ones(1, 6, 2, 3, 3)], (32, 32))], [frame], [history], 2)
+    assert [kept.position for kept in history.kept] == [1, 2]
+
+
+def test_a_position_that_is_no_number_is_refused(cfg, synthetic_root, info_files):
+    item = seeded_item(dataset_of(cfg, 'train', synthetic_root, info_files['mini_train']), 4, 0)
+    meta = {**item['data_samples'].metainfo, 'frame_idx': 'third'}
+    with pytest.raises(InputError, match=r"frame_idx of sample .* is the position of the keyframe .*, not 'third'"):
+        Frame.from_meta(meta, 6)
