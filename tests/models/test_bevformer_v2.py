@@ -30,8 +30,7 @@ def anew(model: nn.Module, item: dict) -> torch.Tensor:
     return model(*batch_of(model, [item]), mode='tensor').bev_embed
 
 
-@pytest.mark.parametrize('gaps', [(), (2, 9)], ids=['all frames', 'frames missing'])
-@pytest.mark.parametrize('batch_size', [1, 2])
+@pytest.mark.parametrize(('gaps', 'batch_size'), [((), 1), ((2, 9), 2)], ids=['all frames', 'missing, interleaved'])
 @torch.no_grad()
 def test_kept_features_give_what_all_frames_anew_give(
     cfg, synthetic_root, info_files, read_infos, tmp_path, gaps, batch_size

@@ -53,9 +53,11 @@ def test_v2_sample(path):
     if 'bev_frame_sample' in content:
         (bevs,) = slots
         stride = int(content['bev_frame_stride'])
-        assert len(bevs) == len(content['bev_frame_sample'])
-        for offset, bev, expected in zip(drive.offsets, bevs, content['bev_frame_sample'], strict=True):
-            assert_close(f'BEV of frame {offset}', bev[0, ::stride], expected, ATOL)
+        rows = len(content['bev_frame_sample'])
+        for offset, bev in zip(drive.offsets, bevs, strict=True):
+            if offset in drive.present or rows == len(drive.offsets):  # copies of missing frames may be in the file
+                expected = drive.row('bev_frame_sample', offset)
+                assert_close(f'BEV of frame {offset}', bev[0, ::stride], expected, ATOL)
     stride = int(content['bev_embed_stride'])
     assert_close('fused BEV', encoded.bev_embed[0, ::stride], content['bev_embed_sample'], ATOL)
 
@@ -93,6 +95,7 @@ def test_v2_alignment_of_a_drive(path):
         assert (ours - published).abs().max() < 0.2, offset  # focal lengths of 1e3 pixels times the motion's 2e-4 m
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', v2_files('bevformerv2_*.train.npz'))
 def test_v2_training_step(path):
     drive = Drive.of_file(path)

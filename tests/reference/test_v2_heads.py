@@ -38,7 +38,8 @@ def gradient_norms(expected: dict[str, torch.Tensor], place: str) -> dict[str, f
 
 def test_v2_perspective_head():
     expected = v2_arrays('dd3d.npz')
-    levels = [expected[f'feature_level{level}'].clone().requires_grad_() for level in range(5)]
+    names = sorted(name for name in expected if name.startswith('feature_level'))
+    levels = [expected[name].clone().requires_grad_() for name in names]
     cfg = load_config(str(CONFIGS.parent / 'bevformer_v2' / 't1_base_24e.py')).model.heads.perspective
     grid = BEVGrid(4, 4, RANGE)
     head = with_published_losses(MODELS.build({**cfg, 'embed_dims': levels[0].shape[1], 'grid': grid})).train()
@@ -92,20 +93,28 @@ def test_v2_perspective_head():
 
 def test_v2_head_train():
     expected = v2_arrays('head_train.npz')
-    groups, classes = int(expected['groups']), 10
+    groups = int(expected['groups'])
+    layers, _, queries, classes = expected['all_cls_scores'].shape
+    weights = weights_of('head_train', 'pts_bbox_head.')
     channels = expected['feature_level0'].shape[2]
     height = width = round(expected['bev_embed'].shape[0] ** 0.5)
     grid = BEVGrid(height, width, RANGE)
     cfg = load_config(str(CONFIGS.parent / 'bevformer_v2' / 't2_24e.py')).model
-    small = dict(feedforward_channels=128, dropout=0.0)
-    encoder_cfg = {**cfg.bev_encoder, **small, 'encoder': {**cfg.bev_encoder.encoder, 'num_layers': 2}}
-    encoder = MODELS.build({**encoder_cfg, 'grid': grid, 'embed_dims': channels, 'num_cameras': 6, 'num_levels': 4})
-    head_cfg = {**cfg.heads.detection, **small, 'decoder': {**cfg.heads.detection.decoder, 'num_layers': 2}}
-    head_cfg['queries'] = dict(type='LearnedQueries', num_query=30, num_groups=groups)
+    small = dict(feedforward_channels=len(weights['bev_encoder.encoder.layers.0.ffn.layers.0.0.weight']), dropout=0.0)
+    encoder_layers = len({name.split('.')[3] for name in weights if name.startswith('bev_encoder.encoder.layers.')})
+    encoder_cfg = {**cfg.bev_encoder, **small, 'encoder': {**cfg.bev_encoder.encoder, 'num_layers': encoder_layers}}
+    cameras = len(expected['lidar2img'])
+    encoder = MODELS.build(
+        {**encoder_cfg, 'grid': grid, 'embed_dims': channels, 'num_cameras': cameras, 'num_levels': 4}
+    )
+    head_cfg = {**cfg.heads.detection, **small, 'decoder': {**cfg.heads.detection.decoder, 'num_layers': layers}}
+    head_cfg['queries'] = dict(type='LearnedQueries', num_query=queries // groups, num_groups=groups)
     head = MODELS.build({**head_cfg, 'grid': grid, 'embed_dims': channels})
     assert isinstance(encoder, BEVEncoder) and head.num_classes == classes
-    weights = weights_of('head_train', 'pts_bbox_head.')
-    fusion = BEVFusion(2, channels, grid, dict(type='BN'), len(weights['bev_fusion.layers.0.conv1.weight']))
+    before = list(expected['prev_bev'][:, None])  # of each frame before (1, Q, C)
+    fusion = BEVFusion(
+        len(before) + 1, channels, grid, dict(type='BN'), len(weights['bev_fusion.layers.0.conv1.weight'])
+    )
     heads = torch.nn.ModuleDict({'detection': head})
     parts = torch.nn.ModuleDict({'bev_encoder': encoder, 'heads': heads, 'bev_fusion': fusion})
     parts.load_state_dict(weights)
@@ -117,7 +126,7 @@ def test_v2_head_train():
     draw = [expected[name].item() for name in ('rot_angle', 'scale_ratio', 'flip_dx', 'flip_dy')]
     matrix = torch.from_numpy(bev_matrix(*draw))
     current = transform_bev(encoder(features, [frame], [None]), matrix[None], grid)
-    bev_embed = fusion([expected['prev_bev'], current])
+    bev_embed = fusion([*before, current])
     torch.testing.assert_close(bev_embed[0], expected['bev_embed'], atol=1e-4, rtol=0)
 
     outputs = head(bev_embed)
