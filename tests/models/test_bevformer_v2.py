@@ -161,6 +161,20 @@ def test_images_without_objects_are_not_trained_on(cfg, synthetic_root, info_fil
     sum(losses.values()).backward()
 
 
+def test_half_precision_moves_the_perspective_losses_a_little(cfg, synthetic_root, info_files):
+    """Under autocast boxes are still projected and compared in float32."""
+    model = without_batch_statistics(build(cfg))
+    dataset = dataset_of(cfg, 'train', synthetic_root, info_files['mini_train'])
+    inputs, samples = batch_of(model, [seeded_item(dataset, 4, 0)])
+    exact = model(inputs, samples, mode='loss')
+    with torch.autocast('cpu', torch.bfloat16):
+        mixed = model(inputs, samples, mode='loss')
+    mono = [name for name in exact if name.endswith('_mono')]
+    assert {mixed[name].dtype for name in mono} == {torch.float32}
+    for name in mono:
+        assert mixed[name].item() == pytest.approx(exact[name].item(), rel=0.05), name
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_kept_features_are_faster(synthetic_root, info_files):

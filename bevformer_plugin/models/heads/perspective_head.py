@@ -151,10 +151,9 @@ class PerspectiveHead(BEVHead):
         """
         parts = []
         for features in encoded.camera_features:
-            instances, intrinsics = self._instances(features, samples)
-            with torch.autocast(encoded.bev_embed.device.type, enabled=False):  # it projects
-                parts.append(self.locations([level.float() for level in features.levels], instances, intrinsics))
-        return {f'{name}_mono': loss for name, loss in self.losses(parts).items()}
+            parts.append(self.locations(features.levels, *self._instances(features, samples)))
+        with torch.autocast(encoded.bev_embed.device.type, enabled=False):  # it projects
+            return {f'{name}_mono': loss for name, loss in self.losses(parts).items()}
 
     def forward(self, levels: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Predict maps (n, channels, h, w) by name for each level of (n, C, h, w) features."""
@@ -205,17 +204,19 @@ class PerspectiveHead(BEVHead):
             points, images, instances, self.strides, self.largest_sides, self.center_radius, self.num_classes
         )
         chosen, objects = targets.positives, targets.objects
-        rows = {name: torch.cat([_rows(level[name]) for level in maps]) for name in maps[0]}
+        rows = {name: torch.cat([_rows(level[name]) for level in maps]).float() for name in maps[0]}
         labels = targets.labels[chosen]
         values = {name: self._of_class(row[chosen], labels, name) for name, row in rows.items() if name != 'cls'}
         places = torch.cat([level.repeat(images, 1) for level in points])[chosen]
         of_image = intrinsics[instances.images[objects]]
+        with torch.autocast(of_image.device.type, enabled=False):  # it projects
+            true_boxes = CameraBoxes.from_metric(instances.boxes3d[objects].float(), of_image)
         return Locations(
             logits=rows['cls'],
             values={**values, 'intrinsics': of_image},
             targets=targets,
             points=places,
-            true_boxes=CameraBoxes.from_metric(instances.boxes3d[objects].float(), of_image),
+            true_boxes=true_boxes,
             attributes=instances.attributes[objects],
             speeds=instances.speeds[objects].float(),
             has_objects=len(instances.labels) > 0,
