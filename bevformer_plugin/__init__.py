@@ -7,7 +7,7 @@ first: where mmcv has no compiled ``mmcv._ext``, it makes a PyTorch stand-in imp
 """
 
 from bevformer_plugin import ops  # isort: skip
-from bevformer_plugin import datasets, evaluation, geometry, layers, models, weights
+from bevformer_plugin import datasets, evaluation, geometry, layers, models, schedules, weights
 
 __version__ = '0.1.0'
-__all__ = ['datasets', 'evaluation', 'geometry', 'layers', 'models', 'ops', 'weights']
+__all__ = ['datasets', 'evaluation', 'geometry', 'layers', 'models', 'ops', 'schedules', 'weights']

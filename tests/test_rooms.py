@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / 'bevformer_plugin'
 
 # Modules of one purpose each that every room may import.
-GROUND_FLOOR = ('errors', 'atomic_write', 'seeding', 'handed_down', 'nuscenes_format')
+GROUND_FLOOR = ('errors', 'atomic_write', 'seeding', 'handed_down', 'nuscenes_format', 'frame_offsets', 'schedules')
 # The rooms above, from the bottom to the top, each with the rooms that it may import.
 MAY_IMPORT = {
     'configuration': set(),
@@ -53,7 +53,7 @@ MAY_IMPORT = {
     'diagnosis': {'configuration', 'ops', 'datasets', 'weights', 'benchmark'},
 }
 # Rooms that `import bevformer_plugin` loads; the others are loaded by whoever needs them.
-LOADED_WITH_THE_PACKAGE = {'ops', 'datasets', 'evaluation', 'geometry', 'layers', 'models', 'weights'}
+LOADED_WITH_THE_PACKAGE = {'ops', 'datasets', 'evaluation', 'geometry', 'layers', 'models', 'schedules', 'weights'}
 # The benchmarks that train.
 LIGHTNING_OUTSIDE_OF_TRAINING = {'benchmark/memory.py', 'benchmark/study.py'}
 

@@ -18,9 +18,10 @@ from .worlds import make_world
 
 CHECKPOINTED: dict[str, object] = {'model.activation_checkpointing': ('img_backbone', 'encoder')}
 BFLOAT16: dict[str, object] = {'optim_wrapper.type': 'AmpOptimWrapper', 'optim_wrapper.dtype': 'bfloat16'}
+QUEUE = 'train_dataloader.dataset.queue_length'
 OPTIONS: dict[str, dict[str, object]] = {
     'as configured': {},
-    'queue_length=1': {'train_dataloader.dataset.queue_length': 1},
+    'queue_length=1': {QUEUE: 1},
     "activation_checkpointing=('encoder',)": {'model.activation_checkpointing': ('encoder',)},
     "activation_checkpointing=('img_backbone',)": {'model.activation_checkpointing': ('img_backbone',)},
     'both checkpointed': CHECKPOINTED,
@@ -61,6 +62,8 @@ def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) 
         root = data_root or make_world(Path(folder, 'world'))
         options = {}
         for name, changes in OPTIONS.items():
+            if 'frame_offsets' in dataset and QUEUE in changes:
+                continue  # its frames are no queue
             print(f'measuring: {name}', flush=True)
             changed = {**changes, 'train_dataloader.dataset.data_root': root}
             options[name] = {'changes': changes, **asdict(training_peak_memory(cfg, steps, changed))}

@@ -135,8 +135,13 @@ def load_frames(cfg: Config, data_root: str, device: torch.device) -> Frames:
     """Load the first frame of the training data that has history, and the frame before it.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or the config fuses frames instead of carrying a BEV from one to the next.
     """
+    if 'frame_offsets' in cfg.model:
+        raise InputError(
+            f'model.frame_offsets={list(cfg.model.frame_offsets)}: this benchmark times the step from one frame to '
+            'the next of a model with recurrent history, such as bevformer/bevformer_tiny'
+        )
     dataset = DATASETS.build({**cfg.train_dataloader.dataset, 'data_root': data_root, 'queue_length': 2})
     for index in range(len(dataset)):
         with seeded_generators(0):

@@ -12,15 +12,19 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 from mmengine.logging import print_log
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.frame_offsets import checked_offsets
 from bevformer_plugin.maps import find_protocol
 from bevformer_plugin.seeding import seeded_generators
 
+from .camera_objects import CameraObjects
 from .infos import count_true_boxes, in_time_order, load_infos, require_matching
 from .infos.can_bus import WITHOUT_POSE
 from .map_source import MapSource, footprints_of, require_visibility
 from .setting_types import check_names, check_path, check_switch
 from .training_sampler import SeededIndex
 from .transforms import LoadMapLabels
+
+DEFAULT_QUEUE_LENGTH = 4  # frames of a training item of the published BEVFormer-base
 
 
 @DATASETS.register_module()
@@ -30,8 +34,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
     The frames of a training item are its queue: of the ``queue_length`` keyframes before the current one, one is
     dropped at random, so that the time between frames varies, and those of the same scene are kept, oldest first
     (BEVFormer, arXiv 2203.17270, and its published code). Near the start of a scene, or after a keyframe that the
-    infos lack, the queue is shorter. In test mode an item is one frame, because the model carries its history from
-    item to item, see ``SceneStreamSampler``.
+    infos lack, the queue is shorter. With ``frame_offsets`` nothing is drawn: the queue has the keyframes at these
+    positions, without those that the scene or the infos lack (BEVFormer v2, arXiv 2211.10439). In test mode an item is
+    one frame, because the model carries its history from item to item, see ``SceneStreamSampler``.
 
     Before the pipeline an item is a dict with fields of the info file's entry, ``images`` (the chosen cameras, each
     with ``img_path``, ``lidar2img`` (4, 4) of the image as stored, ``width`` and ``height``), ``scale`` =
@@ -52,6 +57,8 @@ class NuScenesTemporalDataset(NuScenesDataset):
             training target. None keeps all boxes.
         queue_length: largest number of frames of an item, with the current one; the published base has 4.
         random_drop: if False, the ``queue_length - 1`` frames right before the current one are taken.
+        frame_offsets: positions of an item's frames in keyframes from the current one, rising to 0, in the place of
+            ``queue_length`` and ``random_drop``. ``filter_empty_gt`` then looks at the current frame alone.
         test_mode: items are single frames and have ``eval_ann_info``.
         true_boxes: which objects count, 'points', 'visibility' or 'all', see :mod:`.infos.true_boxes`.
         filter_empty_gt: replace an item by another one, drawn at random, if any frame of its queue has no boxes of
@@ -59,14 +66,17 @@ class NuScenesTemporalDataset(NuScenesDataset):
         map_protocol: name of the protocol by which ``LoadMapLabels`` in the pipeline draws the true map of items, see
             :mod:`bevformer_plugin.maps.protocols`; it needs the map expansion of nuScenes and the tables ``scene`` and
             ``log``. None draws none.
+        with_camera_objects: give training items ``camera_objects`` of their frames, :class:`CameraObjects`, which
+            ``LoadCameraInstances`` needs.
         lazy_init: read nothing before :meth:`full_init`, as for ``mmdet3d.apis.init_model``, which needs only classes.
 
     Raises:
         FileNotFoundError: ``data_root``, ``ann_file`` or a file that ``map_protocol`` needs does not exist.
         InputError: a setting is of another type; a class or camera is unknown; infos are of another format or hold
-            broken numbers; ``image_size``, ``point_cloud_range`` or ``queue_length`` cannot be used; ``true_boxes`` is
-            unknown or leaves none of the boxes; there are no boxes to train on; ``filter_empty_gt`` is set in
-            ``test_mode`` or leaves nothing; ``map_protocol`` is unknown, or set without ``LoadMapLabels``.
+            broken numbers; ``image_size``, ``point_cloud_range``, ``queue_length`` or ``frame_offsets`` cannot be
+            used; ``true_boxes`` is unknown or leaves none of the boxes; there are no boxes to train on;
+            ``filter_empty_gt`` is set in ``test_mode`` or leaves nothing; ``map_protocol`` is unknown, or set without
+            ``LoadMapLabels``.
     """
 
     def __init__(
@@ -78,12 +88,14 @@ class NuScenesTemporalDataset(NuScenesDataset):
         cameras: list[str] | None = None,
         image_size: tuple[int, int] | None = None,
         point_cloud_range: list[float] | None = None,
-        queue_length: int = 4,
-        random_drop: bool = True,
+        queue_length: int | None = None,
+        random_drop: bool | None = None,
+        frame_offsets: list[int] | None = None,
         test_mode: bool = False,
         filter_empty_gt: bool = False,
         true_boxes: str = 'points',
         map_protocol: str | None = None,
+        with_camera_objects: bool = False,
         lazy_init: bool = False,
     ) -> None:
         metainfo = {**self.METAINFO, **_checked_metainfo(metainfo)}
@@ -92,10 +104,18 @@ class NuScenesTemporalDataset(NuScenesDataset):
         check_names('metainfo.classes', metainfo['classes'])
         if cameras is not None:
             check_names('cameras', cameras)
+        if frame_offsets is not None and (queue_length is not None or random_drop is not None):
+            raise InputError(
+                f'frame_offsets={frame_offsets!r} decides about the frames of an item: leave queue_length and '
+                'random_drop out'
+            )
+        queue_length = DEFAULT_QUEUE_LENGTH if queue_length is None else queue_length
+        random_drop = True if random_drop is None else random_drop
         for name, value in (
             ('random_drop', random_drop),
             ('test_mode', test_mode),
             ('filter_empty_gt', filter_empty_gt),
+            ('with_camera_objects', with_camera_objects),
             ('lazy_init', lazy_init),
         ):
             check_switch(name, value)
@@ -109,6 +129,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         self.image_size = _checked_image_size(image_size)
         self.queue_length = queue_length
         self.random_drop = random_drop
+        self.frame_offsets = None if frame_offsets is None else checked_offsets(frame_offsets)
         _check_range(point_cloud_range)
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         self.true_boxes = true_boxes
@@ -119,6 +140,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
                 'before PackTemporalInputs'
             )
         self.map_source: MapSource | None = None
+        self.with_camera_objects = with_camera_objects
         self.test_mode = test_mode
         self._info_file = Path(data_root, ann_file)
         self._infos = None if lazy_init else self._read_infos(Path(data_root), metainfo['classes'])
@@ -213,6 +235,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
             info['images'][name] = {
                 'img_path': image['img_path'],
                 'lidar2img': cam2img @ np.array(image['lidar2cam'], dtype=np.float64),
+                'lidar2cam': np.array(image['lidar2cam'], dtype=np.float64),
                 'width': image['width'],
                 'height': image['height'],
             }
@@ -234,10 +257,11 @@ class NuScenesTemporalDataset(NuScenesDataset):
     def parse_ann_info(self, info: dict) -> dict:
         """Return boxes (n, 9) and labels (n,) of the chosen classes, in training only those within range."""
         ann_info = _with_velocities(super().parse_ann_info(info))
+        extra = {'camera_objects': CameraObjects.of_annotations(ann_info)} if self.with_camera_objects else {}
         ann_info = self._remove_dontcare({key: ann_info[key] for key in ('gt_bboxes_3d', 'gt_labels_3d')})
         if self.range_filter is not None and not self.test_mode:
             ann_info = self.range_filter.transform(ann_info)
-        return ann_info
+        return {**ann_info, **extra}
 
     def get_data_info(self, idx: int) -> dict:
         """Return the item of a keyframe before the pipeline, as a copy that the pipeline may change."""
@@ -248,8 +272,11 @@ class NuScenesTemporalDataset(NuScenesDataset):
     def prepare_data(self, idx: int) -> dict | None:
         """Return the item after the pipeline, or None if ``filter_empty_gt`` replaces it, so that another is drawn."""
         item = self.get_data_info(idx)
-        if self.filter_empty_gt and not all(map(_has_boxes, (item, *item['history']))):
+        trained_on = (item, *item['history']) if self.frame_offsets is None else (item,)
+        if self.filter_empty_gt and not all(map(_has_boxes, trained_on)):
             return None
+        if self.with_camera_objects and not self.test_mode:
+            item['camera_objects'] = item['ann_info']['camera_objects']
         return self.pipeline({**item, 'box_type_3d': self.box_type_3d, 'box_mode_3d': self.box_mode_3d})
 
     def _rand_another(self) -> int:
@@ -265,6 +292,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
         has_boxes = np.array([_has_boxes(frame) for frame in frames])
         usable: list[int] = []
         for idx in np.flatnonzero(has_boxes).tolist():
+            if self.frame_offsets is not None:
+                usable.append(idx)
+                continue
             before = self._history_indices(idx, frames.__getitem__)
             empty_ages = [age for age, index in enumerate(before, 1) if not has_boxes[index]]
             # A single empty frame can be the one that is dropped: any with random_drop, else the oldest one.
@@ -302,10 +332,24 @@ class NuScenesTemporalDataset(NuScenesDataset):
 
     def _draw_history(self, idx: int) -> list[dict]:
         """Draw the earlier frames of a training item, oldest first."""
+        if self.frame_offsets is not None:
+            return self._frames_at(idx, self.frame_offsets[:-1])
         # The age drawn may lie before the scene's start, as in the published code; then no frame is dropped.
         dropped_age = np.random.randint(1, self.queue_length + 1) if self.random_drop else self.queue_length
         before = self._history_indices(idx, self._frame)
         return [self._frame(index) for age, index in reversed([*enumerate(before, 1)]) if age != dropped_age]
+
+    def _frames_at(self, idx: int, offsets: tuple[int, ...]) -> list[dict]:
+        """Return the frames of a scene at positions relative to one of them, without those that are missing."""
+        current = self._frame(idx)
+        wanted = {current['frame_idx'] + offset for offset in offsets}
+        # Positions rise with the indices, so those wanted are no farther away than the oldest offset.
+        before = [self._frame(index) for index in range(max(idx + offsets[0], 0), idx)] if offsets else []
+        return [
+            frame
+            for frame in before
+            if frame['scene_token'] == current['scene_token'] and frame['frame_idx'] in wanted
+        ]
 
     def _history_indices(self, idx: int, frame_of: Callable[[int], dict]) -> list[int]:
         """Return the indices of the ``queue_length`` keyframes before one, newest first.

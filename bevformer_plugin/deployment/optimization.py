@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models import BEVFormer, BEVHistory, EncodedFrames, Frame
 from bevformer_plugin.ops import native
 
@@ -95,7 +94,7 @@ class OptimizedDetector(nn.Module):
         detector.reset_streams()
         self.dtype = dtype
         self.detector = deepcopy(detector).eval().requires_grad_(False)
-        levels = [detector.bev_encoder.cams_embeds.shape[-1]] * detector.bev_encoder.encoder.num_levels
+        levels = [detector.bev_encoder.cams_embeds.shape[-1]] * detector.num_levels
         features = FusedImageFeatures(self.detector.img_backbone, self.detector.img_neck, dtype)
         self.detector.img_backbone, self.detector.img_neck = features, PassedLevels(levels)
 
@@ -124,16 +123,10 @@ class OptimizedDetector(nn.Module):
         return self.detector.frames_of(metas)
 
     @torch.no_grad()
-    def encode(
-        self,
-        imgs: Tensor,
-        frames: Sequence[Frame],
-        histories: Sequence[BEVHistory | None],
-        hits: PillarHits | None = None,
-    ) -> EncodedFrames:
+    def encode(self, imgs: Tensor, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]) -> EncodedFrames:
         """Encode frames as :meth:`BEVFormer.encode`; the BEV is float32."""
         with self.precision():
-            return self.detector.encode(imgs, frames, histories, hits)
+            return self.detector.encode(imgs, frames, histories)
 
     @torch.no_grad()
     def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bevformer_plugin.configuration import building, load_config
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.layers import PillarHits
-from bevformer_plugin.models import BEVFormer, BEVHistory, DetectionHead, Frame
+from bevformer_plugin.models import BEVFormer, BEVFormerV2, BEVHistory, DetectionHead, Frame
 from bevformer_plugin.weights import check_checkpoint, load_content, read_checkpoint
 
 from .frame_predictor import CameraView, FramePredictor, ModelInputs, NetworkOutput, StreamState
@@ -32,11 +32,16 @@ class StreamPredictor(FramePredictor):
         optimize: run a copy of it after :func:`optimize_for_inference`, in bfloat16 where the device computes with it.
 
     Raises:
-        InputError: if it has no head named detection.
+        InputError: if it has no head named detection, or is a BEVFormerV2.
     """
 
     def __init__(self, detector: BEVFormer, inputs: ModelInputs, optimize: bool = True) -> None:
         super().__init__(inputs)
+        if isinstance(detector, BEVFormerV2):
+            raise InputError(
+                'model.type is BEVFormerV2, which fuses keyframes half a second apart by their numbers, and not frames '
+                'of any time: test it with tools/test.py, or take a BEVFormer'
+            )
         if optimize:
             optimized = optimize_for_inference(detector)
             self.detector, self._precision = optimized.detector, optimized.precision

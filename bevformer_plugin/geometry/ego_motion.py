@@ -79,3 +79,28 @@ def rotate_bev(
     sampling = torch.stack([source_x / (0.5 * width), source_y / (0.5 * height)], dim=-1)
     rotated = F.grid_sample(maps.float(), sampling, mode=interpolation, padding_mode='zeros', align_corners=False)
     return rotated.flatten(2).transpose(1, 2).to(bev_embed.dtype)
+
+
+def transform_bev(bev_embed: Tensor, matrices: Tensor, grid: BEVGrid) -> Tensor:
+    """Move what BEV maps show about the origin of the LiDAR frame; cells from outside the grid are zero.
+
+    Args:
+        bev_embed: (B, Q, C).
+        matrices: (B, 2, 2) that bring places (x, y) in metres to where they shall be, such as rotations and
+            mirrorings.
+        grid: the BEV grid.
+
+    Returns:
+        (B, Q, C), interpolated bilinearly.
+    """
+    x_min, y_min, _, x_max, y_max, _ = grid.point_cloud_range
+    x = (torch.arange(grid.bev_w, dtype=torch.float64) + 0.5) * grid.cell_x + x_min
+    y = (torch.arange(grid.bev_h, dtype=torch.float64) + 0.5) * grid.cell_y + y_min
+    places = torch.stack([x.expand(grid.bev_h, -1), y[:, None].expand(-1, grid.bev_w)], dim=-1)  # HxWx2, metres
+    sources = torch.einsum('bij,hwj->bhwi', torch.linalg.inv(matrices.double().cpu()), places)
+    middle = sources.new_tensor([x_min + x_max, y_min + y_max]) / 2
+    half_extent = sources.new_tensor([x_max - x_min, y_max - y_min]) / 2
+    sampling = ((sources - middle) / half_extent).to(bev_embed.device, torch.float32)
+    maps = bev_embed.transpose(1, 2).unflatten(2, (grid.bev_h, grid.bev_w)).float()  # BxCxHxW
+    moved = F.grid_sample(maps, sampling, mode='bilinear', padding_mode='zeros', align_corners=False)
+    return moved.flatten(2).transpose(1, 2).to(bev_embed.dtype)

@@ -57,7 +57,13 @@ class DetectionTransformerDecoderLayer(BaseModule):
         self.norms = nn.ModuleList(nn.LayerNorm(embed_dims) for _ in range(3))
 
     def forward(
-        self, query: Tensor, query_pos: Tensor, bev_embed: Tensor, reference_points: Tensor, bev_shape: Tensor
+        self,
+        query: Tensor,
+        query_pos: Tensor,
+        bev_embed: Tensor,
+        reference_points: Tensor,
+        bev_shape: Tensor,
+        num_groups: int = 1,
     ) -> Tensor:
         """Run the layer.
 
@@ -67,12 +73,15 @@ class DetectionTransformerDecoderLayer(BaseModule):
             bev_embed: (B, Q, C).
             reference_points: (B, M, 2) fractions of the grid.
             bev_shape: (1, 2) integer (bev_h, bev_w).
+            num_groups: groups of queries, one after the other; a query attends to those of its own group.
 
         Returns:
             (B, M, C).
         """
-        with_pos = query + query_pos
-        attended = self.self_attention(with_pos, with_pos, query, need_weights=False)[0]
+        with_pos, content = (
+            states.unflatten(1, (num_groups, -1)).flatten(0, 1) for states in (query + query_pos, query)
+        )
+        attended = self.self_attention(with_pos, with_pos, content, need_weights=False)[0].reshape(query.shape)
         query = self.norms[0](query + self.dropout(attended))
 
         offsets, weights = (x.squeeze(3) for x in self.cross_attention.predict_sampling(query + query_pos))
@@ -122,6 +131,7 @@ class DetectionTransformerDecoder(BaseModule):
         reference_points: Tensor,
         bev_hw: tuple[int, int],
         reg_branches: nn.ModuleList,
+        num_groups: int = 1,
     ) -> DecodedQueries:
         """Decode object queries.
 
@@ -133,6 +143,7 @@ class DetectionTransformerDecoder(BaseModule):
             bev_hw: (bev_h, bev_w).
             reg_branches: one per layer, from its states to the ten values of a network box, of which the centre's
                 three move the reference points.
+            num_groups: groups of queries, one after the other, that do not see each other.
 
         Raises:
             InputError: if there is not one branch per layer.
@@ -143,7 +154,7 @@ class DetectionTransformerDecoder(BaseModule):
         states, references, boxes = [], [reference_points], []
         for layer, reg_branch in zip(self.layers, reg_branches, strict=True):
             reference = references[-1]
-            query = layer(query, query_pos, bev_embed, reference[..., :2], bev_shape)
+            query = layer(query, query_pos, bev_embed, reference[..., :2], bev_shape, num_groups)
             box = reg_branch(query)
             states.append(query)
             boxes.append(box)

@@ -1,8 +1,8 @@
 """Detector, BEV, heads, GridMask and data preprocessor."""
 
-from .bev import BEVEncoder, BEVHistory, CameraFeatures, EgoAlignment, EncodedFrames, Frame
+from .bev import BEVEncoder, BEVFusion, BEVHistory, CameraFeatures, EgoAlignment, EncodedFrames, Frame
 from .data_preprocessor import BEVFormerDataPreprocessor
-from .detectors import BEVFormer
+from .detectors import BEVFormer, BEVFormerV2
 from .grid_mask import GridMask
 from .heads import (
     BEVHead,
@@ -17,6 +17,7 @@ from .heads import (
     MaskMapDecoder,
     NMSFreeCoder,
     ObjectQueries,
+    PerspectiveHead,
     PerspectiveSupervision,
     QuerySource,
     SetCriterion3D,
@@ -26,6 +27,8 @@ __all__ = [
     'BEVEncoder',
     'BEVFormer',
     'BEVFormerDataPreprocessor',
+    'BEVFormerV2',
+    'BEVFusion',
     'BEVHead',
     'BEVHistory',
     'BEVProposals',
@@ -44,6 +47,7 @@ __all__ = [
     'MaskMapDecoder',
     'NMSFreeCoder',
     'ObjectQueries',
+    'PerspectiveHead',
     'PerspectiveSupervision',
     'QuerySource',
     'SetCriterion3D',

@@ -30,8 +30,8 @@ def check_consistency(cfg: Config, datasets: dict[str, DescribedDataset]) -> lis
     Raises:
         FileNotFoundError: if an evaluator's files are missing.
         InputError: if numbers of classes or cameras differ between a dataset and the model, names are given twice,
-            training and validation have other classes, cameras or CAN-bus rules, or an evaluator could not score its
-            dataset.
+            training and validation have other classes, cameras or CAN-bus rules, a model of several frames is trained
+            on other frames, or an evaluator could not score its dataset.
     """
     remarks = []
     for part, dataset in datasets.items():
@@ -43,6 +43,7 @@ def check_consistency(cfg: Config, datasets: dict[str, DescribedDataset]) -> lis
         if part in datasets:
             check_evaluation(cfg, part, datasets[part])
     if 'train' in datasets:
+        _check_frames(cfg.model, cfg.train_dataloader.dataset)
         remarks += _recommend_can_bus(cfg.model, datasets['train'])
     return remarks
 
@@ -116,6 +117,21 @@ def _check_maps(model: dict, drawn: str | None, part: str) -> None:
                 f'{setting} is {protocol!r} and {of_dataset} {found}: set both alike, in a config from one variable '
                 "map_protocol, with dict(type='LoadMapLabels') in the dataset's pipeline"
             )
+
+
+def _check_frames(model: dict, dataset: dict) -> None:
+    """Compare the frames that a BEVFormerV2 fuses with those that its training items have."""
+    fused = model.get('frame_offsets')
+    if fused is None:
+        return
+    while 'dataset' in dataset:  # of a wrapper such as RepeatDataset
+        dataset = dataset['dataset']
+    given = dataset.get('frame_offsets')
+    if given is None or list(given) != list(fused):
+        raise InputError(
+            f'model.frame_offsets is {list(fused)}, train_dataloader.dataset.frame_offsets is {given}: the model '
+            'would be trained on other frames than it fuses; give both the same'
+        )
 
 
 def _compare_validation(model: dict, train: DescribedDataset, val: DescribedDataset) -> list[str]:

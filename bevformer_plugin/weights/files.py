@@ -145,6 +145,24 @@ def load_from_local(filename: str, map_location: str | None) -> dict:
 CheckpointLoader.register_scheme('', load_from_local, force=True)
 
 
+def training_only(detector: nn.Module) -> tuple[str, ...]:
+    """List the beginnings of the names of tensors that no prediction needs: those of heads that predict nothing."""
+    heads = getattr(detector, 'heads', {})
+    return tuple(f'heads.{name}.' for name, head in heads.items() if not getattr(head, 'predicts', ('unknown',)))
+
+
+def without_absent(own: dict[str, Tensor], state: dict[str, Tensor], beginnings: Sequence[str]) -> dict[str, Tensor]:
+    """Leave out of a detector's state dict the parts of which ``state`` has nothing at all.
+
+    Args:
+        own: state dict of the detector.
+        state: that is to be loaded.
+        beginnings: of the names of the parts.
+    """
+    absent = tuple(part for part in beginnings if not any(name.startswith(part) for name in state))
+    return {name: value for name, value in own.items() if not name.startswith(absent)} if absent else own
+
+
 def mismatch(state: dict[str, Tensor], own: dict[str, Tensor]) -> str:
     """Describe how a state dict differs from ``own``, that of the model to load it into; empty if it fits."""
     missing = sorted(set(own) - set(state))
@@ -184,8 +202,9 @@ def load_weights(detector: nn.Module, path: str, classes: Sequence[str] | None =
 def load_content(detector: nn.Module, content: dict, path: str, classes: Sequence[str] | None = None) -> None:
     """Load all weights of a checkpoint of Lightning, of MMEngine's Runner, or of a plain state dict.
 
-    Weights of half precision are cast to the detector's type. If the file records its classes, the rows of the class
-    layers are brought into the order of ``classes``.
+    A head that predicts nothing, as it is for training alone, may be absent in the file. Weights of half precision are
+    cast to the detector's type. If the file records its classes, the rows of the class layers are brought into the
+    order of ``classes``.
 
     Args:
         detector: the detector to load the weights into.
@@ -207,14 +226,23 @@ def load_content(detector: nn.Module, content: dict, path: str, classes: Sequenc
             level=logging.WARNING,
         )
     state = _in_order(state, record.classes, classes, path)
-    problem = mismatch(state, detector.state_dict())
+    own = detector.state_dict()
+    needed = without_absent(own, state, training_only(detector))
+    problem = mismatch(state, needed)
     if problem:
         raise InputError(
             f'{path} is of another model: {problem}. Test it with the config it was trained with; to train another '
             f'model from what fits of these weights, set load_from={path}'
         )
     types = {value.dtype for value in state.values() if value.is_floating_point()} - {torch.float32}
-    detector.load_state_dict(state)
+    detector.load_state_dict(state, strict=False)  # what may be missing has been checked
+    absent = sorted({'.'.join(name.split('.')[:2]) for name in own.keys() - needed.keys()})
+    if absent:
+        print_log(
+            f'{path} has no weights of {", ".join(absent)}, which predicts nothing and is needed in training alone: '
+            'its weights are the initial ones',
+            logger='current',
+        )
     print_log(
         f'weights of {path} loaded'
         + (f', converted from {", ".join(sorted(str(kind).removeprefix("torch.") for kind in types))}' * bool(types)),

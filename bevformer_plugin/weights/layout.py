@@ -19,9 +19,14 @@ PLACES = [
     ('pts_bbox_head.query_embedding.', 'heads.detection.queries.query_embedding.'),
     ('pts_bbox_head.transformer.reference_points.', 'heads.detection.queries.reference_points.'),
     ('pts_bbox_head.transformer.decoder.', 'heads.detection.decoder.'),
+    ('pts_bbox_head.transformer.fusion.', 'bev_fusion.'),
     ('pts_bbox_head.transformer.', 'bev_encoder.'),
     ('pts_bbox_head.code_weights', 'heads.detection.criterion.code_weights'),
     ('pts_bbox_head.', 'heads.detection.'),
+    ('fcos3d_bbox_head.fcos2d_head.', 'heads.perspective.box2d.'),
+    ('fcos3d_bbox_head.fcos3d_head.', 'heads.perspective.box3d.'),
+    ('fcos3d_bbox_head.attr_logits.', 'heads.perspective.attr_logits.'),
+    ('fcos3d_bbox_head.speed.', 'heads.perspective.speed.'),
 ]
 # Beginnings that version 0.1 alone had, for parts that the published models do not have.
 PLACES_OF_0_1 = [
@@ -32,6 +37,7 @@ PLACES_OF_0_1 = [
 # applies.
 PARTS = [
     ('can_bus_mlp.norm.', 'can_bus_mlp.4.'),
+    ('fusion.layer_norm.', 'fusion.projection.'),
     ('encoder.layers.*.ffns.0.', 'encoder.layers.*.ffn.'),
     ('decoder.layers.*.ffns.0.', 'decoder.layers.*.ffn.'),
     ('decoder.layers.*.attentions.0.attn.', 'decoder.layers.*.self_attention.'),
@@ -59,6 +65,15 @@ PUBLISHED_RECORD = {
     'can_bus': 'official_v1',
     'frame': 'lidar',
 }
+# What those of BEVFormerV2 were trained on: classes in the order of the alphabet, and no CAN bus.
+PUBLISHED_RECORD_V2 = {
+    'classes': sorted(PUBLISHED_RECORD['classes']),
+    'cameras': PUBLISHED_RECORD['cameras'],
+    'frame': PUBLISHED_RECORD['frame'],
+}
+# The beginning of the names of the head that the published BEVFormerV2 is trained with and does not need for tests.
+PUBLISHED_TRAINING_HEAD = 'fcos3d_bbox_head.'
+TRAINING_HEAD = 'heads.perspective.'  # the same in our names
 BOX_LAYER = re.compile(r'reg_branches\.\d+\.4\.(weight|bias)$')
 
 

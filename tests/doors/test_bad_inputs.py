@@ -22,6 +22,9 @@ from tests.helpers.repository import NANO_WEIGHTS, REPO
 
 NAN = float('nan')
 LOAD = "[dict(type='LoadMultiViewImages'), dict(type='LoadAnnotations3D'), dict(type='PackTemporalInputs')]"
+CROP_ALL = "[dict(type='LoadMultiViewImages'), dict(type='CropMultiView', top=900)]"
+NO_OBJECTS = "[dict(type='LoadMultiViewImages'), dict(type='LoadCameraInstances')]"
+V2 = REPO / 'projects/bevformer_v2/bevformer_v2_nano.py'
 NO_RESIZE = f'train_dataloader = dict(dataset=dict(pipeline={LOAD}))'
 WRONG_SCHEDULE = "param_scheduler = [dict(type='CosineAnnealingLR', T_max='long', by_epoch=False)]"
 CLASSES = (
@@ -77,6 +80,22 @@ CONFIGS = [
         'CAM_TOP',
     ),
     ('negative image size', lambda p: p.train(*p.options(), 'train_dataloader.dataset.image_size=(-1,90)'), 'image_size'),
+    ('offsets that do not rise', lambda p: p.train(*p.options(), 'train_dataloader.dataset.queue_length=None', 'train_dataloader.dataset.frame_offsets=[0,-1]'), 'frame_offsets are whole numbers that rise to 0'),
+    ('offsets beside a queue', lambda p: p.train(*p.options(), 'train_dataloader.dataset.frame_offsets=[-1,0]'), 'leave queue_length and random_drop out'),
+    (
+        'fusion of frames that are not given',
+        lambda p: p.train(*p.options(), 'model.frame_offsets=[-2,0]', config=V2),
+        'train_dataloader.dataset.frame_offsets is [-1, 0]',
+    ),
+    (
+        'one frame to fuse',
+        lambda p: p.train(
+            *p.options(), 'model.frame_offsets=[0]', 'train_dataloader.dataset.frame_offsets=[0]', config=V2
+        ),
+        'a single one has nothing to fuse',
+    ),
+    ('crop of more rows than there are', lambda p: p.train(*p.options(), config=p.config(f'train_dataloader = dict(dataset=dict(pipeline={CROP_ALL}))')), 'leaves nothing of an image'),
+    ('camera objects that are not loaded', lambda p: p.train(*p.options(), config=p.config(f'train_dataloader = dict(dataset=dict(pipeline={NO_OBJECTS}))')), 'set with_camera_objects=True'),
     ('queue of no frames', lambda p: p.train(*p.options(), 'train_dataloader.dataset.queue_length=0'), 'queue_length'),
     ('value handed down set below', lambda p: p.train(*p.options(), 'model.heads.detection.embed_dims=8'), 'no effect'),
     ('setting of the Runner', lambda p: p.train(*p.options(), 'launcher=pytorch'), 'no effect under Lightning'),

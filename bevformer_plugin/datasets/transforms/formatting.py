@@ -32,9 +32,10 @@ class PackTemporalInputs(BaseTransform):
     ``img`` is (T, N, 3, H, W), BGR, uint8 or float32 as loaded; the T frames are ordered from the oldest to the
     current one. Uint8 images that were distorted come with ``img_range`` (T, N, 2) float32, the values that 0 and 255
     stand for. The data sample's metainfo is the meta of the current frame (``FRAME_META``, ``sample_idx`` = sample
-    token, ``img_shape`` = (H, W), box type and mode) and ``history``, the metas of the T - 1 frames before. Training
-    items have ``gt_instances_3d`` (bboxes_3d, labels_3d), test items ``eval_ann_info``, and items whose map was drawn
-    ``gt_map``, a PixelData of (classes, rows, columns) uint8.
+    token, ``img_shape`` = (H, W), box type and mode, ``bev_augmentation`` and ``camera_intrinsics`` where there are
+    any) and ``history``, the metas of the T - 1 frames before. Training items have ``gt_instances_3d`` (bboxes_3d,
+    labels_3d) and ``gt_camera_instances`` if they were loaded, test items ``eval_ann_info``, and items whose map was
+    drawn ``gt_map``, a PixelData of (classes, rows, columns) uint8.
 
     Raises:
         InputError: the images differ in size, or are of another size than the dataset's ``image_size``.
@@ -44,6 +45,10 @@ class PackTemporalInputs(BaseTransform):
         """Pack the current frame and its history."""
         frames = [*results['history'], results]
         metas = [self._meta(frame, results) for frame in frames]
+        if 'bev_augmentation' in results:
+            metas[-1]['bev_augmentation'] = results['bev_augmentation']
+        if 'camera_intrinsics' in results:
+            metas[-1]['camera_intrinsics'] = results['camera_intrinsics']
         sample = Det3DDataSample(metainfo={**metas[-1], 'history': metas[:-1]})
         if 'gt_bboxes_3d' in results:
             sample.gt_instances_3d = InstanceData(
@@ -51,6 +56,8 @@ class PackTemporalInputs(BaseTransform):
             )
         if 'gt_map' in results:
             sample.gt_map = PixelData(data=torch.from_numpy(results['gt_map']))
+        if 'gt_camera_instances' in results:
+            sample.gt_camera_instances = results['gt_camera_instances']
         sample.eval_ann_info = results.get('eval_ann_info')
         inputs = {'img': self._stack(frames)}
         if 'img_range' in results:

@@ -9,7 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.geometry import BEVGrid, pillar_points, project_to_cameras
+from bevformer_plugin.geometry import BEVGrid, PlanarMotion, pillar_points, project_to_cameras
 from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.layers import PillarHits, init_transformer_weights
 
@@ -29,18 +29,24 @@ class BEVEncoder(BaseModule):
         embed_dims: channels C; the detector sets it.
         num_cameras: camera views, one learned embedding each; the detector sets it.
         num_levels: feature levels that come from the neck; the detector sets it.
+        encoded_levels: how many of them, from the finest on, the BEV looks at; None looks at all. BEVFormerV2's
+            coarsest level is for its perspective head alone.
         ego_motion: see :meth:`EgoAlignment.from_config`; the detector sets it.
         num_heads: heads of every attention.
         feedforward_channels: hidden channels of every FFN.
         dropout: of every attention and FFN.
-        num_feature_levels: learned level embeddings, at least ``num_levels``; the published models always hold four.
+        num_feature_levels: learned level embeddings, at least as many as levels are looked at; the published models
+            always hold four.
+        motion_embedding: add what is known of the vehicle's motion to the BEV queries, as BEVFormer does; BEVFormerV2
+            does without.
         bev_embedding_std: spread of the initial BEV queries. 1 as published; what a small model sees of the images
             drowns in it for its first thousand steps.
         positional_encoding_init: MMEngine's ``init_cfg`` of the initial BEV positions; None draws them from a
             standard normal distribution, as published.
 
     Raises:
-        InputError: if there are fewer level embeddings than levels, or the encoder sets what is given here.
+        InputError: if there are fewer level embeddings than levels, fewer levels than are to be looked at, or the
+            encoder sets what is given here.
     """
 
     def __init__(
@@ -51,17 +57,23 @@ class BEVEncoder(BaseModule):
         num_cameras: int,
         num_levels: int,
         ego_motion: dict | None = None,
+        encoded_levels: int | None = None,
         num_heads: int = 8,
         feedforward_channels: int = 512,
         dropout: float = 0.1,
         num_feature_levels: int | None = None,
         bev_embedding_std: float = 1.0,
         positional_encoding_init: dict | None = None,
+        motion_embedding: bool = True,
     ) -> None:
         super().__init__()
+        if encoded_levels is not None and not 1 <= encoded_levels <= num_levels:
+            raise InputError(f'encoded_levels={encoded_levels} is not from 1 to the {num_levels} levels of the neck')
+        num_levels = num_levels if encoded_levels is None else encoded_levels
         num_feature_levels = num_levels if num_feature_levels is None else num_feature_levels
         if num_feature_levels < num_levels:
             raise InputError(f"num_feature_levels={num_feature_levels} is less than the neck's {num_levels} levels")
+        self.num_levels = num_levels
         self.grid = grid
         self.ego_alignment = EgoAlignment.from_config(ego_motion)
         self.bev_embedding = nn.Embedding(grid.num_queries, embed_dims)
@@ -74,12 +86,16 @@ class BEVEncoder(BaseModule):
         )
         self.level_embeds = nn.Parameter(torch.randn(num_feature_levels, embed_dims))
         self.cams_embeds = nn.Parameter(torch.randn(num_cameras, embed_dims))
-        self.can_bus_mlp = nn.Sequential(
-            nn.Linear(MOTION_CHANNELS, embed_dims // 2),
-            nn.ReLU(),
-            nn.Linear(embed_dims // 2, embed_dims),
-            nn.ReLU(),
-            nn.LayerNorm(embed_dims),
+        self.can_bus_mlp = (
+            nn.Sequential(
+                nn.Linear(MOTION_CHANNELS, embed_dims // 2),
+                nn.ReLU(),
+                nn.Linear(embed_dims // 2, embed_dims),
+                nn.ReLU(),
+                nn.LayerNorm(embed_dims),
+            )
+            if motion_embedding
+            else None
         )
         handed_down = {
             'embed_dims': embed_dims,
@@ -115,12 +131,11 @@ class BEVEncoder(BaseModule):
         """
         motion = self.ego_alignment.motion(frames, histories)
         history = self.ego_alignment.aligned(histories, motion, self.grid, self.bev_embedding.weight)
-        motion_vector = self.ego_alignment.motion_vector(frames, motion).to(self.bev_embedding.weight)  # Bx18
-        bev_query = self.bev_embedding.weight + self.can_bus_mlp(motion_vector)[:, None]  # QxC, Bx1xC -> BxQxC
+        bev_query = self._queries(frames, motion)
         bev_pos = self._positions().expand(len(frames), -1, -1)
         levels = [
             level + self.cams_embeds[:, :, None, None] + self.level_embeds[index][:, None, None]
-            for index, level in enumerate(features.levels)
+            for index, level in enumerate(features.levels[: self.num_levels])
         ]
         hits = self.hits(frames, features.image_hw) if hits is None else hits
         return self.encoder(bev_query, bev_pos, levels, hits, history, self.grid)
@@ -136,6 +151,14 @@ class BEVEncoder(BaseModule):
         lidar2img = torch.stack([frame.lidar2img for frame in frames]).to(device, torch.float32)
         points = pillar_points(self.grid, self.encoder.num_points_in_pillar, device)
         return PillarHits.from_projection(*project_to_cameras(points, lidar2img, image_hw))
+
+    def _queries(self, frames: Sequence[Frame], motion: PlanarMotion) -> Tensor:
+        """Return the (B, Q, C) learned queries, with what is known of each vehicle's motion added."""
+        queries = self.bev_embedding.weight
+        if self.can_bus_mlp is None:
+            return queries.expand(len(frames), -1, -1)
+        motion_vector = self.ego_alignment.motion_vector(frames, motion).to(queries)  # Bx18
+        return queries + self.can_bus_mlp(motion_vector)[:, None]  # QxC, Bx1xC -> BxQxC
 
     def _positions(self) -> Tensor:
         """Return the (Q, C) learned positions of all cells."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from bevformer_plugin.errors import InputError
@@ -45,3 +46,11 @@ def samples_by_image_size(frames: Sequence[Frame], batch_hw: tuple[int, int]) ->
             )
         sizes.setdefault(size, []).append(index)
     return sizes
+
+
+def in_batch_order(parts: Sequence[Tensor], features: Sequence[CameraFeatures]) -> Tensor:
+    """Join tensors (b, ...) of the samples of each size of images to one (B, ...) in the order of the batch."""
+    if len(parts) == 1:
+        return parts[0]
+    order = torch.tensor([index for part in features for index in part.samples]).argsort()
+    return torch.cat(list(parts))[order.to(parts[0].device)]

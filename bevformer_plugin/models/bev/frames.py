@@ -1,6 +1,7 @@
 """A frame, and what it leaves behind for the next one: all that the model knows of time, pose and calibration."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,6 +31,9 @@ class Frame:
             (m/s^2), rotation rate (rad/s) and velocity (m/s) of the vehicle. The quaternion is here beside
             ``ego2global`` because its sign, which a pose does not have, is an input of the published models.
         image_hw: padded size of the frame's own images in pixels; None if they fill the batch's.
+        index: position of the keyframe in its scene; None where it is not known.
+        bev_augmentation: (2, 2) float64, where a place (x, y) of the LiDAR frame is moved to in the BEV and in the
+            true boxes; None leaves all where it is.
     """
 
     name: str
@@ -40,6 +44,8 @@ class Frame:
     can_bus: Tensor
     lidar2ego: Tensor | None = None
     image_hw: tuple[int, int] | None = None
+    index: int | None = None
+    bev_augmentation: Tensor | None = None
 
     @classmethod
     def from_meta(cls, meta: dict, num_cameras: int) -> 'Frame':
@@ -47,9 +53,9 @@ class Frame:
 
         Args:
             meta: with ``lidar2img`` (N, 4, 4), ``ego2global`` (4, 4), ``timestamp`` and ``scene_token``; where they
-                are given also ``lidar2ego`` (4, 4), ``can_bus`` (13,), ``pad_shape`` (H, W), ``sample_idx`` and names
-                of the ``cameras``. Without ``can_bus`` the quaternion is that of the pose with w >= 0, and nothing
-                else was recorded: zeros.
+                are given also ``lidar2ego`` (4, 4), ``can_bus`` (13,), ``pad_shape`` (H, W), ``frame_idx``,
+                ``bev_augmentation`` (2, 2), ``sample_idx`` and names of the ``cameras``. Without ``can_bus`` the
+                quaternion is that of the pose with w >= 0, and nothing else was recorded: zeros.
             num_cameras: that the model was built for.
 
         Raises:
@@ -80,7 +86,31 @@ class Frame:
             if 'can_bus' in meta
             else _unrecorded(ego2global),
             image_hw=tuple(meta['pad_shape'][:2]) if 'pad_shape' in meta else None,
+            index=_index(meta, name),
+            bev_augmentation=_matrix(meta, 'bev_augmentation', name, (2, 2)) if 'bev_augmentation' in meta else None,
         )
+
+    def seconds_to(self, later: 'Frame') -> float | None:
+        """Tell how much later another frame is, in seconds; None if it is of another scene."""
+        return later.timestamp - self.timestamp if later.scene == self.scene else None
+
+    def seen_from(self, other: 'Frame') -> 'Frame':
+        """Describe this frame's cameras for points that are given in the LiDAR frame of another frame of its scene.
+
+        The world is taken to stand still between the two, so that only the vehicle's own motion is made up for.
+
+        Raises:
+            InputError: if one of the frames has no ``lidar2ego``.
+        """
+        to_own = torch.linalg.solve(self._lidar2global(), other._lidar2global())
+        return replace(self, lidar2img=self.lidar2img @ to_own)
+
+    def _lidar2global(self) -> Tensor:
+        if self.lidar2ego is None:
+            raise InputError(
+                f'the meta of sample {self.name} lacks lidar2ego, by which frames are brought into one LiDAR frame'
+            )
+        return self.ego2global @ self.lidar2ego
 
 
 @dataclass(frozen=True)
@@ -97,7 +127,15 @@ class BEVHistory:
 
     def seconds_to(self, frame: Frame) -> float | None:
         """Tell how much later another frame is, in seconds; None if it is of another scene."""
-        return frame.timestamp - self.frame.timestamp if frame.scene == self.frame.scene else None
+        return self.frame.seconds_to(frame)
+
+
+class History(Protocol):
+    """What a frame leaves behind, of whichever kind of detector."""
+
+    def seconds_to(self, frame: Frame) -> float | None:
+        """Tell how much later another frame is, in seconds; None if it is of another scene."""
+        ...
 
 
 def camera_name(meta: dict, index: int) -> str:
@@ -139,6 +177,13 @@ def _pose(meta: dict, key: str, name: str) -> Tensor:
             'orthogonal rows in its first three rows and columns, and 0, 0, 0, 1 in its last row'
         )
     return pose
+
+
+def _index(meta: dict, name: str) -> int | None:
+    index = meta.get('frame_idx')
+    if index is not None and not isinstance(index, (int, np.integer)):
+        raise InputError(f'frame_idx of sample {name} is the position of the keyframe in its scene, not {index!r}')
+    return None if index is None else int(index)
 
 
 def _unrecorded(ego2global: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from mmdet3d.models.detectors import Base3DDetector
@@ -19,9 +20,19 @@ from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models.activation_checkpointing import checkpoint_activations
-from bevformer_plugin.models.bev import BEVHistory, CameraFeatures, EncodedFrames, Frame, samples_by_image_size
+from bevformer_plugin.models.bev import (
+    BEVHistory,
+    CameraFeatures,
+    EncodedFrames,
+    Frame,
+    History,
+    in_batch_order,
+    samples_by_image_size,
+)
 from bevformer_plugin.models.grid_mask import GridMask
 from bevformer_plugin.models.heads import BEVHead
+
+AnyHistory = TypeVar('AnyHistory', bound=History)
 
 
 @MODELS.register_module()
@@ -85,6 +96,7 @@ class BEVFormer(Base3DDetector):
             )
         _require_configs(heads)
         self.num_cameras = num_cameras
+        self.num_levels = img_neck['num_outs']
         self.use_history = use_history
         self.max_time_gap = max_time_gap
         self.grid_mask = None if grid_mask is None else GridMask(**grid_mask)
@@ -198,31 +210,46 @@ class BEVFormer(Base3DDetector):
             InputError: if images are not those of ``num_cameras`` cameras, hits come with images of several sizes, or
                 sizes differ where processes must run the same number of forward passes.
         """
+        used = [self._used(history, frame) for history, frame in zip(histories, frames, strict=True)]
+        features = self.camera_features(imgs, frames)
+        if len(features) > 1 and hits is not None:
+            sizes = [part.image_hw for part in features]
+            raise InputError(f'images of a batch differ in size, {sizes}, and hits are of one size: leave them out')
+        bevs = [
+            self.bev_encoder(
+                part, [frames[index] for index in part.samples], [used[index] for index in part.samples], hits
+            )
+            for part in features
+        ]
+        return EncodedFrames(in_batch_order(bevs, features), features, list(frames))
+
+    def camera_features(self, imgs: Tensor, frames: Sequence[Frame]) -> list[CameraFeatures]:
+        """Compute the camera features of one frame of every sample, each at its own size of images.
+
+        Args:
+            imgs: (B, N, 3, H, W) normalised and padded to the largest of the batch.
+            frames: per sample.
+
+        Returns:
+            One entry for each size.
+
+        Raises:
+            InputError: as :meth:`encode`.
+        """
         if imgs.shape[1] != self.num_cameras:
             raise InputError(
                 f'the model was built for num_cameras={self.num_cameras}, got images of {imgs.shape[1]} cameras'
             )
-        used = [self._used(history, frame) for history, frame in zip(histories, frames, strict=True)]
         sizes = samples_by_image_size(frames, (imgs.shape[-2], imgs.shape[-1]))
-        if len(sizes) > 1 and hits is not None:
-            raise InputError(
-                f'images of a batch differ in size, {sorted(sizes)}, and hits are of one size: leave them out'
-            )
         if len(sizes) > 1 and self.training:
             self._require_independent_passes(sizes)
-        bevs, features = [], []
+        features = []
         for (height, width), samples in sizes.items():
             own = imgs if len(sizes) == 1 else imgs[samples]
-            part = CameraFeatures(samples, self.extract_feat(own[..., :height, :width]), (height, width))
-            own_frames, own_histories = [frames[index] for index in samples], [used[index] for index in samples]
-            bevs.append(self.bev_encoder(part, own_frames, own_histories, hits))
-            features.append(part)
-        if len(bevs) == 1:
-            return EncodedFrames(bevs[0], features, list(frames))
-        order = torch.tensor([index for part in features for index in part.samples]).argsort()
-        return EncodedFrames(torch.cat(bevs)[order.to(imgs.device)], features, list(frames))
+            features.append(CameraFeatures(samples, self.extract_feat(own[..., :height, :width]), (height, width)))
+        return features
 
-    def _used(self, history: BEVHistory | None, frame: Frame) -> BEVHistory | None:
+    def _used(self, history: AnyHistory | None, frame: Frame) -> AnyHistory | None:
         """Return the history if it counts for this frame, else None, and log each reason once."""
         gap = None if history is None or not self.use_history else history.seconds_to(frame)
         if gap is None:
@@ -346,16 +373,22 @@ class BEVFormer(Base3DDetector):
         if not self.use_history:
             return histories
         length = imgs.shape[1]
-        with torch.no_grad(), _eval_mode(self):
+        with torch.no_grad(), eval_mode(self):
             for step in range(length - 1):
                 present = [index for index, queue in enumerate(queues) if len(queue) >= length - step]
                 if not present:
                     continue
                 frames = [queues[index][step - length] for index in present]
-                encoded = self.encode(imgs[present, step], frames, [histories[index] for index in present])
-                for index, history in zip(present, encoded.histories(), strict=True):
-                    histories[index] = history
+                before = [histories[index] for index in present]
+                for index, state in zip(present, self._states_after(imgs[present, step], frames, before), strict=True):
+                    histories[index] = state
         return histories
+
+    def _states_after(
+        self, imgs: Tensor, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]
+    ) -> Sequence[BEVHistory | None]:
+        """Compute what one frame of every sample leaves behind; arguments as in :meth:`encode`."""
+        return self.encode(imgs, frames, histories).histories()
 
 
 def _require_configs(heads: Mapping[str, dict | None]) -> None:
@@ -391,7 +424,7 @@ def _require_distinct_predictions(heads: ModuleDict) -> None:
 
 
 @contextmanager
-def _eval_mode(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """Put a module and all its parts into eval mode; restore each part's own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     for part, _ in modes:

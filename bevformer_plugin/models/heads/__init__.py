@@ -15,6 +15,7 @@ from .learned_queries import LearnedQueries
 from .map_decoders import ConvMapDecoder, MapDecoder, MaskMapDecoder
 from .map_head import MapHead
 from .object_queries import ObjectQueries, QuerySource
+from .perspective_head import PerspectiveHead
 from .perspective_supervision import PerspectiveSupervision
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     'MaskMapDecoder',
     'NMSFreeCoder',
     'ObjectQueries',
+    'PerspectiveHead',
     'PerspectiveSupervision',
     'QuerySource',
     'SetCriterion3D',

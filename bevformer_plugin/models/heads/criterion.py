@@ -37,7 +37,12 @@ class SetCriterion3D(nn.Module):
         self.register_buffer('code_weights', torch.tensor(code_weights, dtype=torch.float32))
 
     def forward(
-        self, all_cls_scores: Tensor, all_bbox_preds: Tensor, gt_labels: list[Tensor], gt_boxes: list[Tensor]
+        self,
+        all_cls_scores: Tensor,
+        all_bbox_preds: Tensor,
+        gt_labels: list[Tensor],
+        gt_boxes: list[Tensor],
+        num_groups: int = 1,
     ) -> dict[str, Tensor]:
         """Compute the losses of all decoder layers.
 
@@ -47,6 +52,8 @@ class SetCriterion3D(nn.Module):
             gt_labels: per sample (n,).
             gt_boxes: per sample (n, 9) metric boxes with centre z. A velocity that is not finite is unknown and not
                 trained on.
+            num_groups: groups that the M queries consist of, one after the other. Each group is matched with all true
+                boxes on its own, and losses are the mean of those of the groups.
 
         Returns:
             ``loss_cls`` and ``loss_bbox`` of the last layer, ``d0.loss_cls``, ``d0.loss_bbox``, ... of the others.
@@ -58,14 +65,18 @@ class SetCriterion3D(nn.Module):
         _require_finite(all_cls_scores=all_cls_scores, all_bbox_preds=all_bbox_preds)
         for index, (labels, boxes) in enumerate(zip(gt_labels, gt_boxes, strict=True)):
             _require_usable(index, labels, boxes, num_classes=all_cls_scores.shape[-1])
-        num_matched = sum(min(len(boxes), all_cls_scores.shape[2]) for boxes in gt_boxes)
+        num_matched = sum(min(len(boxes), all_cls_scores.shape[2] // num_groups) for boxes in gt_boxes)
         avg_factor = reduce_mean(all_cls_scores.new_tensor([num_matched], dtype=torch.float32)).clamp(min=1).item()
 
         losses, last = {}, len(all_cls_scores) - 1
         for layer, (cls_scores, bbox_preds) in enumerate(zip(all_cls_scores, all_bbox_preds, strict=True)):
             prefix = '' if layer == last else f'd{layer}.'
             loss_cls, loss_bbox = self._layer_losses(
-                cls_scores.float(), bbox_preds.float(), gt_labels, gt_boxes, avg_factor
+                _groups_apart(cls_scores.float(), num_groups),
+                _groups_apart(bbox_preds.float(), num_groups),
+                [labels for labels in gt_labels for _ in range(num_groups)],
+                [boxes for boxes in gt_boxes for _ in range(num_groups)],
+                avg_factor * num_groups,
             )
             losses[f'{prefix}loss_cls'], losses[f'{prefix}loss_bbox'] = loss_cls, loss_bbox
         _require_finite(**losses)
@@ -79,7 +90,7 @@ class SetCriterion3D(nn.Module):
         gt_boxes: list[Tensor],
         avg_factor: float,
     ) -> tuple[Tensor, Tensor]:
-        """Compute classification and box loss of one decoder layer."""
+        """Compute classification and box loss of one decoder layer, whose groups are samples of their own."""
         num_classes = cls_scores.shape[-1]
         one_hot = torch.zeros_like(cls_scores)
         targets, weights = torch.zeros_like(bbox_preds), torch.zeros_like(bbox_preds)
@@ -97,6 +108,11 @@ class SetCriterion3D(nn.Module):
             bbox_preds.flatten(0, 1), targets.flatten(0, 1), weights.flatten(0, 1), avg_factor=avg_factor
         )
         return loss_cls, loss_bbox
+
+
+def _groups_apart(values: Tensor, num_groups: int) -> Tensor:
+    """Turn (B, M, ...) values of queries in groups into (B * num_groups, M / num_groups, ...)."""
+    return values.unflatten(1, (num_groups, -1)).flatten(0, 1)
 
 
 def _require_finite(**tensors: Tensor) -> None:

@@ -130,6 +130,7 @@ class DetectionHead(BEVHead):
             queries.reference_points,
             (self.grid.bev_h, self.grid.bev_w),
             self.reg_branches,
+            queries.num_groups,
         )
         branches = zip(self.cls_branches, decoded.states, strict=True)
         scores = torch.stack([branch(states) + queries.logits for branch, states in branches])
@@ -154,7 +155,7 @@ class DetectionHead(BEVHead):
             gt_boxes.append(torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], dim=-1).float())
             gt_labels.append(sample.gt_instances_3d.get('labels_3d').to(device))
         return {
-            **self.criterion(outputs.cls_scores, outputs.bbox_preds, gt_labels, gt_boxes),
+            **self.criterion(outputs.cls_scores, outputs.bbox_preds, gt_labels, gt_boxes, outputs.queries.num_groups),
             **self.queries.loss(outputs.queries, gt_labels, gt_boxes),
         }
 

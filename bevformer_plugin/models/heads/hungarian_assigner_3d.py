@@ -6,7 +6,9 @@ from mmdet3d.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.nn import functional as F
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import normalize_boxes
 
 MATCHED_VALUES = 8  # velocity takes no part in the matching
@@ -35,12 +37,20 @@ class HungarianAssigner3D:
 
     Args:
         cls_cost: config of a classification match cost of mmdet.
-        reg_cost_weight: weight of the L1 distance.
+        reg_cost_weight: weight of the distance.
+        smooth_l1_beta: differences below it cost their square over twice of it, as in a smooth L1 loss, and greater
+            ones half of it less than their L1 distance; None takes the L1 distance.
+
+    Raises:
+        InputError: if ``smooth_l1_beta`` is not above 0.
     """
 
-    def __init__(self, cls_cost: dict, reg_cost_weight: float) -> None:
+    def __init__(self, cls_cost: dict, reg_cost_weight: float, smooth_l1_beta: float | None = None) -> None:
+        if smooth_l1_beta is not None and not smooth_l1_beta > 0:
+            raise InputError(f'smooth_l1_beta is above 0, got {smooth_l1_beta}: leave it out for the L1 distance')
         self.cls_cost = TASK_UTILS.build(cls_cost)
         self.reg_cost_weight = reg_cost_weight
+        self.smooth_l1_beta = smooth_l1_beta
 
     @torch.no_grad()
     def assign(self, cls_scores: Tensor, bbox_preds: Tensor, gt_labels: Tensor, gt_boxes: Tensor) -> AssignResult:
@@ -61,7 +71,7 @@ class HungarianAssigner3D:
             pair_cost = self.cls_cost(InstanceData(scores=cls_scores.float()), InstanceData(labels=gt_labels))
             targets = normalize_boxes(gt_boxes)[:, :MATCHED_VALUES].double()
             errors = (bbox_preds[:, None, :MATCHED_VALUES].double() - targets).abs()
-            distance = errors.sum(-1) + TIE_BREAK * errors.square().sum(-1)
+            distance = self._distances(errors).sum(-1) + TIE_BREAK * errors.square().sum(-1)
             cost = pair_cost.double() + self.reg_cost_weight * distance
             queries, objects = linear_sum_assignment(cost.cpu())
             queries, objects = torch.as_tensor(queries).to(gt_inds), torch.as_tensor(objects).to(gt_inds)
@@ -69,3 +79,9 @@ class HungarianAssigner3D:
             labels[queries] = gt_labels[objects]
         # mmdet takes None where an assigner knows no overlaps, whatever its annotation says.
         return AssignResult(len(gt_boxes), gt_inds, None, labels)  # pyright: ignore[reportArgumentType]
+
+    def _distances(self, errors: Tensor) -> Tensor:
+        """Turn absolute differences into the costs of single values."""
+        if self.smooth_l1_beta is None:
+            return errors
+        return F.smooth_l1_loss(errors, torch.zeros_like(errors), beta=self.smooth_l1_beta, reduction='none')

@@ -20,17 +20,25 @@ OBJECT_PRIOR = 0.01  # chance that a query is an object of a class, which every 
 class LearnedQueries(QuerySource):
     """Learns content and position of every query and predicts its reference point from the position (paper 3.1).
 
-    Args: as :class:`QuerySource`.
+    Args: as :class:`QuerySource`, and
+        num_groups: groups of ``num_query`` queries each that are trained side by side (Group DETR, arXiv 2207.13085).
+            Every group learns to find all objects on its own, so that the decoder sees many positive queries a step;
+            in eval mode the first group alone is used.
 
     Raises:
-        InputError: if there are no queries.
+        InputError: if there are no queries or no groups.
     """
 
-    def __init__(self, embed_dims: int, num_classes: int, grid: BEVGrid, num_query: int = 900) -> None:
+    def __init__(
+        self, embed_dims: int, num_classes: int, grid: BEVGrid, num_query: int = 900, num_groups: int = 1
+    ) -> None:
         super().__init__(embed_dims, num_classes, grid, num_query)
         if num_query < 1:
             raise InputError(f'num_query is at least 1, got {num_query}')
-        self.query_embedding = nn.Embedding(num_query, 2 * embed_dims)
+        if num_groups < 1:
+            raise InputError(f'num_groups is at least 1, got {num_groups}')
+        self.num_groups = num_groups
+        self.query_embedding = nn.Embedding(num_groups * num_query, 2 * embed_dims)
         self.reference_points = Float32Linear(embed_dims, 3)
 
     def init_weights(self) -> None:
@@ -39,8 +47,10 @@ class LearnedQueries(QuerySource):
         init_transformer_weights(self)
 
     def forward(self, bev_embed: Tensor) -> ObjectQueries:
-        """Repeat the queries for every sample of a (B, Q, C) BEV."""
-        position, content = self.query_embedding.weight.expand(len(bev_embed), -1, -1).chunk(2, dim=-1)
+        """Repeat the queries for every sample of a (B, Q, C) BEV; in eval mode those of the first group."""
+        num_groups = self.num_groups if self.training else 1
+        queries = self.query_embedding.weight[: num_groups * self.num_query]
+        position, content = queries.expand(len(bev_embed), -1, -1).chunk(2, dim=-1)
         nothing = torch.zeros((), device=bev_embed.device)
         return ObjectQueries(
             content=content,
@@ -48,6 +58,7 @@ class LearnedQueries(QuerySource):
             reference_points=self.reference_points(position).sigmoid(),
             logits=nothing,
             boxes=nothing,
+            num_groups=num_groups,
         )
 
     def init_branches(self, cls_branches: Sequence[nn.Sequential], reg_branches: Sequence[nn.Sequential]) -> None:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ class ObjectQueries:
         reference_points: (B, M, 3) fractions of the range.
         logits: (B, M, num_classes) scores that the decoder corrects, or a 0 where nothing is believed yet.
         boxes: (B, M, 10) network boxes without their centre that the decoder corrects, or a 0.
+        num_groups: groups that the M queries consist of, one after the other and of one size. Those of a group see no
+            other group, and are matched with all objects.
     """
 
     content: Tensor
@@ -27,6 +29,7 @@ class ObjectQueries:
     reference_points: Tensor
     logits: Tensor
     boxes: Tensor
+    num_groups: int = field(default=1, kw_only=True)
 
 
 class QuerySource(BaseModule):
