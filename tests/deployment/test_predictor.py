@@ -310,3 +310,10 @@ def test_detections_become_json_and_pictures(streamed, drive, tmp_path):
         found.above(30)
     nothing = found.above(1.0)
     assert len(nothing) == 0 and nothing.to_dict()['objects'] == [] and nothing.to_nuscenes('token') == []
+
+
+def test_a_model_that_fuses_numbered_keyframes_is_refused():
+    cfg = load_config(CONFIGS.parent / 'bevformer_v2' / 't1_24e.py')
+    cfg.model.img_backbone.init_cfg = None
+    with pytest.raises(InputError, match=r'BEVFormerV2, which fuses keyframes .*tools/test\.py'):
+        StreamPredictor(MODELS.build(cfg.model), ModelInputs.from_config(cfg))
