@@ -112,7 +112,7 @@ class BEVEncoder(BaseModule):
         history = self.ego_alignment.aligned(histories, motion, self.grid, self.bev_embedding.weight)
         motion_vector = self.ego_alignment.motion_vector(frames, motion).to(self.bev_embedding.weight)  # Bx18
         bev_query = self.bev_embedding.weight + self.can_bus_mlp(motion_vector)[:, None]  # QxC, Bx1xC -> BxQxC
-        bev_pos = self._positions().expand(len(frames), -1, -1)
+        bev_pos = self.positions().expand(len(frames), -1, -1)
         levels = [
             level + self.cams_embeds[:, :, None, None] + self.level_embeds[index][:, None, None]
             for index, level in enumerate(features.levels)
@@ -131,7 +131,7 @@ class BEVEncoder(BaseModule):
         points = pillar_points(self.grid, self.encoder.num_points_in_pillar, device)
         return PillarHits.from_projection(*project_to_cameras(points, lidar2img, image_hw))
 
-    def _positions(self) -> Tensor:
+    def positions(self) -> Tensor:
         """Return the (Q, C) learned positions of all cells."""
         empty_mask = self.bev_embedding.weight.new_zeros(1, self.grid.bev_h, self.grid.bev_w)
         return self.positional_encoding(empty_mask)[0].flatten(1).T  # 1xCxHxW -> QxC
