@@ -9,6 +9,7 @@ from .camera_features import CameraFeatures, samples_by_image_size
 from .ego_alignment import EgoAlignment
 from .encoded_frames import EncodedFrames
 from .frames import BEVHistory, Frame
+from .usable_history import usable_history
 
 __all__ = [
     'BEVEncoder',
@@ -18,4 +19,5 @@ __all__ = [
     'EncodedFrames',
     'Frame',
     'samples_by_image_size',
+    'usable_history',
 ]
