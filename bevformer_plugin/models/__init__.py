@@ -1,6 +1,6 @@
 """Detector, BEV, heads, GridMask and data preprocessor."""
 
-from .bev import BEVEncoder, BEVHistory, CameraFeatures, EgoAlignment, EncodedFrames, Frame
+from .bev import BEVEncoder, BEVHistory, CameraFeatures, EgoAlignment, EncodedFrames, Frame, usable_history
 from .data_preprocessor import BEVFormerDataPreprocessor
 from .detectors import BEVFormer
 from .grid_mask import GridMask
@@ -16,6 +16,7 @@ from .heads import (
     PerspectiveSupervision,
     QuerySource,
     SetCriterion3D,
+    decode_instances,
 )
 
 __all__ = [
@@ -39,4 +40,6 @@ __all__ = [
     'PerspectiveSupervision',
     'QuerySource',
     'SetCriterion3D',
+    'decode_instances',
+    'usable_history',
 ]

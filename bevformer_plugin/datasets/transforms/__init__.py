@@ -6,7 +6,7 @@ Normalisation, padding and GridMask run on the device, in ``bevformer_plugin.mod
 from .formatting import PackTemporalInputs
 from .loading import LoadMultiViewImages, load_camera_image
 from .photometric import PhotoMetricDistortionMultiView
-from .resize import ResizeMultiView
+from .resize import ResizeMultiView, resized_projection
 
 __all__ = [
     'LoadMultiViewImages',
@@ -14,4 +14,5 @@ __all__ = [
     'PhotoMetricDistortionMultiView',
     'ResizeMultiView',
     'load_camera_image',
+    'resized_projection',
 ]

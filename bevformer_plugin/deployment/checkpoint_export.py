@@ -1,0 +1,96 @@
+"""From a config and a checkpoint to an ONNX file, with room for the calibrations of the config's data."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmdet3d.registry import DATASETS, MODELS
+from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import Tensor
+
+from bevformer_plugin.configuration import building
+from bevformer_plugin.datasets import NuScenesTemporalDataset
+from bevformer_plugin.datasets.transforms import resized_projection
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.models import BEVFormer
+from bevformer_plugin.weights import TrainingRecord, check_checkpoint, load_content, read_checkpoint
+
+from .hit_budget import budget_for
+from .onnx_description import RAW
+from .onnx_export import LIBRARIES, ExportReport, ModelSurroundings, OnnxForm, export_onnx, require_libraries
+
+FRAMES = 200  # of a dataset whose calibrations are looked at, spread over all of it
+
+
+def export_checkpoint(cfg: Config, checkpoint: str, path: str | Path, form: OnnxForm) -> ExportReport:
+    """Write the detector of a config with a checkpoint's weights as an ONNX file.
+
+    Args:
+        cfg: the config; the calibrations of ``test_dataloader.dataset`` say how many pillars a camera sees.
+        checkpoint: file with the weights, checked as ``tools/test.py`` does.
+        path: of the ONNX file.
+        form: in which form.
+
+    Raises:
+        FileNotFoundError: if the checkpoint or files of the data are missing.
+        InputError: if config, data and checkpoint do not belong together, or the detector cannot be written.
+    """
+    require_libraries(LIBRARIES, 'writing ONNX files')
+    with building('test_dataloader.dataset'):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    if not isinstance(dataset, NuScenesTemporalDataset):
+        raise InputError(f'test_dataloader.dataset is a {type(dataset).__name__}: only nuScenes data have calibrations')
+    size = dataset.image_size
+    if size is None:
+        raise InputError('test_dataloader.dataset has no image_size, and a file is written for images of one: set it')
+    if form.images == RAW and _loads_float32(cfg):
+        raise InputError(
+            'the test pipeline loads images as float32, and raw images are bytes: give --images normalized, or leave '
+            'to_float32 out'
+        )
+    with building('model'):
+        detector = MODELS.build(cfg.model)
+    if not isinstance(detector, BEVFormer):
+        raise InputError(f'model.type is {type(detector).__name__}: only a BEVFormer can be exported')
+    content = read_checkpoint(checkpoint)
+    for remark in check_checkpoint(cfg, dataset, checkpoint, content):
+        print_log(remark, logger='current')
+    load_content(detector, content, checkpoint, dataset.metainfo.get('classes'))
+    record = TrainingRecord.of_checkpoint(content)
+    surroundings = ModelSurroundings(
+        image_size=size,
+        cameras=tuple(dataset.metainfo['cameras']),
+        classes=tuple(dataset.metainfo['classes']),
+        frame=record.frame or dataset.metainfo.get('frame') or 'lidar',
+        can_bus=record.can_bus or dataset.metainfo.get('can_bus') or 'none',
+    )
+    budget = budget_for(detector, projections_of(dataset), (size[1], size[0]))
+    return export_onnx(detector, path, surroundings, budget, form)
+
+
+def projections_of(dataset: NuScenesTemporalDataset, frames: int = FRAMES) -> Iterator[Tensor]:
+    """Read calibrations of a dataset without its images.
+
+    Args:
+        dataset: with an ``image_size``.
+        frames: that are read at most, spread over all of it.
+
+    Yields:
+        (N, 4, 4) float64, LiDAR metres to homogeneous pixels of images of the dataset's size.
+    """
+    assert dataset.image_size is not None
+    count = min(frames, len(dataset))
+    for index in np.linspace(0, len(dataset) - 1, count).round().astype(int):
+        images = dataset.get_data_info(int(index))['images'].values()
+        projections = [
+            resized_projection(image['lidar2img'], (image['width'], image['height']), dataset.image_size)
+            for image in images
+        ]
+        yield torch.from_numpy(np.stack(projections))
+
+
+def _loads_float32(cfg: Config) -> bool:
+    pipeline = cfg.test_dataloader.dataset.get('pipeline') or []
+    return any(step.get('to_float32') for step in pipeline)
