@@ -1,7 +1,7 @@
 """A trained detector in use: laid out for speed, on the memory it needs, or written as an ONNX file.
 
-Read :mod:`.static_detector` (a detector as one function of tensors of fixed shapes), :mod:`.onnx_export` (how it becomes
-a file) and :mod:`.onnx_network` (how the file runs) for ONNX, :mod:`.optimization` for PyTorch.
+Read :mod:`.static_detector` (a detector as one function of tensors of fixed shapes), :mod:`.onnx_export` (how it
+becomes a file) and :mod:`.onnx_network` (how the file runs) for ONNX, :mod:`.optimization` for PyTorch.
 """
 
 from .checkpoint_export import export_checkpoint

@@ -41,7 +41,9 @@ def export_checkpoint(cfg: Config, checkpoint: str, path: str | Path, form: Onnx
     with building('test_dataloader.dataset'):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
     if not isinstance(dataset, NuScenesTemporalDataset):
-        raise InputError(f'test_dataloader.dataset is a {type(dataset).__name__}: only nuScenes data have calibrations')
+        raise InputError(
+            f'test_dataloader.dataset is a {type(dataset).__name__}: only nuScenes data have calibrations'
+        )
     size = dataset.image_size
     if size is None:
         raise InputError('test_dataloader.dataset has no image_size, and a file is written for images of one: set it')

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from bevformer_plugin.errors import InputError

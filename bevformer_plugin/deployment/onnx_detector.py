@@ -25,7 +25,9 @@ class RawImages(nn.Module):
             InputError: if the images were distorted.
         """
         if 'img_range' in data['inputs']:
-            raise InputError('images whose colours were distorted cannot be detected in: leave that out of the pipeline')
+            raise InputError(
+                'images whose colours were distorted cannot be detected in: leave that out of the pipeline'
+            )
         return {'inputs': {'imgs': data['inputs']['img']}, 'data_samples': data['data_samples']}
 
 
@@ -47,9 +49,7 @@ class OnnxDetector(nn.Module):
         self.data_preprocessor = (
             RawImages()
             if described.images == RAW
-            else BEVFormerDataPreprocessor(
-                list(described.mean), list(described.std), bgr_to_rgb=described.bgr_to_rgb
-            )
+            else BEVFormerDataPreprocessor(list(described.mean), list(described.std), bgr_to_rgb=described.bgr_to_rgb)
         )
         self.streams: dict[str, BEVHistory] = {}
 

@@ -276,12 +276,16 @@ def _checked(model: Any, opset: int) -> bytes:
     """
     onnx = importlib.import_module('onnx')
     onnx.checker.check_model(model, full_check=True)
-    foreign = sorted({f'{node.domain}::{node.op_type}' for node in model.graph.node if node.domain not in ('', 'ai.onnx')})
+    foreign = sorted(
+        {f'{node.domain}::{node.op_type}' for node in model.graph.node if node.domain not in ('', 'ai.onnx')}
+    )
     if foreign or model.functions:
         raise InputError(f'the detector needs operators that are not in ONNX: {", ".join(foreign) or "functions"}')
     written = {entry.version for entry in model.opset_import if entry.domain in ('', 'ai.onnx')}
     if written != {opset}:
-        raise InputError(f'the file has opset {sorted(written)} although {opset} was asked for: ask for {max(written)}')
+        raise InputError(
+            f'the file has opset {sorted(written)} although {opset} was asked for: ask for {max(written)}'
+        )
     return model.SerializeToString()
 
 

@@ -99,7 +99,9 @@ class OnnxNetwork:
                 it has room for.
         """
         described = self.description
-        history = usable_history(history, frame, described.max_time_gap, self.warned_of) if described.use_history else None
+        history = (
+            usable_history(history, frame, described.max_time_gap, self.warned_of) if described.use_history else None
+        )
         bev, scores, boxes, overflow = self.session.run(None, self.inputs(images, frame, history))
         self._refuse_overflow(overflow, frame)
         if described.profile == MLPERF:
@@ -153,7 +155,7 @@ class OnnxNetwork:
             *([f'{room.cameras_per_pillar + cameras} cameras see one pillar'] if cameras else []),
         ]
         raise InputError(
-            f'the file has no room for the calibration of sample {frame.name}: {" and ".join(problems)}, it was written '
-            f'for {room.hits_per_camera} pillars a camera and {room.cameras_per_pillar} cameras a pillar. Export again '
-            'with this calibration'
+            f'the file has no room for the calibration of sample {frame.name}: {" and ".join(problems)}, it was '
+            f'written for {room.hits_per_camera} pillars a camera and {room.cameras_per_pillar} cameras a pillar. '
+            'Export again with this calibration'
         )

@@ -69,9 +69,7 @@ class StaticHits:
         query_index = torch.zeros(cameras, budget.hits + 1, dtype=torch.int64).scatter(1, slot, queries_of_slots)
         query_index = query_index[:, : budget.hits]
         nowhere = cameras * budget.hits
-        row = torch.where(
-            slot < budget.hits, slot + torch.arange(cameras)[:, None] * budget.hits, nowhere
-        )
+        row = torch.where(slot < budget.hits, slot + torch.arange(cameras)[:, None] * budget.hits, nowhere)
         column = torch.where(hit, rank, budget.cameras).clamp(max=budget.cameras)
         rows = torch.full((budget.cameras + 1, queries), nowhere).scatter(0, column, row)[: budget.cameras]
         seeing = counted.sum(0)
@@ -87,7 +85,7 @@ class StaticHits:
         )
 
     def mean_over_cameras(self, values: Tensor) -> Tensor:
-        """Average (N * K, C) values of hits over the cameras that see a query, giving (1, Q, C); zeros for no camera."""
+        """Average (N * K, C) values of hits over the cameras that see a query; (1, Q, C), zeros where none does."""
         with_zeros = torch.cat([values, torch.zeros(1, values.shape[1])])
         total = sum(with_zeros.index_select(0, rows) for rows in self.rows)
         return (total / self.num_cameras_seeing)[None]
@@ -105,8 +103,7 @@ def sample_by_grid(value: Tensor, shapes: list[Shape], locations: Tensor, weight
     Returns:
         (B, Q, heads * C).
     """
-    batch, _, heads, channels = value.shape
-    queries = locations.shape[1]
+    batch, _, heads, _ = value.shape
     # Queries are the last axis, so that products and sums over points run along contiguous rows. What lies beyond
     # these bounds is outside of every map, and far coordinates would overflow the integers of some runtimes.
     grids = (2 * locations.clamp(-1, 2) - 1).permute(0, 2, 3, 4, 1, 5).flatten(0, 1)  # (B*heads)xLxPxQx2
