@@ -61,6 +61,7 @@ setup(
         'opencv-python-headless>=4.6.0.66',
         'matplotlib>=3.6.0',
         'tqdm>=4.64.0',
+        'pyyaml>=6.0',
     ],
     extras_require={'dev': ['pytest', 'pytest-xdist'], 'logging': ['tensorboard']},
 )

@@ -5,9 +5,8 @@ import argparse
 import sys
 
 from bevformer_plugin.configuration import load_config, parse_config_options
-from bevformer_plugin.deployment.checkpoint_export import export_checkpoint
+from bevformer_plugin.deployment import OnnxForm, Rig, export_checkpoint
 from bevformer_plugin.deployment.onnx_description import MLPERF, NORMALIZED, RAW, TENSORS
-from bevformer_plugin.deployment.onnx_export import OnnxForm
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
 from bevformer_plugin.training.worker_errors import message_of
@@ -21,6 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--opset', type=int, default=18, help="version of ONNX's operators")
     parser.add_argument('--profile', default='default', choices=TENSORS, help="mlperf: names of MLPerf's benchmark")
     parser.add_argument('--images', choices=(RAW, NORMALIZED), help='prepared by the file, or by whoever runs it')
+    parser.add_argument('--rig', help='YAML file of the cameras; by default the calibrations of the test data count')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing file')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     return parser.parse_args()
@@ -34,7 +34,8 @@ def main() -> None:
             refuse_existing(args.out)
         refuse_unwritable(args.out)
         cfg = load_config(args.config, parse_config_options(args.cfg_options))
-        report = export_checkpoint(cfg, args.checkpoint, args.out, form)
+        rig = None if args.rig is None else Rig.from_file(args.rig)
+        report = export_checkpoint(cfg, args.checkpoint, args.out, form, rig)
     except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')
     described = report.description

@@ -1,4 +1,4 @@
-"""From a config and a checkpoint to an ONNX file, with room for the calibrations of the config's data."""
+"""From a config and a checkpoint to an ONNX file, with room for the calibrations of the config's data or of a rig."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,59 +17,89 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.models import BEVFormer
 from bevformer_plugin.weights import TrainingRecord, check_checkpoint, load_content, read_checkpoint
 
+from .frame_predictor import ModelInputs
 from .hit_budget import budget_for
 from .onnx_description import RAW
 from .onnx_export import LIBRARIES, ExportReport, ModelSurroundings, OnnxForm, export_onnx, require_libraries
+from .predictor import DescribedModel
+from .rig import Rig
 
 FRAMES = 200  # of a dataset whose calibrations are looked at, spread over all of it
 
 
-def export_checkpoint(cfg: Config, checkpoint: str, path: str | Path, form: OnnxForm) -> ExportReport:
+def export_checkpoint(
+    cfg: Config, checkpoint: str, path: str | Path, form: OnnxForm, rig: Rig | None = None
+) -> ExportReport:
     """Write the detector of a config with a checkpoint's weights as an ONNX file.
 
     Args:
-        cfg: the config; the calibrations of ``test_dataloader.dataset`` say how many pillars a camera sees.
+        cfg: the config.
         checkpoint: file with the weights, checked as ``tools/test.py`` does.
         path: of the ONNX file.
         form: in which form.
+        rig: the cameras that the file is for, which say how many pillars a camera sees; None takes the calibrations of
+            ``test_dataloader.dataset``.
 
     Raises:
         FileNotFoundError: if the checkpoint or files of the data are missing.
-        InputError: if config, data and checkpoint do not belong together, or the detector cannot be written.
+        InputError: if config, data, rig and checkpoint do not belong together, or the detector cannot be written.
     """
     require_libraries(LIBRARIES, 'writing ONNX files')
-    with building('test_dataloader.dataset'):
-        dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    if not isinstance(dataset, NuScenesTemporalDataset):
-        raise InputError(
-            f'test_dataloader.dataset is a {type(dataset).__name__}: only nuScenes data have calibrations'
-        )
-    size = dataset.image_size
-    if size is None:
-        raise InputError('test_dataloader.dataset has no image_size, and a file is written for images of one: set it')
     if form.images == RAW and _loads_float32(cfg):
         raise InputError(
             'the test pipeline loads images as float32, and raw images are bytes: give --images normalized, or leave '
             'to_float32 out'
         )
+    inputs = ModelInputs.from_config(cfg)
+    if inputs.image_size is None:
+        raise InputError('test_dataloader.dataset has no image_size, and a file is written for images of one: set it')
+    data = _dataset(cfg) if rig is None else DescribedModel(inputs.metainfo)
     with building('model'):
         detector = MODELS.build(cfg.model)
     if not isinstance(detector, BEVFormer):
         raise InputError(f'model.type is {type(detector).__name__}: only a BEVFormer can be exported')
     content = read_checkpoint(checkpoint)
-    for remark in check_checkpoint(cfg, dataset, checkpoint, content):
+    for remark in check_checkpoint(cfg, data, checkpoint, content):
         print_log(remark, logger='current')
-    load_content(detector, content, checkpoint, dataset.metainfo.get('classes'))
+    load_content(detector, content, checkpoint, inputs.classes)
     record = TrainingRecord.of_checkpoint(content)
     surroundings = ModelSurroundings(
-        image_size=size,
-        cameras=tuple(dataset.metainfo['cameras']),
-        classes=tuple(dataset.metainfo['classes']),
-        frame=record.frame or dataset.metainfo.get('frame') or 'lidar',
-        can_bus=record.can_bus or dataset.metainfo.get('can_bus') or 'none',
+        image_size=inputs.image_size,
+        cameras=inputs.cameras,
+        classes=inputs.classes,
+        frame=record.frame or data.metainfo.get('frame') or 'lidar',
+        can_bus=record.can_bus or data.metainfo.get('can_bus') or 'none',
     )
-    budget = budget_for(detector, projections_of(dataset), (size[1], size[0]))
+    if isinstance(data, NuScenesTemporalDataset):
+        projections = projections_of(data)
+    else:
+        assert rig is not None
+        resized = rig.resized(inputs.image_size)
+        known = [resized.lidar2img(name) for name in inputs.cameras if name in rig.cameras]
+        if not known:
+            raise InputError(
+                f'the rig has none of the cameras {", ".join(inputs.cameras)}, but {", ".join(rig.cameras)}'
+            )
+        projections = [torch.from_numpy(np.stack(known))]
+    budget = budget_for(detector, projections, inputs.image_size[::-1])
     return export_onnx(detector, path, surroundings, budget, form)
+
+
+def _dataset(cfg: Config) -> NuScenesTemporalDataset:
+    """Build the test dataset.
+
+    Raises:
+        FileNotFoundError: if its files are missing.
+        InputError: if it cannot be built, or is of another kind.
+    """
+    try:
+        with building('test_dataloader.dataset'):
+            dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f'{error}. Without data, give a rig with --rig') from error
+    if not isinstance(dataset, NuScenesTemporalDataset):
+        raise InputError(f'test_dataloader.dataset is a {type(dataset).__name__}, no NuScenesTemporalDataset')
+    return dataset
 
 
 def projections_of(dataset: NuScenesTemporalDataset, frames: int = FRAMES) -> Iterator[Tensor]:

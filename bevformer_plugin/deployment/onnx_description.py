@@ -44,6 +44,7 @@ class OnnxDescription:
         padded_size: (Wp, Hp) after it, with zeros at the right and the bottom of the normalised image.
         mean: subtracted from the channels, after a change of their order.
         std: by which they are then divided.
+        pad_size_divisor: padded height and width are multiples of it.
         bgr_to_rgb: whether blue and red change places before that.
         cameras: their names, in the order of the images.
         classes: their names, in the order of the scores.
@@ -68,6 +69,7 @@ class OnnxDescription:
     padded_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    pad_size_divisor: int
     bgr_to_rgb: bool
     cameras: tuple[str, ...]
     classes: tuple[str, ...]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.models import BEVFormerDataPreprocessor, BEVHistory, Frame
 
-from .onnx_description import RAW
+from .onnx_description import RAW, OnnxDescription
 from .onnx_network import OnnxNetwork
 
 
@@ -31,6 +31,17 @@ class RawImages(nn.Module):
         return {'inputs': {'imgs': data['inputs']['img']}, 'data_samples': data['data_samples']}
 
 
+def preprocessor_of(description: OnnxDescription) -> RawImages | BEVFormerDataPreprocessor:
+    """Build what brings images, as a pipeline loads them, into the form that an exported file takes.
+
+    The images of frame t of sample b are ``imgs[b][t]`` of what it returns.
+    """
+    if description.images == RAW:
+        return RawImages()
+    mean, std = list(description.mean), list(description.std)
+    return BEVFormerDataPreprocessor(mean, std, description.pad_size_divisor, description.bgr_to_rgb)
+
+
 class OnnxDetector(nn.Module):
     """Detects as a :class:`bevformer_plugin.models.BEVFormer` that predicts.
 
@@ -45,12 +56,7 @@ class OnnxDetector(nn.Module):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.network = OnnxNetwork(path)
-        described = self.network.description
-        self.data_preprocessor = (
-            RawImages()
-            if described.images == RAW
-            else BEVFormerDataPreprocessor(list(described.mean), list(described.std), bgr_to_rgb=described.bgr_to_rgb)
-        )
+        self.data_preprocessor = preprocessor_of(self.network.description)
         self.streams: dict[str, BEVHistory] = {}
 
     def forward(

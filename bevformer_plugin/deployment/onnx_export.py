@@ -239,6 +239,7 @@ def _describe(
         padded_size=(padded[1], padded[0]),
         mean=tuple(preprocessor.mean.flatten().tolist()),
         std=tuple(preprocessor.std.flatten().tolist()),
+        pad_size_divisor=preprocessor.pad_size_divisor,
         bgr_to_rgb=bool(preprocessor._channel_conversion),
         cameras=surroundings.cameras,
         classes=surroundings.classes,

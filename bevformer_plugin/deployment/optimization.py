@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models import BEVFormer, BEVHistory, EncodedFrames, Frame
 from bevformer_plugin.ops import native
 
@@ -123,10 +124,16 @@ class OptimizedDetector(nn.Module):
         return self.detector.frames_of(metas)
 
     @torch.no_grad()
-    def encode(self, imgs: Tensor, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]) -> EncodedFrames:
+    def encode(
+        self,
+        imgs: Tensor,
+        frames: Sequence[Frame],
+        histories: Sequence[BEVHistory | None],
+        hits: PillarHits | None = None,
+    ) -> EncodedFrames:
         """Encode frames as :meth:`BEVFormer.encode`; the BEV is float32."""
         with self.precision():
-            return self.detector.encode(imgs, frames, histories)
+            return self.detector.encode(imgs, frames, histories, hits)
 
     @torch.no_grad()
     def predict(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> list[Det3DDataSample]:

@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon
 
 from .frames import Boxes
-from .palette import CLASS_COLORS, FAINT_TEXT, GROUND, PAGE, RING, TEXT, TRUTH_EDGE
+from .palette import FAINT_TEXT, GROUND, PAGE, RING, TEXT, TRUTH_EDGE, class_color
 
 LIMIT = 54.0  # metres shown to each side
 RING_STEP = 10.0  # metres from one range ring to the next
@@ -18,12 +18,12 @@ UNDERSIDE, FRONT_BOTTOM = [0, 4, 7, 3], [4, 7]  # indices of corners, see Boxes.
 EGO_LENGTH, EGO_WIDTH, EGO_CENTRE_Y = 4.08, 1.73, 0.35  # metres, of nuScenes' vehicle in its LiDAR frame
 
 
-def draw_bev(axes: Axes, truth: Boxes, predictions: Boxes | None, points: np.ndarray | None) -> None:
+def draw_bev(axes: Axes, truth: Boxes | None, predictions: Boxes | None, points: np.ndarray | None) -> None:
     """Fill axes with the view from above, in which forward is up.
 
     Args:
         axes: empty matplotlib axes of square shape.
-        truth: true boxes, which are drawn filled.
+        truth: true boxes, which are drawn filled, or None.
         predictions: predicted boxes, which are drawn as outlines; None draws true boxes only.
         points: (n, >= 3) LiDAR points in metres, or None.
     """
@@ -34,7 +34,8 @@ def draw_bev(axes: Axes, truth: Boxes, predictions: Boxes | None, points: np.nda
     if points is not None:
         _draw_points(axes, points)
     _draw_ego(axes)
-    _draw_boxes(axes, truth, filled=True)
+    if truth is not None:
+        _draw_boxes(axes, truth, filled=True)
     if predictions is not None:
         _draw_boxes(axes, predictions, filled=False)
 
@@ -85,7 +86,7 @@ def _draw_ego(axes: Axes) -> None:
 
 def _draw_boxes(axes: Axes, boxes: Boxes, filled: bool) -> None:
     """Draw footprints, each with a tick from the centre to the front and an arrow along the velocity."""
-    colors = [CLASS_COLORS[name] for name in boxes.names]
+    colors = [class_color(name) for name in boxes.names]
     edges = [TRUTH_EDGE] * len(boxes) if filled else colors
     faces = [to_rgba(color, 0.55) for color in colors] if filled else 'none'
     style = {'linewidths': 0.7, 'zorder': 4} if filled else {'linewidths': 1.6, 'zorder': 5}

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from .frames import Boxes
-from .palette import CLASS_COLORS, TRUTH_EDGE, color_bgr
+from .palette import TRUTH_EDGE, class_color, color_bgr
 
 NEAR = 0.1  # metres in front of the camera at which edges are cut
 EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)])
@@ -64,7 +64,7 @@ def boxes_in_image(boxes: Boxes, lidar2img: np.ndarray, size: tuple[int, int]) -
 
 
 def draw_camera(
-    image: np.ndarray, lidar2img: np.ndarray, truth: Boxes, predictions: Boxes | None, size: tuple[int, int]
+    image: np.ndarray, lidar2img: np.ndarray, truth: Boxes | None, predictions: Boxes | None, size: tuple[int, int]
 ) -> np.ndarray:
     """Draw boxes into a camera image.
 
@@ -73,7 +73,7 @@ def draw_camera(
     Args:
         image: (H, W, 3) uint8 BGR.
         lidar2img: (3, 4) LiDAR metres to (column * depth, row * depth, depth) of ``image``.
-        truth: true boxes.
+        truth: true boxes, or None.
         predictions: predicted boxes, or None.
         size: (W, H) of the picture to make.
 
@@ -84,8 +84,9 @@ def draw_camera(
     scale = np.array([size[0] / image.shape[1], size[1] / image.shape[0], 1.0])
     lidar2img = scale[:, None] * lidar2img
     picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    picture = _tint(picture, lidar2img, truth)
-    _outline(picture, lidar2img, truth, color=TRUTH_EDGE, thickness=1)
+    if truth is not None:
+        picture = _tint(picture, lidar2img, truth)
+        _outline(picture, lidar2img, truth, color=TRUTH_EDGE, thickness=1)
     if predictions is not None:
         _outline(picture, lidar2img, predictions, color=None, thickness=2)
     return picture
@@ -99,7 +100,7 @@ def _tint(picture: np.ndarray, lidar2img: np.ndarray, boxes: Boxes) -> np.ndarra
         # Edges are cut far outside the image, because the hull of edges cut at its sides would miss its corners.
         pixels, visible = cut_segments(corners[EDGES], lidar2img, size, margin=10)
         hull = cv2.convexHull(pixels[visible].reshape(-1, 2).astype(np.float32))
-        cv2.fillConvexPoly(tinted, _fixed_point(hull), color_bgr(CLASS_COLORS[name]), cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.fillConvexPoly(tinted, _fixed_point(hull), color_bgr(class_color(name)), cv2.LINE_AA, SUBPIXEL_BITS)
     return cv2.addWeighted(tinted, FILL_ALPHA, picture, 1 - FILL_ALPHA, 0)
 
 
@@ -115,7 +116,7 @@ def _outline(picture: np.ndarray, lidar2img: np.ndarray, boxes: Boxes, color: st
             picture,
             list(_fixed_point(pixels[visible])),
             False,
-            color_bgr(color or CLASS_COLORS[name]),
+            color_bgr(color or class_color(name)),
             1 if is_small else thickness,
             cv2.LINE_AA,
             SUBPIXEL_BITS,

@@ -13,8 +13,8 @@ from bevformer_plugin.errors import InputError
 
 from .bev_view import ARROW, VELOCITY_SECONDS, draw_bev
 from .camera_overlay import draw_camera
-from .frames import Boxes, Frame
-from .palette import CLASS_COLORS, FAINT_TEXT, PAGE, RING, TEXT, TRUTH_EDGE
+from .frames import Boxes, PicturedFrame
+from .palette import CLASS_COLORS, FAINT_TEXT, PAGE, RING, TEXT, TRUTH_EDGE, class_color
 
 CAMERA_ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
 COLUMNS = 3
@@ -26,11 +26,11 @@ TITLE_SIZE, TEXT_SIZE = 17, 14  # points
 LINE_HEIGHT = 50  # pixels from line to line beside the bird's-eye view
 
 
-def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarray:
-    """Draw the picture of a keyframe.
+def draw_frame(frame: PicturedFrame, score_thr: float = 0.3, note: str = '') -> np.ndarray:
+    """Draw the picture of a frame.
 
     Args:
-        frame: the keyframe.
+        frame: the frame.
         score_thr: predicted boxes below this score are left out.
         note: a few words for the right end of the title.
 
@@ -76,7 +76,8 @@ def draw_frame(frame: Frame, score_thr: float = 0.3, note: str = '') -> np.ndarr
         predictions,
         frame.points(),
     )
-    _draw_legend(_pixel_axes(figure, 0, top, SIDE_WIDTH, BEV_SIZE), predictions is not None, score_thr)
+    side = _pixel_axes(figure, 0, top, SIDE_WIDTH, BEV_SIZE)
+    _draw_legend(side, frame.truth is not None, predictions is not None, score_thr)
     _draw_counts(_pixel_axes(figure, WIDTH - SIDE_WIDTH, top, SIDE_WIDTH, BEV_SIZE), frame.truth, predictions)
     canvas.draw()
     return cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
@@ -92,13 +93,13 @@ def check_score_threshold(score_thr: float) -> None:
         raise InputError(f'the score threshold must be a number from 0 to 1, as scores are, not {score_thr}')
 
 
-def _camera_pictures(frame: Frame, predictions: Boxes | None) -> dict[str, np.ndarray]:
+def _camera_pictures(frame: PicturedFrame, predictions: Boxes | None) -> dict[str, np.ndarray]:
     """Draw a picture with boxes for each camera, by the camera's name.
 
     The pictures are ordered as one looks around the vehicle and all have the shape of the first camera's image.
     """
-    in_order = [camera for camera in CAMERA_ORDER if camera in frame.info['images']]
-    cameras = [*in_order, *(camera for camera in frame.info['images'] if camera not in in_order)]
+    in_order = [camera for camera in CAMERA_ORDER if camera in frame.cameras]
+    cameras = [*in_order, *(camera for camera in frame.cameras if camera not in in_order)]
     images = {camera: frame.image(camera) for camera in cameras}
     first = images[cameras[0]]
     # The height is even, because videos need even numbers of pixels.
@@ -118,12 +119,11 @@ def _pixel_axes(figure: Figure, left: int, top: int, width: int, height: int) ->
     return axes
 
 
-def _draw_title(axes: Axes, frame: Frame, note: str) -> None:
-    info = frame.info
+def _draw_title(axes: Axes, frame: PicturedFrame, note: str) -> None:
     axes.text(
         14,
         HEADER / 2,
-        f'{info["scene_name"]}   frame {info["frame_idx"]}',
+        frame.title,
         color=TEXT,
         fontsize=TITLE_SIZE,
         fontweight='bold',
@@ -132,7 +132,7 @@ def _draw_title(axes: Axes, frame: Frame, note: str) -> None:
     axes.text(
         WIDTH / 2,
         HEADER / 2,
-        f'sample {info["token"]}',
+        frame.subtitle,
         color=FAINT_TEXT,
         fontsize=TEXT_SIZE,
         family='monospace',
@@ -142,14 +142,16 @@ def _draw_title(axes: Axes, frame: Frame, note: str) -> None:
     axes.text(WIDTH - 14, HEADER / 2, note, color=TEXT, fontsize=TITLE_SIZE, va='center', ha='right')
 
 
-def _draw_legend(axes: Axes, with_predictions: bool, score_thr: float) -> None:
+def _draw_legend(axes: Axes, with_truth: bool, with_predictions: bool, score_thr: float) -> None:
     """Explain what fills, outlines, ticks and arrows mean."""
     left, right, color = 40, 90, CLASS_COLORS['car']
     axes.text(left, LINE_HEIGHT, 'Legend', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
-    y = 2 * LINE_HEIGHT
-    axes.add_patch(Rectangle((left, y - 13), right - left, 26, facecolor=color, alpha=0.55))
-    axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=TRUTH_EDGE, linewidth=0.8))
-    lines = ['true box']
+    y, lines = LINE_HEIGHT, []
+    if with_truth:
+        y += LINE_HEIGHT
+        axes.add_patch(Rectangle((left, y - 13), right - left, 26, facecolor=color, alpha=0.55))
+        axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=TRUTH_EDGE, linewidth=0.8))
+        lines.append('true box')
     if with_predictions:
         y += LINE_HEIGHT
         axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=color, linewidth=2))
@@ -165,17 +167,18 @@ def _draw_legend(axes: Axes, with_predictions: bool, score_thr: float) -> None:
         axes.text(right + 20, index * LINE_HEIGHT, line, color=TEXT, fontsize=TEXT_SIZE, va='center')
 
 
-def _draw_counts(axes: Axes, truth: Boxes, predictions: Boxes | None) -> None:
+def _draw_counts(axes: Axes, truth: Boxes | None, predictions: Boxes | None) -> None:
     """List the classes with their colours and how many boxes of each the picture holds."""
-    tables = {'true': Counter(truth.names)}
-    if predictions is not None:
-        tables['predicted'] = Counter(predictions.names)
+    boxes = {'true': truth, 'predicted': predictions}
+    tables = {name: Counter(part.names) for name, part in boxes.items() if part is not None}
+    others = sorted(set().union(*tables.values()) - CLASS_COLORS.keys())
+    classes = [*CLASS_COLORS, *others]
     columns = {name: 360 + 130 * index for index, name in enumerate(tables)}
     axes.text(40, LINE_HEIGHT, 'Boxes', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
     for name, x in columns.items():
         axes.text(x, LINE_HEIGHT, name, color=FAINT_TEXT, fontsize=TEXT_SIZE, va='center', ha='right')
-    for index, (name, color) in enumerate(CLASS_COLORS.items(), start=2):
-        y = index * LINE_HEIGHT
+    for index, name in enumerate(classes, start=2):
+        y, color = index * LINE_HEIGHT, class_color(name)
         present = any(table[name] for table in tables.values())
         axes.add_patch(Rectangle((40, y - 12), 24, 24, facecolor=color, alpha=1 if present else 0.35))
         axes.text(
@@ -191,7 +194,7 @@ def _draw_counts(axes: Axes, truth: Boxes, predictions: Boxes | None) -> None:
                 va='center',
                 ha='right',
             )
-    y = (len(CLASS_COLORS) + 2) * LINE_HEIGHT
+    y = (len(classes) + 2) * LINE_HEIGHT
     axes.axhline(y - LINE_HEIGHT / 2, 40 / SIDE_WIDTH, max(columns.values()) / SIDE_WIDTH, color=RING, linewidth=0.8)
     axes.text(80, y, 'all', color=TEXT, fontsize=TEXT_SIZE, va='center')
     for column, x in columns.items():

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -45,6 +46,47 @@ class Boxes:
         return replace(self, values=self.values[keep], names=names, scores=self.scores[keep])
 
 
+class PicturedFrame(Protocol):
+    """What a picture needs of a frame: a keyframe of a dataset, or a frame of somebody's own cameras."""
+
+    @property
+    def title(self) -> str:
+        """A few words in bold."""
+        ...
+
+    @property
+    def subtitle(self) -> str:
+        """What identifies the frame."""
+        ...
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras that have an image."""
+        ...
+
+    @property
+    def truth(self) -> Boxes | None:
+        """True boxes, or None if nobody knows them."""
+        ...
+
+    @property
+    def predictions(self) -> Boxes | None:
+        """Predicted boxes, or None."""
+        ...
+
+    def image(self, camera: str) -> np.ndarray:
+        """Return a camera's image, (H, W, 3) uint8 BGR."""
+        ...
+
+    def lidar2img(self, camera: str) -> np.ndarray:
+        """Return the projection (3, 4) of LiDAR metres to (column * depth, row * depth, depth) of the image."""
+        ...
+
+    def points(self) -> np.ndarray | None:
+        """Return LiDAR points (n, features), with x, y, z first, or None."""
+        ...
+
+
 @dataclass(frozen=True)
 class Frame:
     """A keyframe with its boxes.
@@ -60,6 +102,21 @@ class Frame:
     info: dict
     truth: Boxes
     predictions: Boxes | None
+
+    @property
+    def title(self) -> str:
+        """The scene's name and the number of the frame in it."""
+        return f'{self.info["scene_name"]}   frame {self.info["frame_idx"]}'
+
+    @property
+    def subtitle(self) -> str:
+        """The sample's token."""
+        return f'sample {self.info["token"]}'
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras."""
+        return tuple(self.info['images'])
 
     def image(self, camera: str) -> np.ndarray:
         """Read a camera's image as training does, (H, W, 3) BGR of the size that its calibration is for.

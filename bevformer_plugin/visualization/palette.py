@@ -14,12 +14,18 @@ CLASS_COLORS = {
     'pedestrian': '#ff6161',
     'traffic_cone': '#b5e61d',
 }
+OTHER_CLASS = '#e6edf3'  # of classes that nuScenes does not have
 PAGE = '#0d1117'
 GROUND = '#11161d'
 RING = '#30363d'
 TEXT = '#e6edf3'
 FAINT_TEXT = '#8b949e'
 TRUTH_EDGE = '#f0f6fc'
+
+
+def class_color(name: str) -> str:
+    """Return the colour of a class, one for all that nuScenes does not have."""
+    return CLASS_COLORS.get(name, OTHER_CLASS)
 
 
 def color_bgr(color: str) -> tuple[int, int, int]:

@@ -74,7 +74,7 @@ def draw_scene(source: FrameSource, scene: str, folder: Path, score_thr: float =
         print_log(f'left out {len(problems)} of the {len(tokens)} keyframes of {scene}:\n  ' + '\n  '.join(problems))
     if not paths:
         raise FileNotFoundError(f'no keyframe of {scene} could be drawn; the first: {problems[0]}')
-    return [*paths, _write_video(paths, folder / f'{scene}.mp4')]
+    return [*paths, write_video(paths, folder / f'{scene}.mp4')]
 
 
 def draw_best_and_worst(
@@ -125,10 +125,19 @@ def _draw(frame: Frame, folder: Path, score_thr: float, prefix: str = '') -> Pat
     return path
 
 
-def _write_video(pictures: list[Path], path: Path) -> Path:
-    """Write an MP4 of picture files and return its path; browsers and players can show its codec, VP9."""
+def write_video(pictures: list[Path], path: Path, frames_per_second: float = FRAMES_PER_SECOND) -> Path:
+    """Write an MP4 of picture files and return its path; browsers and players can show its codec, VP9.
+
+    Args:
+        pictures: at least one, all of the same even width and height.
+        path: of the video.
+        frames_per_second: of the video.
+
+    Raises:
+        OSError: the video cannot be written.
+    """
     height, width = cv2.imread(str(pictures[0])).shape[:2]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'vp09'), FRAMES_PER_SECOND, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'vp09'), frames_per_second, (width, height))
     if not writer.isOpened():
         raise OSError(f'OpenCV cannot write the video {path}; the pictures beside it are complete')
     for picture in pictures:

@@ -96,7 +96,11 @@ class BEVEncoder(BaseModule):
         init_transformer_weights(self)
 
     def forward(
-        self, features: CameraFeatures, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]
+        self,
+        features: CameraFeatures,
+        frames: Sequence[Frame],
+        histories: Sequence[BEVHistory | None],
+        hits: PillarHits | None = None,
     ) -> Tensor:
         """Build the BEV of one frame of every sample.
 
@@ -104,6 +108,7 @@ class BEVEncoder(BaseModule):
             features: of the samples' cameras.
             frames: per sample.
             histories: per sample what its previous frame left behind; None where nothing does.
+            hits: what :meth:`hits` gives for these frames, where it is known already.
 
         Returns:
             (B, Q, C).
@@ -117,7 +122,8 @@ class BEVEncoder(BaseModule):
             level + self.cams_embeds[:, :, None, None] + self.level_embeds[index][:, None, None]
             for index, level in enumerate(features.levels)
         ]
-        return self.encoder(bev_query, bev_pos, levels, self.hits(frames, features.image_hw), history, self.grid)
+        hits = self.hits(frames, features.image_hw) if hits is None else hits
+        return self.encoder(bev_query, bev_pos, levels, hits, history, self.grid)
 
     def hits(self, frames: Sequence[Frame], image_hw: tuple[int, int]) -> PillarHits:
         """Find which cameras see which pillars (paper section 3.3, equation 4).

@@ -15,6 +15,7 @@ from torch.distributed.fsdp import FSDPModule
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.handed_down import with_handed_down
+from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models.activation_checkpointing import checkpoint_activations
 from bevformer_plugin.models.bev import (
     BEVHistory,
@@ -181,7 +182,13 @@ class BEVFormer(Base3DDetector):
         """Read the frames of a batch from the metainfo of its data samples; see :meth:`Frame.from_meta`."""
         return [Frame.from_meta(meta, self.num_cameras) for meta in metas]
 
-    def encode(self, imgs: Tensor, frames: Sequence[Frame], histories: Sequence[BEVHistory | None]) -> EncodedFrames:
+    def encode(
+        self,
+        imgs: Tensor,
+        frames: Sequence[Frame],
+        histories: Sequence[BEVHistory | None],
+        hits: PillarHits | None = None,
+    ) -> EncodedFrames:
         """Compute camera features and BEV of one frame of every sample, each at its own size of images.
 
         Args:
@@ -189,10 +196,12 @@ class BEVFormer(Base3DDetector):
             frames: per sample.
             histories: per sample the state after its previous frame, or None. A state of another scene is ignored; one
                 of a later time or older than ``max_time_gap`` as well, which is said once.
+            hits: what :meth:`BEVEncoder.hits` gives for these frames, where it is known already, as for cameras that
+                stay where they are; only for images of one size.
 
         Raises:
-            InputError: if images are not those of ``num_cameras`` cameras, or sizes differ where processes must run
-                the same number of forward passes.
+            InputError: if images are not those of ``num_cameras`` cameras, hits come with images of several sizes, or
+                sizes differ where processes must run the same number of forward passes.
         """
         if imgs.shape[1] != self.num_cameras:
             raise InputError(
@@ -200,6 +209,10 @@ class BEVFormer(Base3DDetector):
             )
         used = [self._used(history, frame) for history, frame in zip(histories, frames, strict=True)]
         sizes = samples_by_image_size(frames, (imgs.shape[-2], imgs.shape[-1]))
+        if len(sizes) > 1 and hits is not None:
+            raise InputError(
+                f'images of a batch differ in size, {sorted(sizes)}, and hits are of one size: leave them out'
+            )
         if len(sizes) > 1 and self.training:
             self._require_independent_passes(sizes)
         bevs, features = [], []
@@ -207,7 +220,7 @@ class BEVFormer(Base3DDetector):
             own = imgs if len(sizes) == 1 else imgs[samples]
             part = CameraFeatures(samples, self.extract_feat(own[..., :height, :width]), (height, width))
             own_frames, own_histories = [frames[index] for index in samples], [used[index] for index in samples]
-            bevs.append(self.bev_encoder(part, own_frames, own_histories))
+            bevs.append(self.bev_encoder(part, own_frames, own_histories, hits))
             features.append(part)
         if len(bevs) == 1:
             return EncodedFrames(bevs[0], features, list(frames))

@@ -1,0 +1,112 @@
+"""Detection in streams of frames with a BEVFormer."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmdet3d.registry import MODELS
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.structures import InstanceData
+from torch import nn
+
+from bevformer_plugin.configuration import building, load_config
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.models import BEVFormer, DetectionHead, Frame
+from bevformer_plugin.weights import check_checkpoint, load_content, read_checkpoint
+
+from .frame_predictor import CameraView, FramePredictor, ModelInputs, NetworkOutput, StreamState
+from .optimization import optimize_for_inference
+
+
+class StreamPredictor(FramePredictor):
+    """Detects objects in frames of somebody's own cameras with a BEVFormer.
+
+    Args:
+        detector: with its weights, on the device it runs on.
+        inputs: what it takes.
+        optimize: run a copy of it after :func:`optimize_for_inference`, in bfloat16 where the device computes with it.
+
+    Raises:
+        InputError: if it has no head named detection.
+    """
+
+    def __init__(self, detector: BEVFormer, inputs: ModelInputs, optimize: bool = True) -> None:
+        super().__init__(inputs)
+        if optimize:
+            optimized = optimize_for_inference(detector)
+            self.detector, self._precision = optimized.detector, optimized.precision
+        else:
+            self.detector, self._precision = detector.eval(), nullcontext
+            if detector.bev_encoder.cams_embeds.device.type == 'cpu':
+                # As tools/test.py lays out weights, so that both give the same numbers.
+                detector.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not an overload
+        head = self.detector.pts_bbox_head
+        assert isinstance(head, DetectionHead)
+        self.head = head
+        preprocessor = self.detector.data_preprocessor
+        assert isinstance(preprocessor, nn.Module)
+        self.preprocessor = preprocessor
+
+    @classmethod
+    def from_checkpoint(
+        cls, config: str | Path | Config, checkpoint: str | Path, device: str = 'auto', optimize: bool = True
+    ) -> 'StreamPredictor':
+        """Build the detector of a config and load its weights.
+
+        Args:
+            config: file or name of a config, see :func:`bevformer_plugin.configuration.load_config`, or a config.
+            checkpoint: file with weights of the same model, checked as tools/test.py does.
+            device: name of a device of torch; 'auto' is a GPU if there is one.
+            optimize: see the class; the first frame then takes some seconds longer.
+
+        Raises:
+            FileNotFoundError: if a file does not exist.
+            InputError: if config and checkpoint do not belong together, or the model is no BEVFormer.
+        """
+        cfg = config if isinstance(config, Config) else load_config(config)
+        inputs = ModelInputs.from_config(cfg)
+        path = str(checkpoint)
+        content = read_checkpoint(path)
+        for remark in check_checkpoint(cfg, DescribedModel(inputs.metainfo), path, content):
+            print_log(remark, logger='current')
+        with building('model'):
+            detector = MODELS.build(cfg.model)
+        if not isinstance(detector, BEVFormer):
+            raise InputError(
+                f'model.type of the config is {type(detector).__name__}, and this predicts with BEVFormer'
+            )
+        load_content(detector, content, path, inputs.classes)
+        detector.to(get_device() if device == 'auto' else device)
+        return cls(detector, inputs, optimize)
+
+    def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
+        """Run the detector, see :meth:`FramePredictor.detect`."""
+        inputs = {'img': [data['inputs']['img']]}
+        imgs = self.preprocessor({'inputs': inputs, 'data_samples': None})['inputs']['imgs'][:, 0]
+        image_hw = (imgs.shape[-2], imgs.shape[-1])
+        view = state.view
+        if view is None or not view.holds_for(frame, image_hw):
+            view = CameraView(frame.lidar2img, image_hw, self.detector.bev_encoder.hits([frame], image_hw))
+        with self._precision():
+            encoded = self.detector.encode(imgs, [frame], [state.history], view.hits)
+            found = self.head.predict(encoded)['pred_instances_3d'][0]
+        assert isinstance(found, InstanceData)
+        output = NetworkOutput(found.get('bboxes_3d').tensor, found.get('scores_3d'), found.get('labels_3d'))
+        return output, StreamState(encoded.histories()[0], view)
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    """A metainfo without frames, to compare with a checkpoint."""
+
+    metainfo: dict[str, Any]
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, idx: int, /) -> object:
+        raise IndexError(idx)
