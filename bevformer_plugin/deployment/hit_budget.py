@@ -10,7 +10,7 @@ from bevformer_plugin.geometry import pillar_points, project_to_cameras
 from bevformer_plugin.models import BEVFormer
 
 from .static_attention import HitBudget, Shape
-from .static_detector import padded_hw
+from .static_detector import padded_hw, preprocessor_of
 
 MARGIN = 1.1  # cameras of a moving vehicle see a little more or less of the grid in every frame
 
@@ -28,7 +28,7 @@ def budget_for(detector: BEVFormer, projections: Iterable[Tensor], image_hw: Sha
     """
     encoder = detector.bev_encoder
     pillars = pillar_points(encoder.grid, encoder.encoder.num_points_in_pillar)
-    padded = padded_hw(detector.data_preprocessor, image_hw)
+    padded = padded_hw(preprocessor_of(detector), image_hw)
     hits = cameras = frames = 0
     for projection in projections:
         frames += 1

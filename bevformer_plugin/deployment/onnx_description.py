@@ -101,8 +101,11 @@ class OnnxDescription:
             raise InputError(
                 f'{path} was not written by tools/export.py of this version: its metadata lack {", ".join(missing)}'
             )
-        values: dict[str, Any] = {field.name: json.loads(metadata[field.name]) for field in fields(cls)}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            value = json.loads(metadata[field.name])
+            values[field.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
 
     @property
     def tensors(self) -> TensorNames:

@@ -31,7 +31,7 @@ class RawImages(nn.Module):
         return {'inputs': {'imgs': data['inputs']['img']}, 'data_samples': data['data_samples']}
 
 
-def preprocessor_of(description: OnnxDescription) -> RawImages | BEVFormerDataPreprocessor:
+def preprocessor_for(description: OnnxDescription) -> RawImages | BEVFormerDataPreprocessor:
     """Build what brings images, as a pipeline loads them, into the form that an exported file takes.
 
     The images of frame t of sample b are ``imgs[b][t]`` of what it returns.
@@ -56,7 +56,7 @@ class OnnxDetector(nn.Module):
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.network = OnnxNetwork(path)
-        self.data_preprocessor = preprocessor_of(self.network.description)
+        self.data_preprocessor = preprocessor_for(self.network.description)
         self.streams: dict[str, BEVHistory] = {}
 
     def forward(

@@ -20,7 +20,7 @@ from bevformer_plugin.models import BEVFormer
 
 from .onnx_description import DEFAULT, MLPERF, NORMALIZED, RAW, TENSORS, OnnxDescription
 from .static_attention import HitBudget
-from .static_detector import TURN, ImagePreparation, StaticDetector, padded_hw
+from .static_detector import TURN, ImagePreparation, StaticDetector, detection_head_of, padded_hw, preprocessor_of
 
 # The exporter writes 18 and converts from there. From 20 on GridSample's mode is called "linear", which the parser of
 # TensorRT up to 11.1 reads as nearest.
@@ -129,6 +129,8 @@ class DefaultGraph(nn.Module):
 class MlperfGraph(nn.Module):
     """Names and shapes of MLPerf Automotive's benchmark, boxes in the published order and convention."""
 
+    sign: Tensor
+
     def __init__(self, detector: StaticDetector) -> None:
         super().__init__()
         self.detector = detector
@@ -209,7 +211,7 @@ def _graph(
     detector: BEVFormer, image_hw: tuple[int, int], budget: HitBudget, form: OnnxForm
 ) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """Build the module that is written, and inputs of its shapes."""
-    preprocessor = detector.data_preprocessor
+    preprocessor = preprocessor_of(detector)
     static = StaticDetector(detector, padded_hw(preprocessor, image_hw), budget)
     cameras, queries = detector.num_cameras, static.grid.num_queries
     channels = detector.bev_encoder.cams_embeds.shape[-1]
@@ -227,10 +229,10 @@ def _graph(
 def _describe(
     detector: BEVFormer, surroundings: ModelSurroundings, budget: HitBudget, form: OnnxForm
 ) -> OnnxDescription:
-    preprocessor, grid = detector.data_preprocessor, detector.bev_encoder.grid
+    preprocessor, grid = preprocessor_of(detector), detector.bev_encoder.grid
     width, height = surroundings.image_size
     padded = padded_hw(preprocessor, (height, width))
-    coder = detector.pts_bbox_head.box_coder
+    coder = detection_head_of(detector).box_coder
     return OnnxDescription(
         bevformer_plugin=bevformer_plugin.__version__,
         profile=form.profile,
@@ -239,7 +241,7 @@ def _describe(
         padded_size=(padded[1], padded[0]),
         mean=tuple(preprocessor.mean.flatten().tolist()),
         std=tuple(preprocessor.std.flatten().tolist()),
-        pad_size_divisor=preprocessor.pad_size_divisor,
+        pad_size_divisor=int(preprocessor.pad_size_divisor),
         bgr_to_rgb=bool(preprocessor._channel_conversion),
         cameras=surroundings.cameras,
         classes=surroundings.classes,

@@ -106,7 +106,7 @@ class OnnxNetwork:
         self._refuse_overflow(overflow, frame)
         if described.profile == MLPERF:
             bev = bev[:, 0]
-            scores, boxes = scores[-1, 0], boxes[-1, 0][:, PUBLISHED_ORDER] * np.float32(PUBLISHED_SIGN)
+            scores, boxes = scores[-1, 0], boxes[-1, 0][:, PUBLISHED_ORDER] * np.array(PUBLISHED_SIGN, np.float32)
         (after,) = EncodedFrames(torch.from_numpy(bev)[None], [], [frame]).histories()
         return RawDetections(torch.from_numpy(scores), torch.from_numpy(boxes)), after
 

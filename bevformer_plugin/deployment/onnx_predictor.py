@@ -5,7 +5,7 @@ from pathlib import Path
 from bevformer_plugin.models import Frame
 
 from .frame_predictor import FramePredictor, ModelInputs, NetworkOutput, StreamState
-from .onnx_detector import preprocessor_of
+from .onnx_detector import preprocessor_for
 from .onnx_network import OnnxNetwork
 
 # What an exported file knows of loading: images are resized to its size, and nothing else happens to them.
@@ -28,7 +28,7 @@ class OnnxPredictor(FramePredictor):
         self.network = OnnxNetwork(path, threads)
         described = self.network.description
         super().__init__(ModelInputs(described.classes, described.cameras, described.image_size, PIPELINE))
-        self.preprocessor = preprocessor_of(described)
+        self.preprocessor = preprocessor_for(described)
 
     def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the file, see :meth:`FramePredictor.detect`."""

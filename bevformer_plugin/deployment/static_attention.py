@@ -126,6 +126,8 @@ class StaticAttentionCore(nn.Module):
         shapes: (h, w) of each level of its maps.
     """
 
+    cells: Tensor
+
     def __init__(self, core: DeformableAttentionCore, shapes: list[Shape]) -> None:
         super().__init__()
         self.core = core

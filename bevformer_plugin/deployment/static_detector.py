@@ -147,11 +147,16 @@ class StaticDetector(nn.Module):
         InputError: if a part of the detector has no static form.
     """
 
+    positions: Tensor
+    pillars: Tensor
+    cells: Tensor
+
     def __init__(self, detector: BEVFormer, image_hw: Shape, budget: HitBudget) -> None:
         super().__init__()
         _require_static_form(detector)
         detector.reset_streams()
-        self.detector = deepcopy(detector).cpu().float().eval().requires_grad_(False)
+        self.detector = deepcopy(detector)
+        self.detector.cpu().float().eval().requires_grad_(False)
         self.detector.img_backbone = fuse_conv_bn(self.detector.img_backbone)
         self.detector.img_neck = fuse_conv_bn(self.detector.img_neck)
         replace_deform_convs(self.detector.img_backbone)
@@ -169,18 +174,12 @@ class StaticDetector(nn.Module):
             layer.spatial_cross_attention = StaticSpatialCrossAttention(
                 layer.spatial_cross_attention, self.level_shapes
             )
+        self.head = detection_head_of(self.detector)
         for layer in self.head.decoder.layers:
             layer.cross_attention = StaticAttentionCore(layer.cross_attention, [bev_shape])
         self.register_buffer('positions', encoder.positions().detach().clone())
         self.register_buffer('pillars', pillar_points(self.grid, encoder.encoder.num_points_in_pillar))
         self.register_buffer('cells', bev_reference_points(self.grid)[None])
-
-    @property
-    def head(self) -> DetectionHead:
-        """The head that detects objects."""
-        head = self.detector.pts_bbox_head
-        assert isinstance(head, DetectionHead)  # as _require_static_form has found
-        return head
 
     def _level_shapes(self) -> list[Shape]:
         """Find the (h, w) of the neck's levels without computing any."""
@@ -231,11 +230,36 @@ class StaticDetector(nn.Module):
         return query
 
 
-def _require_static_form(detector: BEVFormer) -> None:
-    """Raise an InputError for a detector with other heads or layers than those that are known here."""
+def detection_head_of(detector: BEVFormer) -> DetectionHead:
+    """Return the head that detects objects.
+
+    Raises:
+        InputError: if it is missing or of another kind.
+    """
     head = detector.pts_bbox_head
     if not isinstance(head, DetectionHead):
         raise InputError(f'heads.detection is a {type(head).__name__}: only a DetectionHead can be exported')
+    return head
+
+
+def preprocessor_of(detector: BEVFormer) -> BEVFormerDataPreprocessor:
+    """Return what prepares a detector's images.
+
+    Raises:
+        InputError: if it is of another kind.
+    """
+    preprocessor = detector.data_preprocessor
+    if not isinstance(preprocessor, BEVFormerDataPreprocessor):
+        raise InputError(
+            f'data_preprocessor is a {type(preprocessor).__name__}, which cannot be exported: use a '
+            'BEVFormerDataPreprocessor'
+        )
+    return preprocessor
+
+
+def _require_static_form(detector: BEVFormer) -> None:
+    """Raise an InputError for a detector with other heads or layers than those that are known here."""
+    head = detection_head_of(detector)
     others = [name for name, other in detector.heads.items() if other is not head and other.predicts]
     if others:
         raise InputError(
@@ -249,8 +273,3 @@ def _require_static_form(detector: BEVFormer) -> None:
                 f'spatial cross-attention {type(attention).__name__} of a {type(layer).__name__} cannot be exported: '
                 'SpatialCrossAttention and PointSpatialCrossAttention can'
             )
-    if not isinstance(detector.data_preprocessor, BEVFormerDataPreprocessor):
-        raise InputError(
-            f'data_preprocessor is a {type(detector.data_preprocessor).__name__}, which cannot be exported: use a '
-            'BEVFormerDataPreprocessor'
-        )
