@@ -81,7 +81,7 @@ def export_checkpoint(
                 f'the rig has none of the cameras {", ".join(inputs.cameras)}, but {", ".join(rig.cameras)}'
             )
         projections = [torch.from_numpy(np.stack(known))]
-    budget = budget_for(detector, projections, inputs.image_size[::-1])
+    budget = budget_for(detector, projections, (inputs.image_size[1], inputs.image_size[0]))
     return export_onnx(detector, path, surroundings, budget, form)
 
 

@@ -124,7 +124,7 @@ class OnnxNetwork:
         exists = np.full(1, history is not None, np.float32)
         pixels = images.numpy()
         if self.description.profile == MLPERF:
-            values = (pixels[None], bev[:, None], exists[0], vector, projections[None])
+            values = (pixels[None], bev[:, None], exists.reshape(()), vector, projections[None])
         elif self.description.images == RAW:
             values = (np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), bev, exists, vector, projections)
         else:
