@@ -18,6 +18,7 @@ from .onnx_detector import OnnxDetector
 from .onnx_export import ModelSurroundings, OnnxForm, export_onnx
 from .onnx_network import OnnxNetwork
 from .onnx_predictor import OnnxPredictor
+from .onnx_quantization import quantize_features
 from .optimization import OptimizedDetector, computes_in_bfloat16, optimize_for_inference
 from .predictor import StreamPredictor
 from .rig import Rig
@@ -46,4 +47,5 @@ __all__ = [
     'export_onnx',
     'keep_freed_memory',
     'optimize_for_inference',
+    'quantize_features',
 ]
