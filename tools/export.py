@@ -21,6 +21,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--profile', default='default', choices=TENSORS, help="mlperf: names of MLPerf's benchmark")
     parser.add_argument('--images', choices=(RAW, NORMALIZED), help='prepared by the file, or by whoever runs it')
     parser.add_argument('--rig', help='YAML file of the cameras; by default the calibrations of the test data count')
+    parser.add_argument(
+        '--int8',
+        type=int,
+        metavar='FRAMES',
+        help='compute backbone and neck in 8-bit integers, calibrated on so many frames of the training data',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace an existing file')
     parser.add_argument('--cfg-options', nargs='+', action='extend', metavar='K=V', help='settings to change')
     return parser.parse_args()
@@ -35,7 +41,7 @@ def main() -> None:
         refuse_unwritable(args.out)
         cfg = load_config(args.config, parse_config_options(args.cfg_options))
         rig = None if args.rig is None else Rig.from_file(args.rig)
-        report = export_checkpoint(cfg, args.checkpoint, args.out, form, rig)
+        report = export_checkpoint(cfg, args.checkpoint, args.out, form, rig, args.int8)
     except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')
     described = report.description

@@ -26,7 +26,17 @@ from bevformer_plugin.synthetic.rig import LIDAR, Camera, sample_rig
 
 from .fresh_process import FreshProcess
 from .machine import describe_machine
-from .speed import OPTIMIZED, OPTIMIZED_FLOAT32, OURS, Frames, build_detector, build_here, frame_times, load_frames
+from .speed import (
+    OPTIMIZED,
+    OPTIMIZED_FLOAT32,
+    OURS,
+    Frames,
+    build_detector,
+    build_here,
+    detection_head,
+    frame_times,
+    load_frames,
+)
 from .worlds import make_world
 
 RUNTIME_FLOAT32, RUNTIME_INT8 = 'onnxruntime, float32', 'onnxruntime, int8 backbone and neck'
@@ -176,15 +186,12 @@ def _export(cfg: Config, checkpoint: str | None, root: str, folder: Path) -> dic
     current = detector.frames_of([meta])[0]
     height, width = meta['img_shape']
     cameras = tuple(meta['cameras'])
-    classes = tuple(map(str, range(detector.pts_bbox_head.num_classes)))
+    classes = tuple(map(str, range(detection_head(detector).num_classes)))
     paths = {RUNTIME_FLOAT32: folder / 'float32.onnx', RUNTIME_INT8: folder / 'int8.onnx'}
     budget = budget_for(detector, [current.lidar2img], (height, width))
     surroundings = ModelSurroundings((width, height), cameras, classes)
     export_onnx(detector, paths[RUNTIME_FLOAT32], surroundings, budget, OnnxForm(images='normalized'))
-    first = detector.frames_of([meta['history'][0]])[0]
-    quantize_features(
-        paths[RUNTIME_FLOAT32], paths[RUNTIME_INT8], [(frames.imgs[0, 0], first), (frames.imgs[0, 1], current)]
-    )
+    quantize_features(paths[RUNTIME_FLOAT32], paths[RUNTIME_INT8], frames.imgs[0])
     return paths
 
 

@@ -1,12 +1,17 @@
 """From a config and a checkpoint to an ONNX file, with room for the calibrations of the config's data or of a rig."""
 
+import os
+import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmdet3d.registry import DATASETS, MODELS
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -19,8 +24,10 @@ from bevformer_plugin.weights import TrainingRecord, check_checkpoint, load_cont
 
 from .frame_predictor import ModelInputs
 from .hit_budget import budget_for
-from .onnx_description import RAW
+from .onnx_description import RAW, OnnxDescription
+from .onnx_detector import preprocessor_for
 from .onnx_export import LIBRARIES, ExportReport, ModelSurroundings, OnnxForm, export_onnx, require_libraries
+from .onnx_quantization import quantize_features
 from .predictor import DescribedModel
 from .rig import Rig
 
@@ -28,7 +35,12 @@ FRAMES = 200  # of a dataset whose calibrations are looked at, spread over all o
 
 
 def export_checkpoint(
-    cfg: Config, checkpoint: str, path: str | Path, form: OnnxForm, rig: Rig | None = None
+    cfg: Config,
+    checkpoint: str,
+    path: str | Path,
+    form: OnnxForm,
+    rig: Rig | None = None,
+    int8_frames: int | None = None,
 ) -> ExportReport:
     """Write the detector of a config with a checkpoint's weights as an ONNX file.
 
@@ -39,6 +51,8 @@ def export_checkpoint(
         form: in which form.
         rig: the cameras that the file is for, which say how many pillars a camera sees; None takes the calibrations of
             ``test_dataloader.dataset``.
+        int8_frames: frames of the training data to calibrate 8-bit integers of backbone and neck on; None leaves them
+            in float32.
 
     Raises:
         FileNotFoundError: if the checkpoint or files of the data are missing.
@@ -54,6 +68,7 @@ def export_checkpoint(
     if inputs.image_size is None:
         raise InputError('test_dataloader.dataset has no image_size, and a file is written for images of one: set it')
     data = _dataset(cfg) if rig is None else DescribedModel(inputs.metainfo)
+    calibration = None if int8_frames is None else _calibration_data(cfg, int8_frames)
     with building('model'):
         detector = MODELS.build(cfg.model)
     if not isinstance(detector, BEVFormer):
@@ -82,7 +97,19 @@ def export_checkpoint(
             )
         projections = [torch.from_numpy(np.stack(known))]
     budget = budget_for(detector, projections, (inputs.image_size[1], inputs.image_size[0]))
-    return export_onnx(detector, path, surroundings, budget, form)
+    if calibration is None:
+        return export_onnx(detector, path, surroundings, budget, form)
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        float32, int8 = Path(folder, 'float32.onnx'), Path(folder, 'int8.onnx')
+        report = export_onnx(detector, float32, surroundings, budget, form)
+        begin = time.perf_counter()
+        quantize_features(float32, int8, prepared_images(calibration, report.description, int8_frames or 0))
+        os.replace(int8, path)
+    return replace(
+        report,
+        megabytes=Path(path).stat().st_size / 1e6,
+        seconds=report.seconds + time.perf_counter() - begin,
+    )
 
 
 def _dataset(cfg: Config) -> NuScenesTemporalDataset:
@@ -100,6 +127,37 @@ def _dataset(cfg: Config) -> NuScenesTemporalDataset:
     if not isinstance(dataset, NuScenesTemporalDataset):
         raise InputError(f'test_dataloader.dataset is a {type(dataset).__name__}, no NuScenesTemporalDataset')
     return dataset
+
+
+def _calibration_data(cfg: Config, frames: int) -> NuScenesTemporalDataset:
+    """Build the test dataset over the frames of training.
+
+    Raises:
+        InputError: if it has fewer frames than are asked for, or none are.
+    """
+    require_libraries(('onnxruntime',), 'quantising ONNX files')
+    trained = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+    places = {key: trained[key] for key in ('data_root', 'ann_file') if key in trained}
+    dataset = _dataset(Config({'test_dataloader': {'dataset': {**cfg.test_dataloader.dataset, **places}}}))
+    if not 1 <= frames <= len(dataset):
+        raise InputError(f'--int8 takes from 1 to the {len(dataset)} frames of the training data, got {frames}')
+    return dataset
+
+
+def prepared_images(dataset: NuScenesTemporalDataset, description: OnnxDescription, frames: int) -> Iterator[Tensor]:
+    """Load images of frames that are spread over a dataset.
+
+    Args:
+        dataset: in test mode.
+        description: of the file that takes them.
+        frames: how many.
+
+    Yields:
+        (N, 3, H, W) as the file's :meth:`OnnxNetwork.step` takes them.
+    """
+    preprocessor = preprocessor_for(description)
+    for index in np.linspace(0, len(dataset) - 1, frames).round().astype(int):
+        yield preprocessor(pseudo_collate([dataset[int(index)]]))['inputs']['imgs'][0][0]
 
 
 def projections_of(dataset: NuScenesTemporalDataset, frames: int = FRAMES) -> Iterator[Tensor]:

@@ -57,9 +57,9 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
-        require_libraries(('onnxruntime',), 'running ONNX files')
         if not Path(path).is_file():
             raise FileNotFoundError(f'ONNX file {path} does not exist')
+        require_libraries(('onnxruntime',), 'running ONNX files')
         runtime = importlib.import_module('onnxruntime')
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()

@@ -2,15 +2,15 @@
 
 import importlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from bevformer_plugin.errors import InputError
-from bevformer_plugin.models import BEVHistory, Frame
+from bevformer_plugin.models import Frame
 
 from .onnx_export import require_libraries
 from .onnx_network import OnnxNetwork
@@ -19,7 +19,7 @@ FEATURES = ('.img_backbone.', '.img_neck.')  # in names of weights
 BETWEEN = ('Relu', 'Add', 'MaxPool')  # operators that stay in integers between two convolutions
 
 
-def quantize_features(path: str | Path, target: str | Path, frames: Sequence[tuple[Tensor, Frame]]) -> None:
+def quantize_features(path: str | Path, target: str | Path, frames: Iterable[Tensor]) -> None:
     """Write a copy of an exported file whose image features are computed in 8-bit integers.
 
     Weights are rounded channel by channel, activations to the range that they have in the frames. Attention and heads
@@ -28,25 +28,23 @@ def quantize_features(path: str | Path, target: str | Path, frames: Sequence[tup
     Args:
         path: of a file that ``tools/export.py`` wrote.
         target: of the copy, which has the same tensors and metadata.
-        frames: to calibrate on, in the order of a drive: images as :meth:`OnnxNetwork.step` takes them, and frames.
+        frames: images to calibrate on, each as :meth:`OnnxNetwork.step` takes them.
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        InputError: if there are no frames, or libraries are missing.
+        InputError: if libraries are missing, or the images do not fit the file.
     """
     require_libraries(('onnx', 'onnxruntime'), 'quantising ONNX files')
-    if not frames:
-        raise InputError('quantisation needs frames to calibrate on, got none')
     onnx = importlib.import_module('onnx')
     quantization: Any = importlib.import_module('onnxruntime.quantization')
-    network = OnnxNetwork(path)
+    reader = _ImageReader(OnnxNetwork(path), frames)
     model = onnx.load(str(path))
     logging.getLogger().disabled = True  # it asks for a preparation that the exporter has made
     try:
         quantization.quantize_static(
             model,
             str(target),
-            _FrameReader(network, frames),
+            reader,
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
@@ -69,24 +67,27 @@ def _feature_nodes(model: Any) -> list[str]:
     return names
 
 
-class _FrameReader:
-    """Gives onnxruntime's calibration the inputs of one frame after the other, each with the BEV of the one before."""
+class _ImageReader:
+    """Gives onnxruntime's calibration the inputs of one frame after the other.
 
-    def __init__(self, network: OnnxNetwork, frames: Sequence[tuple[Tensor, Frame]]) -> None:
+    What is quantised depends on the images alone, so the vehicle stands still and has no history.
+    """
+
+    def __init__(self, network: OnnxNetwork, frames: Iterable[Tensor]) -> None:
         self.network = network
-        self.frames = list(frames)
-        self.history: BEVHistory | None = None
+        self.frames = iter(frames)
+        identity = torch.eye(4, dtype=torch.float64)
+        projections = identity.repeat(len(network.description.cameras), 1, 1)
+        self.standing = Frame('to calibrate on', '', 0.0, projections, identity, torch.zeros(13, dtype=torch.float64))
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         """Return the next inputs, None after the last."""
-        if not self.frames:
+        images = next(self.frames, None)
+        if images is None:
             return None
-        images, frame = self.frames.pop(0)
-        inputs = self.network.inputs(images, frame, self.history)
-        _, self.history = self.network.step(images, frame, self.history)
-        return inputs
+        return self.network.inputs(images, self.standing, None)
 
-    def __iter__(self) -> '_FrameReader':
+    def __iter__(self) -> '_ImageReader':
         return self
 
     def __next__(self) -> dict[str, np.ndarray]:

@@ -292,5 +292,6 @@ def test_missing_libraries_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     names = tuple(f'CAM_{number}' for number in range(6))
     with pytest.raises(InputError, match=r'writing ONNX files needs onnxscript.*bevformer_plugin\[onnx\]'):
         export_onnx(detector, tmp_path / 'a.onnx', surroundings(detector, names), HitBudget(9, 2), OnnxForm())
+    (tmp_path / 'a.onnx').touch()
     with pytest.raises(InputError, match=r'running ONNX files needs onnxruntime'):
         OnnxNetwork(tmp_path / 'a.onnx')
