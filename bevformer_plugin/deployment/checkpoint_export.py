@@ -31,6 +31,8 @@ from .onnx_quantization import quantize_features
 from .predictor import DescribedModel
 from .rig import Rig
 
+NO_DATA = 'Without data, give a rig with --rig'
+NO_INTEGERS = 'Without training data, leave --int8 out'
 FRAMES = 200  # of a dataset whose calibrations are looked at, spread over all of it
 
 
@@ -67,7 +69,7 @@ def export_checkpoint(
     inputs = ModelInputs.from_config(cfg)
     if inputs.image_size is None:
         raise InputError('test_dataloader.dataset has no image_size, and a file is written for images of one: set it')
-    data = _dataset(cfg) if rig is None else DescribedModel(inputs.metainfo)
+    data = _dataset(cfg.test_dataloader.dataset, NO_DATA) if rig is None else DescribedModel(inputs.metainfo)
     calibration = None if int8_frames is None else _calibration_data(cfg, int8_frames)
     with building('model'):
         detector = MODELS.build(cfg.model)
@@ -112,18 +114,18 @@ def export_checkpoint(
     )
 
 
-def _dataset(cfg: Config) -> NuScenesTemporalDataset:
-    """Build the test dataset.
+def _dataset(config: dict, remedy: str) -> NuScenesTemporalDataset:
+    """Build a dataset in test mode.
 
     Raises:
-        FileNotFoundError: if its files are missing.
+        FileNotFoundError: if its files are missing, with the remedy.
         InputError: if it cannot be built, or is of another kind.
     """
     try:
         with building('test_dataloader.dataset'):
-            dataset = DATASETS.build(cfg.test_dataloader.dataset)
+            dataset = DATASETS.build(config)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f'{error}. Without data, give a rig with --rig') from error
+        raise FileNotFoundError(f'{error}. {remedy}') from error
     if not isinstance(dataset, NuScenesTemporalDataset):
         raise InputError(f'test_dataloader.dataset is a {type(dataset).__name__}, no NuScenesTemporalDataset')
     return dataset
@@ -138,7 +140,7 @@ def _calibration_data(cfg: Config, frames: int) -> NuScenesTemporalDataset:
     require_libraries(('onnxruntime',), 'quantising ONNX files')
     trained = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     places = {key: trained[key] for key in ('data_root', 'ann_file') if key in trained}
-    dataset = _dataset(Config({'test_dataloader': {'dataset': {**cfg.test_dataloader.dataset, **places}}}))
+    dataset = _dataset({**cfg.test_dataloader.dataset, **places}, NO_INTEGERS)
     if not 1 <= frames <= len(dataset):
         raise InputError(f'--int8 takes from 1 to the {len(dataset)} frames of the training data, got {frames}')
     return dataset

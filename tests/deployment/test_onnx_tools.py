@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures('onnx_libraries')
 def options(synthetic_root: Path, info_files: dict[str, Path]) -> list[str]:
     """``--cfg-options`` that lead the nano config to the tiny synthetic world."""
     data = {'data_root': synthetic_root, 'ann_file': info_files['mini_val']}
-    parts = ('test_dataloader.dataset', 'test_evaluator')
+    parts = ('train_dataloader.dataset', 'test_dataloader.dataset', 'test_evaluator')
     places = [f'{part}.{key}={value}' for part in parts for key, value in data.items()]
     return ['--cfg-options', *places, 'test_evaluator.version=v1.0-mini', 'test_dataloader.num_workers=1']
 
@@ -44,14 +44,14 @@ def test_latency_of_a_stream(nano_file: Path, tmp_path: Path):
     assert f'{1e3 * report["percentiles"]["p90"]:.1f}' in done.output
 
 
-def test_a_file_of_other_settings_is_refused(nano_file: Path, options: list[str]):
+def test_a_file_of_other_settings_is_refused(nano_file: Path, options: list[str], tmp_path: Path):
     cases = {
-        'test_dataloader.dataset.image_size=(160,96)': 'written for the images of the size 320, 180, the dataset gives',
-        "test_dataloader.dataset.cameras=['CAM_FRONT','CAM_BACK']": 'written for the cameras CAM_FRONT, CAM_FRONT_RIGHT',
+        'image_size=(160,96)': 'written for the images of the size 320, 180, the dataset gives 160, 96',
+        'cameras=[CAM_FRONT,CAM_BACK]': 'written for the cameras CAM_FRONT, CAM_FRONT_RIGHT',
     }
     for setting, message in cases.items():
-        more = ['model.num_cameras=2'] if 'cameras' in setting else []
-        done = run_tool('test', NANO, nano_file, '--format-only', *options, setting, *more)
+        more = [f'test_dataloader.dataset.{setting}', f'model.num_cameras={2 if "cameras" in setting else 6}']
+        done = run_tool('test', NANO, nano_file, '--out', tmp_path / 'results_nusc.json', *options, *more)
         assert done.returncode == 1 and message in done.last_line, done.output
 
 
