@@ -12,7 +12,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models import BEVFormer, BEVHistory, EgoAlignment, Frame
-from tests.deployment.drives import drive, noise
+from tests.deployment.exported.drives import drive, noise
 from tests.models.shrunk_configs import SHRUNK, build_shrunk
 
 IMAGE_HW = (64, 96)

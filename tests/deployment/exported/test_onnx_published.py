@@ -11,7 +11,7 @@ from bevformer_plugin.deployment import ModelSurroundings, OnnxForm, OnnxNetwork
 from bevformer_plugin.deployment.static_detector import padded_hw
 from bevformer_plugin.models import BEVFormer
 from bevformer_plugin.weights import to_ours
-from tests.deployment.drives import drive, noise
+from tests.deployment.exported.drives import drive, noise
 from tests.helpers.reference_files import manifest, published_weights
 from tests.helpers.repository import CONFIGS
 

@@ -27,7 +27,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import boxes_to_old_convention, denormalize_boxes
 from bevformer_plugin.models import BEVFormer, BEVHistory
 from bevformer_plugin.weights import load_weights
-from tests.deployment.drives import drive, noise
+from tests.deployment.exported.drives import drive, noise
 from tests.helpers.repository import NANO_WEIGHTS
 from tests.models.shrunk_configs import build_shrunk
 
