@@ -161,8 +161,8 @@ class Trajectory:
         first, last = self.timestamps[0], self.timestamps[-1]
         if not first <= timestamp <= last:
             raise InputError(
-                f'there is no pose for time {timestamp} s: the poses reach from {first} s to {last} s. Give poses that '
-                'cover all images'
+                f'there is no pose for time {timestamp} s: the poses reach from {first} s to {last} s. Give poses '
+                'that cover all images'
             )
         if len(self.timestamps) == 1:
             return self.poses[0]
