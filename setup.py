@@ -64,5 +64,10 @@ setup(
         'tqdm>=4.64.0',
         'pyyaml>=6.0',
     ],
-    extras_require={'dev': ['pytest', 'pytest-xdist'], 'logging': ['tensorboard']},
+    extras_require={
+        'dev': ['pytest', 'pytest-xdist'],
+        'logging': ['tensorboard'],
+        # tools/export.py needs the first two, running what it writes the third.
+        'onnx': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18'],
+    },
 )

@@ -42,6 +42,18 @@ def parse_args() -> argparse.Namespace:
     operator.add_argument('--out', help='JSON file for the figures')
     operator.add_argument('--rounds', type=int, default=3, help='how often to measure each backend')
     operator.set_defaults(run=run_operator)
+    onnx = commands.add_parser(
+        'onnx', parents=[common], help='seconds of a frame in PyTorch and as an exported file in onnxruntime'
+    )
+    onnx.add_argument('--checkpoint', help='weights; random ones by default')
+    onnx.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
+    onnx.add_argument('--rounds', type=int, default=5, help='how often to measure each version')
+    onnx.set_defaults(run=run_onnx)
+    stream = commands.add_parser('stream', help='latency of an exported file, frame by frame')
+    stream.add_argument('file', help='what tools/export.py wrote')
+    stream.add_argument('--frames', type=int, default=200, help='how many to measure')
+    stream.add_argument('--out', help='JSON file for the figures')
+    stream.set_defaults(run=run_stream)
     memory = commands.add_parser(
         'memory', parents=[common], help='peak memory of a training step, with each option that saves some'
     )
@@ -84,6 +96,20 @@ def run_operator(args: argparse.Namespace) -> tuple[dict, str]:
 
     report = benchmark_operator(rounds=args.rounds)
     return report, operator_table(report)
+
+
+def run_onnx(args: argparse.Namespace) -> tuple[dict, str]:
+    from bevformer_plugin.benchmark.onnx_speed import benchmark_onnx, onnx_table
+
+    report = benchmark_onnx(_config(args), args.checkpoint, args.data_root, args.rounds)
+    return report, onnx_table(report)
+
+
+def run_stream(args: argparse.Namespace) -> tuple[dict, str]:
+    from bevformer_plugin.benchmark.onnx_speed import benchmark_stream, stream_table
+
+    report = benchmark_stream(args.file, args.frames)
+    return report, stream_table(report)
 
 
 def run_memory(args: argparse.Namespace) -> tuple[dict, str]:

@@ -211,11 +211,11 @@ def _start(
 ) -> FreshProcess:
     """Start a process with a version in it."""
     process = processes.enter_context(FreshProcess())
-    process.run(_build_here, cfg, checkpoint, data_root, name, training)
+    process.run(build_here, cfg, checkpoint, data_root, name, training)
     return process
 
 
-def _build_here(cfg: Config, checkpoint: str | None, data_root: str, name: str, training: bool) -> None:
+def build_here(cfg: Config, checkpoint: str | None, data_root: str, name: str, training: bool) -> None:
     """Set this process up for a version: attention backend, memory, detector and frames."""
     global _version
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
@@ -309,6 +309,12 @@ def history_of(version: BEVFormer | OptimizedDetector, frames: Frames) -> BEVHis
     (history,) = version.encode(frames.imgs[:, 0], first, [None]).histories()
     assert history is not None, 'the BEV of the first frame is not finite'
     return history
+
+
+def frame_times() -> float:
+    """Measure the seconds of a whole frame in this process's version."""
+    version, frames = _current().detector, _current().frames
+    return frame_seconds(version, frames, history_of(version, frames))
 
 
 def _training_time() -> dict[str, float]:

@@ -39,8 +39,8 @@ class StreamPredictor(FramePredictor):
         super().__init__(inputs)
         if isinstance(detector, BEVFormerV2):
             raise InputError(
-                'model.type is BEVFormerV2, which fuses keyframes half a second apart by their numbers, and not frames '
-                'of any time: test it with tools/test.py, or take a BEVFormer'
+                'model.type is BEVFormerV2, which fuses keyframes half a second apart by their numbers, and not '
+                'frames of any time: test it with tools/test.py, or take a BEVFormer'
             )
         if optimize:
             optimized = optimize_for_inference(detector)
@@ -77,7 +77,7 @@ class StreamPredictor(FramePredictor):
         inputs = ModelInputs.from_config(cfg)
         path = str(checkpoint)
         content = read_checkpoint(path)
-        for remark in check_checkpoint(cfg, _Described(inputs.metainfo), path, content):
+        for remark in check_checkpoint(cfg, DescribedModel(inputs.metainfo), path, content):
             print_log(remark, logger='current')
         with building('model'):
             detector = MODELS.build(cfg.model)
@@ -127,7 +127,7 @@ class StreamPredictor(FramePredictor):
 
 
 @dataclass(frozen=True)
-class _Described:
+class DescribedModel:
     """A metainfo without frames, to compare with a checkpoint."""
 
     metainfo: dict[str, Any]

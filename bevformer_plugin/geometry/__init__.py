@@ -13,7 +13,7 @@ from .boxes import (
     denormalize_boxes,
     normalize_boxes,
 )
-from .ego_motion import bev_shift, rotate_bev, transform_bev
+from .ego_motion import bev_shift, rotate_bev, rotation_center, sample_rotated, transform_bev
 from .pose import PlanarMotion, heading_of, is_rigid, planar_motion
 from .projection import project_to_cameras
 
@@ -34,5 +34,7 @@ __all__ = [
     'planar_motion',
     'project_to_cameras',
     'rotate_bev',
+    'rotation_center',
+    'sample_rotated',
     'transform_bev',
 ]

@@ -54,24 +54,63 @@ def rotate_bev(
     """
     if bev_embed.shape[1] != grid.num_queries:
         raise ValueError(f'a BEV map of {bev_embed.shape[1]} cells does not fill a {grid.bev_h} x {grid.bev_w} grid')
-    height, width = grid.bev_h, grid.bev_w
-    maps = bev_embed.transpose(1, 2).unflatten(2, (height, width))  # BxQxC -> BxCxHxW
     radians = -degrees.to(torch.float64) * (math.pi / 180)
     cos, sin = radians.cos(), radians.sin()
-    if center is None:
-        x_min, y_min, _, x_max, y_max, _ = grid.point_cloud_range
-        offset_x, offset_y = -(x_min + x_max) / 2 / grid.cell_x, -(y_min + y_max) / 2 / grid.cell_y
-        oblong = grid.cell_y / grid.cell_x
-    else:
-        offset_x, offset_y = center[0] - width * 0.5, center[1] - height * 0.5
-        oblong = 1.0
+    offset_x, offset_y, oblong = rotation_center(grid, center)
     # This maps output cells to input cells, both counted from the centre of the grid.
     sin_xy, sin_yx = sin * oblong, sin / oblong
     shift_x = -cos * offset_x - sin_xy * offset_y + offset_x
     shift_y = sin_yx * offset_x - cos * offset_y + offset_y
     cos, sin_xy, sin_yx, shift_x, shift_y = (
-        value.to(bev_embed.device, torch.float32)[:, None, None] for value in (cos, sin_xy, sin_yx, shift_x, shift_y)
+        value.to(bev_embed.device, torch.float32) for value in (cos, sin_xy, sin_yx, shift_x, shift_y)
     )
+    return sample_rotated(bev_embed, cos, (sin_xy, sin_yx), (shift_x, shift_y), grid, interpolation)
+
+
+def rotation_center(grid: BEVGrid, center: tuple[float, float] | None) -> tuple[float, float, float]:
+    """Tell where :func:`rotate_bev` turns a grid about, and how oblong its cells are.
+
+    Args:
+        grid: the BEV grid.
+        center: as of :func:`rotate_bev`.
+
+    Returns:
+        Columns and rows from the centre of the grid to the centre of the rotation, and the length of a cell over its
+        width, which is 1 where the array is turned.
+    """
+    if center is not None:
+        return center[0] - grid.bev_w * 0.5, center[1] - grid.bev_h * 0.5, 1.0
+    x_min, y_min, _, x_max, y_max, _ = grid.point_cloud_range
+    return -(x_min + x_max) / 2 / grid.cell_x, -(y_min + y_max) / 2 / grid.cell_y, grid.cell_y / grid.cell_x
+
+
+def sample_rotated(
+    bev_embed: Tensor,
+    cos: Tensor,
+    sin: tuple[Tensor, Tensor],
+    shift: tuple[Tensor, Tensor],
+    grid: BEVGrid,
+    interpolation: str = 'bilinear',
+) -> Tensor:
+    """Sample BEV maps where each of their cells was before a rotation that is given by its cosine and sine.
+
+    The cell x columns and y rows from the grid's centre was at ``x * cos + y * sin[0] + shift[0]`` and
+    ``y * cos - x * sin[1] + shift[1]``; cells from outside the grid are zero.
+
+    Args:
+        bev_embed: (B, Q, C).
+        cos: (B,) float32.
+        sin: (B,) float32 each, for columns and rows.
+        shift: (B,) float32 each, columns and rows.
+        grid: the BEV grid.
+        interpolation: 'bilinear' or 'nearest'.
+
+    Returns:
+        (B, Q, C).
+    """
+    height, width = grid.bev_h, grid.bev_w
+    maps = bev_embed.transpose(1, 2).unflatten(2, (height, width))  # BxQxC -> BxCxHxW
+    cos, sin_xy, sin_yx, shift_x, shift_y = (value[:, None, None] for value in (cos, *sin, *shift))
     x = torch.arange(width, device=bev_embed.device) + 0.5 - width * 0.5
     y = (torch.arange(height, device=bev_embed.device) + 0.5 - height * 0.5)[:, None]
     # These are products and sums instead of a matrix product, which autocast or TF32 would make imprecise.

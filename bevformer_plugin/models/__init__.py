@@ -1,6 +1,15 @@
 """Detector, BEV, heads, GridMask and data preprocessor."""
 
-from .bev import BEVEncoder, BEVFusion, BEVHistory, CameraFeatures, EgoAlignment, EncodedFrames, Frame
+from .bev import (
+    BEVEncoder,
+    BEVFusion,
+    BEVHistory,
+    CameraFeatures,
+    EgoAlignment,
+    EncodedFrames,
+    Frame,
+    usable_history,
+)
 from .data_preprocessor import BEVFormerDataPreprocessor
 from .detectors import BEVFormer, BEVFormerV2
 from .grid_mask import GridMask
@@ -21,6 +30,7 @@ from .heads import (
     PerspectiveSupervision,
     QuerySource,
     SetCriterion3D,
+    decode_instances,
 )
 
 __all__ = [
@@ -51,4 +61,6 @@ __all__ = [
     'PerspectiveSupervision',
     'QuerySource',
     'SetCriterion3D',
+    'decode_instances',
+    'usable_history',
 ]

@@ -6,7 +6,7 @@ Importing this package makes ``mmcv.ops`` importable. ``MMCV_EXT`` tells whether
 
 from .backends import BACKENDS, backend_name, set_attention_backend
 from .mmcv_finder import provide_mmcv_ext
-from .modulated_deform_conv import modulated_deform_conv2d
+from .modulated_deform_conv import convolve_whole_batch, modulated_deform_conv2d
 from .multi_scale_deformable_attention import multi_scale_deformable_attention, ragged_deformable_attention
 
 MMCV_EXT = provide_mmcv_ext()
@@ -15,6 +15,7 @@ __all__ = [
     'BACKENDS',
     'MMCV_EXT',
     'backend_name',
+    'convolve_whole_batch',
     'modulated_deform_conv2d',
     'multi_scale_deformable_attention',
     'ragged_deformable_attention',

@@ -40,7 +40,7 @@ def modulated_deform_conv2d(
     _check_arguments(inputs, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
     return torch.cat(
         [
-            _convolve_one(
+            convolve_whole_batch(
                 inputs[b : b + 1],
                 offset[b : b + 1],
                 mask[b : b + 1],
@@ -118,7 +118,7 @@ def _check_arguments(
             )
 
 
-def _convolve_one(
+def convolve_whole_batch(
     inputs: Tensor,
     offset: Tensor,
     mask: Tensor,
@@ -130,7 +130,11 @@ def _convolve_one(
     groups: int,
     deform_groups: int,
 ) -> Tensor:
-    _, channels, height, width = inputs.shape
+    """Convolve all images at once, by ordinary operators alone, with the sampled columns of all of them in memory.
+
+    Arguments and result are those of :func:`modulated_deform_conv2d`, and are not checked.
+    """
+    batch, channels, height, width = inputs.shape
     kernel_h, kernel_w = weight.shape[2:]
     taps = kernel_h * kernel_w
     out_h, out_w = offset.shape[2:]
@@ -142,22 +146,23 @@ def _convolve_one(
 
     rows = tap_positions(kernel_h, out_h, 0)[:, None, :, None].expand(kernel_h, kernel_w, out_h, out_w)
     cols = tap_positions(kernel_w, out_w, 1)[None, :, None, :].expand(kernel_h, kernel_w, out_h, out_w)
-    offset = offset.reshape(deform_groups, taps, 2, out_h, out_w)
+    offset = offset.reshape(batch * deform_groups, taps, 2, out_h, out_w)
     if offset.dtype != torch.float64:
         offset = offset.float()
     y = rows.reshape(taps, out_h, out_w) + offset[:, :, 0]
     x = cols.reshape(taps, out_h, out_w) + offset[:, :, 1]
-    locations = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)  # DGxTxHoxWox2
+    locations = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)  # B*DG x T x Ho x Wo x 2
     columns = F.grid_sample(
-        inputs.reshape(deform_groups, channels // deform_groups, height, width).to(locations.dtype),
+        inputs.reshape(batch * deform_groups, channels // deform_groups, height, width).to(locations.dtype),
         locations.flatten(1, 2),
         mode='bilinear',
         padding_mode='zeros',
         align_corners=False,
     ).to(inputs.dtype)
-    columns = columns.view(deform_groups, -1, taps, out_h * out_w) * mask.reshape(
-        deform_groups, 1, taps, out_h * out_w
+    columns = columns.view(batch * deform_groups, -1, taps, out_h * out_w) * mask.reshape(
+        batch * deform_groups, 1, taps, out_h * out_w
     )
-    columns = columns.reshape(groups, -1, out_h * out_w)  # G x (C/G * T) x HoWo
-    output = torch.bmm(weight.reshape(groups, len(weight) // groups, -1), columns).view(1, len(weight), out_h, out_w)
+    columns = columns.reshape(batch, groups, -1, out_h * out_w)  # B x G x (C/G * T) x HoWo
+    output = torch.matmul(weight.reshape(groups, len(weight) // groups, -1), columns)
+    output = output.view(batch, len(weight), out_h, out_w)
     return output if bias is None else output + bias.view(1, -1, 1, 1)

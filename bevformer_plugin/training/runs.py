@@ -21,7 +21,13 @@ from torch import nn
 
 from bevformer_plugin.configuration import building
 from bevformer_plugin.configuration.unread_settings import refuse_settings_of_the_runner
-from bevformer_plugin.deployment import OptimizedDetector, keep_freed_memory, optimize_for_inference
+from bevformer_plugin.deployment import (
+    OnnxDetector,
+    OptimizedDetector,
+    check_exported,
+    keep_freed_memory,
+    optimize_for_inference,
+)
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.models import BEVFormer
 from bevformer_plugin.weights import check_checkpoint, check_resumption, initialize, load_content, read_checkpoint
@@ -58,6 +64,7 @@ EXPECTED_WARNINGS = (
 )
 
 
+ONNX = '.onnx'  # the ending of files that tools/export.py writes
 # What tools/test.py --optimize takes; None takes bfloat16 where the device computes with it.
 INFERENCE_TYPES = {'auto': None, 'float32': torch.float32, 'bfloat16': torch.bfloat16}
 
@@ -223,7 +230,7 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware, optimi
 
     Args:
         cfg: the config.
-        checkpoint: file with the weights.
+        checkpoint: file with the weights, or an ONNX file of ``tools/export.py``, which runs in onnxruntime.
         hardware: where to run.
         optimize: a key of :data:`INFERENCE_TYPES` to test the detector after :func:`optimize_for_inference`; None
             tests it as it is.
@@ -236,11 +243,17 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware, optimi
     data = DetectorDataModule(cfg, ('test',))
     dataset = data.datasets['test']
     remarks = check_consistency(cfg, data.datasets)
-    content = read_checkpoint(checkpoint)
-    log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
     module = DetectorModule(cfg)
-    load_content(module.detector, content, checkpoint, dataset.metainfo.get('classes'))
-    del content
+    if Path(checkpoint).suffix == ONNX:
+        if optimize is not None:
+            raise InputError(f'--optimize is for checkpoints, and {checkpoint} is an exported file: leave it out')
+        module.detector = OnnxDetector(checkpoint)
+        log_remarks(remarks + check_exported(cfg, dataset, checkpoint, module.detector.network.description))
+    else:
+        content = read_checkpoint(checkpoint)
+        log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
+        load_content(module.detector, content, checkpoint, dataset.metainfo.get('classes'))
+        del content
     with _device_errors():
         trainer = L.Trainer(
             **hardware.trainer_arguments(),

@@ -1,6 +1,6 @@
 """Checkpoints: reading and loading files, converting published weights and back, and checks that they belong."""
 
-from .comparison import check_checkpoint, check_initialization, check_resumption
+from .comparison import check_checkpoint, check_initialization, check_resumption, compare_can_bus, compare_frames
 from .conversion import convert_checkpoint
 from .files import (
     load_content,
@@ -21,6 +21,8 @@ __all__ = [
     'check_checkpoint',
     'check_initialization',
     'check_resumption',
+    'compare_can_bus',
+    'compare_frames',
     'convert_checkpoint',
     'initialize',
     'load_content',

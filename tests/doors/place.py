@@ -56,6 +56,10 @@ class Place:
         """Command line that tests."""
         return ['test', config, checkpoint, '--out', self.folder / 'results_nusc.json', *more]
 
+    def export(self, *more: object, checkpoint: object = NANO_WEIGHTS) -> list[object]:
+        """Command line that writes an ONNX file."""
+        return ['export', NANO, checkpoint, '--out', self.folder / 'model.onnx', *more]
+
     def create_data(self, *more: object) -> list[object]:
         """Command line that makes the info files again."""
         return ['create_data', 'nuscenes', '--root', self.root, '--version', VERSION, '--overwrite', *more]

@@ -225,7 +225,18 @@ MAPS = [
     ('maps of a model without', lambda p: p.test('--maps-out', p.folder / 'maps', *p.options()), '--maps-out is for test_evaluator.type=MapMetric'),
 ]  # fmt: skip
 
-ROWS = [*MAPS, *CONFIGS, *COMMAND_LINES, *CHECKPOINTS, *INFOS_AND_TABLES, *IMAGES, *SUBMISSIONS]
+EXPORTED_FILES = [
+    ('opset that TensorRT misreads', lambda p: p.export('--opset', '20', *p.options()), 'opset is one of 18, 19, got 20'),
+    ('bytes for the benchmark', lambda p: p.export('--profile', 'mlperf', '--images', 'raw', *p.options()), 'give --images normalized'),
+    ('unknown profile', lambda p: p.export('--profile', 'tensorrt', *p.options()), "invalid choice: 'tensorrt'"),
+    ('export over a checkpoint', lambda p: _replacing(p.export(*p.options()), p.checkpoint(lambda c: None)), 'spoilt.pth exists'),
+    ('export for a rig that is missing', lambda p: p.export('--rig', 'no.yaml', *p.options()), 'no.yaml does not exist'),
+    ('exported file that does not exist', lambda p: p.test(*p.options(), checkpoint='no.onnx'), 'no.onnx does not exist'),
+    ('exported file to be optimised', lambda p: p.test('--optimize', *p.options(), checkpoint=p.file('a.onnx', b'x')), '--optimize is for checkpoints'),
+    ('latency of nothing', lambda p: ['benchmark', 'stream', p.file('a.onnx', b'x'), '--frames', '0'], 'frames must be at least 1'),
+]  # fmt: skip
+
+ROWS = [*MAPS, *CONFIGS, *COMMAND_LINES, *CHECKPOINTS, *INFOS_AND_TABLES, *IMAGES, *SUBMISSIONS, *EXPORTED_FILES]
 
 
 def _done(_change: object, command: list[object]) -> list[object]:
@@ -244,6 +255,11 @@ def _expansion(place: Place):
 
 def _change(path, old: bytes, new: bytes, command: list[object]) -> list[object]:
     path.write_bytes(path.read_bytes().replace(old, new))
+    return command
+
+
+def _replacing(command: list[object], path) -> list[object]:
+    command[command.index('--out') + 1] = path
     return command
 
 

@@ -11,7 +11,7 @@ from .image_augmentation import RandomFlipMultiView, RandomResizeMultiView
 from .loading import LoadMultiViewImages, load_camera_image
 from .map_labels import LoadMapLabels
 from .photometric import PhotoMetricDistortionMultiView
-from .resize import ResizeMultiView
+from .resize import ResizeMultiView, resized_projection
 
 __all__ = [
     'CropMultiView',
@@ -25,4 +25,5 @@ __all__ = [
     'RandomResizeMultiView',
     'ResizeMultiView',
     'load_camera_image',
+    'resized_projection',
 ]

@@ -12,8 +12,10 @@ from .ego_alignment import EgoAlignment
 from .encoded_frames import EncodedFrames
 from .frames import BEVHistory, Frame, History
 from .kept_frames import EncodedParallelFrames, FeatureHistory, KeptFrame, left_behind, next_position
+from .usable_history import AnyHistory, usable_history
 
 __all__ = [
+    'AnyHistory',
     'BEVEncoder',
     'BEVFusion',
     'BEVHistory',
@@ -29,4 +31,5 @@ __all__ = [
     'left_behind',
     'next_position',
     'samples_by_image_size',
+    'usable_history',
 ]

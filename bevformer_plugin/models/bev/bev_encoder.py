@@ -132,7 +132,7 @@ class BEVEncoder(BaseModule):
         motion = self.ego_alignment.motion(frames, histories)
         history = self.ego_alignment.aligned(histories, motion, self.grid, self.bev_embedding.weight)
         bev_query = self._queries(frames, motion)
-        bev_pos = self._positions().expand(len(frames), -1, -1)
+        bev_pos = self.positions().expand(len(frames), -1, -1)
         levels = [
             level + self.cams_embeds[:, :, None, None] + self.level_embeds[index][:, None, None]
             for index, level in enumerate(features.levels[: self.num_levels])
@@ -160,7 +160,7 @@ class BEVEncoder(BaseModule):
         motion_vector = self.ego_alignment.motion_vector(frames, motion).to(queries)  # Bx18
         return queries + self.can_bus_mlp(motion_vector)[:, None]  # QxC, Bx1xC -> BxQxC
 
-    def _positions(self) -> Tensor:
+    def positions(self) -> Tensor:
         """Return the (Q, C) learned positions of all cells."""
         empty_mask = self.bev_embedding.weight.new_zeros(1, self.grid.bev_h, self.grid.bev_w)
         return self.positional_encoding(empty_mask)[0].flatten(1).T  # 1xCxHxW -> QxC

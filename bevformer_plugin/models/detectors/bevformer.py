@@ -1,15 +1,12 @@
 """The detector: camera images in, what every head predicts out, one frame after another."""
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
 
 import torch
 from mmdet3d.models.detectors import Base3DDetector
 from mmdet3d.registry import MODELS
 from mmdet3d.structures import Det3DDataSample
-from mmengine.logging import print_log
 from mmengine.model import ModuleDict
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -21,18 +18,17 @@ from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models.activation_checkpointing import checkpoint_activations
 from bevformer_plugin.models.bev import (
+    AnyHistory,
     BEVHistory,
     CameraFeatures,
     EncodedFrames,
     Frame,
-    History,
     in_batch_order,
     samples_by_image_size,
+    usable_history,
 )
 from bevformer_plugin.models.grid_mask import GridMask
 from bevformer_plugin.models.heads import BEVHead
-
-AnyHistory = TypeVar('AnyHistory', bound=History)
 
 
 @MODELS.register_module()
@@ -251,27 +247,7 @@ class BEVFormer(Base3DDetector):
 
     def _used(self, history: AnyHistory | None, frame: Frame) -> AnyHistory | None:
         """Return the history if it counts for this frame, else None, and log each reason once."""
-        gap = None if history is None or not self.use_history else history.seconds_to(frame)
-        if gap is None:
-            return None
-        if 0 < gap <= self.max_time_gap:
-            return history
-        if gap > 0:
-            problem = f'farther apart than max_time_gap={self.max_time_gap:g} s'
-            remedy = 'set model.max_time_gap for slower frames, or model.use_history=False to treat every frame alone'
-        else:
-            problem = 'not in the order of their timestamps'
-            remedy = 'give them in that order, and call reset_streams() before a scene begins again'
-        if problem not in self.warned_of:
-            self.warned_of.add(problem)
-            print_log(
-                f'frames of scene {frame.scene} are {problem}: sample {frame.name} is {gap:g} s after the one before, '
-                'whose BEV is therefore not used as history; the same holds wherever frames are so. To mend it, '
-                + remedy,
-                logger='current',
-                level=logging.WARNING,
-            )
-        return None
+        return usable_history(history, frame, self.max_time_gap, self.warned_of) if self.use_history else None
 
     def _require_independent_passes(self, sizes: dict[tuple[int, int], list[int]]) -> None:
         """Raise an InputError where the processes exchange something in every forward pass of the backbone."""

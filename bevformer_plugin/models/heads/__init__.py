@@ -9,7 +9,7 @@ from .bev_head import BEVHead
 from .bev_proposals import BEVProposals
 from .box_coder import NMSFreeCoder
 from .criterion import SetCriterion3D
-from .detection_head import DetectionHead, DetectionOutputs
+from .detection_head import DetectionHead, DetectionOutputs, decode_instances
 from .hungarian_assigner_3d import HungarianAssigner3D
 from .learned_queries import LearnedQueries
 from .map_decoders import ConvMapDecoder, MapDecoder, MaskMapDecoder
@@ -35,4 +35,5 @@ __all__ = [
     'PerspectiveSupervision',
     'QuerySource',
     'SetCriterion3D',
+    'decode_instances',
 ]

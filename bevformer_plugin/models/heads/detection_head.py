@@ -17,7 +17,7 @@ from bevformer_plugin.layers.decoder import REFERENCE_EPS
 from bevformer_plugin.models.bev import EncodedFrames
 
 from .bev_head import BEVHead
-from .box_coder import post_center_range
+from .box_coder import NMSFreeCoder, post_center_range
 from .object_queries import ObjectQueries
 
 
@@ -165,9 +165,18 @@ class DetectionHead(BEVHead):
 
     def detections(self, outputs: DetectionOutputs) -> list[InstanceData]:
         """Decode the last layer: ``bboxes_3d`` (LiDAR, bottom centre, velocities), ``scores_3d``, ``labels_3d``."""
-        results = []
-        for cls_scores, bbox_preds in zip(outputs.cls_scores[-1], outputs.bbox_preds[-1], strict=True):
-            boxes, scores, labels = self.box_coder.decode(cls_scores, bbox_preds)
-            bboxes_3d = LiDARInstance3DBoxes(boxes, box_dim=boxes.shape[-1], origin=(0.5, 0.5, 0.5))
-            results.append(InstanceData(bboxes_3d=bboxes_3d, scores_3d=scores, labels_3d=labels))
-        return results
+        last = zip(outputs.cls_scores[-1], outputs.bbox_preds[-1], strict=True)
+        return [decode_instances(self.box_coder, cls_scores, bbox_preds) for cls_scores, bbox_preds in last]
+
+
+def decode_instances(box_coder: NMSFreeCoder, cls_scores: Tensor, bbox_preds: Tensor) -> InstanceData:
+    """Decode raw outputs of one sample into ``bboxes_3d`` (LiDAR, bottom centre), ``scores_3d`` and ``labels_3d``.
+
+    Args:
+        box_coder: that decodes.
+        cls_scores: (M, num_classes) logits.
+        bbox_preds: (M, 10) network boxes.
+    """
+    boxes, scores, labels = box_coder.decode(cls_scores, bbox_preds)
+    bboxes_3d = LiDARInstance3DBoxes(boxes, box_dim=boxes.shape[-1], origin=(0.5, 0.5, 0.5))
+    return InstanceData(bboxes_3d=bboxes_3d, scores_3d=scores, labels_3d=labels)

@@ -1,0 +1,35 @@
+"""Comparison of what an exported file says of itself with the config and the dataset that it is tested with."""
+
+from mmengine.config import Config
+
+from bevformer_plugin.datasets.described import DescribedDataset
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.weights import compare_can_bus, compare_frames
+
+from .onnx_description import OnnxDescription
+
+
+def check_exported(cfg: Config, dataset: DescribedDataset, path: str, description: OnnxDescription) -> list[str]:
+    """Compare an exported file with the config and the dataset that test it.
+
+    Args:
+        cfg: the config.
+        dataset: the dataset to test on.
+        path: of the file, for messages.
+        description: what the file says of itself.
+
+    Returns:
+        Remarks for the log.
+
+    Raises:
+        InputError: if classes, cameras or size of the images differ, or the frame of the boxes or the CAN-bus rule.
+    """
+    for name, meaning in (('classes', 'classes'), ('cameras', 'cameras'), ('image_size', 'images of the size')):
+        given, written = dataset.metainfo.get(name), getattr(description, name)
+        if given is not None and tuple(given) != written:
+            raise InputError(
+                f'{path} was written for the {meaning} {", ".join(map(str, written))}, the dataset gives '
+                f'{", ".join(map(str, given))}: test it with the config that it was exported with'
+            )
+    remarks = compare_frames(description.frame, dataset, path)
+    return remarks + compare_can_bus(cfg.model, description.can_bus, dataset, path)

@@ -1,0 +1,40 @@
+"""Detection in streams of frames with an exported file."""
+
+from pathlib import Path
+
+from bevformer_plugin.models import Frame
+
+from .frame_predictor import FramePredictor, ModelInputs, NetworkOutput, StreamState
+from .onnx_detector import preprocessor_for
+from .onnx_network import OnnxNetwork
+
+# What an exported file knows of loading: images are resized to its size, and nothing else happens to them.
+PIPELINE = ({'type': 'LoadMultiViewImages'}, {'type': 'ResizeMultiView'}, {'type': 'PackTemporalInputs'})
+
+
+class OnnxPredictor(FramePredictor):
+    """Detects objects in frames of somebody's own cameras with an exported file, in onnxruntime.
+
+    Args:
+        path: of a file that ``tools/export.py`` wrote.
+        threads: that compute; None takes as many as PyTorch uses.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        InputError: as :class:`OnnxNetwork`.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        self.network = OnnxNetwork(path, threads)
+        described = self.network.description
+        super().__init__(ModelInputs(described.classes, described.cameras, described.image_size, PIPELINE))
+        self.preprocessor = preprocessor_for(described)
+
+    def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
+        """Run the file, see :meth:`FramePredictor.detect`."""
+        inputs = {'img': [data['inputs']['img']]}
+        imgs = self.preprocessor({'inputs': inputs, 'data_samples': None})['inputs']['imgs']
+        raw, history = self.network.step(imgs[0][0], frame, state.history)
+        found = self.network.decode(raw)
+        output = NetworkOutput(found.get('bboxes_3d').tensor, found.get('scores_3d'), found.get('labels_3d'))
+        return output, StreamState(history, None)
