@@ -78,9 +78,10 @@ def build_shrunk(
     """
     cfg = Config.fromfile(CONFIGS / f'{name}.py')
     shrunk = next(SHRUNK[key] for key in SHRUNK if Path(name).name.startswith(key))
+    absent = tuple(f'model.heads.{head}.' for head, config in cfg.model.heads.items() if config is None)
     cfg.merge_from_dict(
         {
-            **shrunk,
+            **{setting: value for setting, value in shrunk.items() if not setting.startswith(absent)},
             **SHRUNK_CHILDREN.get(Path(name).name, {}),
             **(changes or {}),
             'model.num_cameras': num_cameras,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmengine.structures import PixelData
 
 from tests.models.shrunk_configs import CONFIGS, build_shrunk
 from tests.models.small_detector import batch
@@ -11,6 +12,11 @@ RELEASED = sorted(str(path.relative_to(CONFIGS).with_suffix('')) for path in CON
 
 def unreached(model, inputs, samples) -> list[str]:
     torch.manual_seed(0)
+    if 'map' in model.heads:
+        protocol = model.heads['map'].protocol
+        shape = (len(protocol.classes), protocol.grid.bev_h, protocol.grid.bev_w)
+        for sample in samples:
+            sample.gt_map = PixelData(data=torch.randint(2, shape, dtype=torch.uint8))
     model.zero_grad(set_to_none=True)
     sum(model.loss(inputs, samples).values()).backward()
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
