@@ -66,9 +66,11 @@ class StreamPredictor(FramePredictor):
 
         Raises:
             FileNotFoundError: if a file does not exist.
-            InputError: if config and checkpoint do not belong together, or the model is no BEVFormer.
+            InputError: if config and checkpoint do not belong together, the model is no BEVFormer, or this machine has
+                no such device.
         """
         cfg = config if isinstance(config, Config) else load_config(config)
+        place = _device(device)
         inputs = ModelInputs.from_config(cfg)
         path = str(checkpoint)
         content = read_checkpoint(path)
@@ -81,7 +83,7 @@ class StreamPredictor(FramePredictor):
                 f'model.type of the config is {type(detector).__name__}, and this predicts with BEVFormer'
             )
         load_content(detector, content, path, inputs.classes)
-        detector.to(get_device() if device == 'auto' else device)
+        detector.to(place)
         return cls(detector, inputs, optimize)
 
     def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
@@ -119,6 +121,21 @@ class StreamPredictor(FramePredictor):
         assert isinstance(found, InstanceData)
         output = NetworkOutput(found.get('bboxes_3d').tensor, found.get('scores_3d'), found.get('labels_3d'))
         return output, encoded.histories()[0]
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """Return a device that this machine has.
+
+    Raises:
+        InputError: if it has none of that name.
+    """
+    try:
+        device = torch.device(get_device() if name == 'auto' else name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f'this machine has no device {name!r} ({reason}): give cpu, or auto') from None
+    return device
 
 
 @dataclass(frozen=True)
