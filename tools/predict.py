@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.deployment import Detections, Rig, StreamFrame, StreamPredictor, check_rig
-from bevformer_plugin.deployment.frame_folder import FrameFiles, Trajectory, find_frames, read_frames
+from bevformer_plugin.deployment.frame_folder import FrameFiles, Trajectory, find_frames, read_frames, require_sizes
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.visualization import check_score_threshold, prepare_folder, write_video
 
@@ -48,6 +48,7 @@ def main() -> None:
         files = find_frames(args.frames, rig, args.max_offset)
         trajectory = None if args.poses is None else Trajectory.from_file(args.poses)
         poses = None if trajectory is None else [trajectory.at(frame.timestamp) for frame in files]
+        require_sizes(files, rig)
         times = [frame.timestamp for frame in files]
         for finding in check_rig(rig, poses=poses, timestamps=times):
             print(f'warning: {finding.message} ({finding.fault})', file=sys.stderr)

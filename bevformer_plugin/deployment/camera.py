@@ -188,6 +188,8 @@ class Camera:
         rectification[:3, :3] = array_of(r0_rect, 'r0_rect', (3, 3))
         velo2cam[:3] = array_of(tr_velo_to_cam, 'tr_velo_to_cam', (3, 4))
         velo2camera = _shift_of(projection) @ rectification @ velo2cam
+        if abs(np.linalg.det(velo2camera)) < 1e-9:
+            raise InputError('r0_rect and tr_velo_to_cam have no inverse: give rotations, with their translation')
         return cls(projection[:, :3], array_of(velo2ego, 'velo2ego', (4, 4)) @ np.linalg.inv(velo2camera), size)
 
     @classmethod

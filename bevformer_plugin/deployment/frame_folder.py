@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 from scipy.spatial.transform import Rotation, Slerp
 
 from bevformer_plugin.datasets.transforms import load_camera_image
@@ -77,6 +78,35 @@ def find_frames(folder: str | Path, rig: Rig, max_offset: float = 0.05) -> list[
     ]
 
 
+def require_sizes(frames: Sequence[FrameFiles], rig: Rig) -> None:
+    """Refuse image files that are of another size than their calibration, by their headers alone.
+
+    An image of the size turned on its side is left to the predictor, because its file may say that it is to be turned.
+
+    Args:
+        frames: from :func:`find_frames`.
+        rig: the cameras.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for frame in frames:
+        for name, path in frame.paths.items():
+            if path is None:
+                continue
+            try:
+                with Image.open(path) as image:
+                    size = image.size
+            except UnidentifiedImageError:
+                raise InputError(f'image {path} is not a readable image: copy it again') from None
+            width, height = rig.cameras[name].size
+            if size not in ((width, height), (height, width)):
+                raise InputError(
+                    f'{path} is {size[0]} x {size[1]} pixels, the calibration of {name} is for {width} x {height}: '
+                    'give the images that were calibrated, or rig.resized(size) if they were resized since'
+                )
+
+
 def _is_hidden(path: Path) -> bool:
     """Tell whether a name is one that systems hide, such as .thumbnails, or ._12.5.jpg of a Mac."""
     return path.name.startswith('.')
@@ -100,7 +130,11 @@ def _times(folder: Path) -> dict[float, Path]:
     Raises:
         InputError: if there are none, or a name is no time in seconds.
     """
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not _is_hidden(path)]
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not _is_hidden(path)
+    ]
     if not paths:
         raise InputError(f'{folder} holds no images ({", ".join(IMAGE_SUFFIXES)})')
     times: dict[float, Path] = {}

@@ -88,6 +88,8 @@ class StreamPredictor(FramePredictor):
 
     def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the detector, see :meth:`FramePredictor.detect`."""
+        if state.history is not None:
+            self._check_history(state.history)
         imgs = self.normalized(data)
         image_hw = (imgs.shape[-2], imgs.shape[-1])
         view = state.view
@@ -95,6 +97,20 @@ class StreamPredictor(FramePredictor):
             view = CameraView(frame.lidar2img, image_hw, self.detector.bev_encoder.hits([frame], image_hw))
         output, history = self.run_network(imgs, frame, state.history, view.hits)
         return output, StreamState(history, view)
+
+    def _check_history(self, history: BEVHistory) -> None:
+        """Refuse what a model with another BEV left behind.
+
+        Raises:
+            InputError: with both sizes.
+        """
+        encoder = self.detector.bev_encoder
+        own, found = (encoder.grid.num_queries, encoder.cams_embeds.shape[-1]), tuple(history.bev_embed.shape)
+        if found != own:
+            raise InputError(
+                f'the state is that of another model: its BEV has {found[0]} cells of {found[1]} channels, this '
+                f'model {own[0]} of {own[1]}; begin with state=None'
+            )
 
     def normalized(self, data: dict) -> Tensor:
         """Bring a packed frame to the device: normalised and padded images (1, N, 3, H, W)."""
