@@ -78,6 +78,12 @@ def find_frames(folder: str | Path, rig: Rig, max_offset: float = 0.05) -> list[
     ]
 
 
+def count_unused(folder: str | Path, rig: Rig, frames: Sequence[FrameFiles]) -> int:
+    """Count the images of a folder that :func:`find_frames` put into no frame, with the same arguments."""
+    used = {path for frame in frames for path in frame.paths.values()}
+    return sum(path not in used for name in rig.cameras for path in _times(Path(folder) / name).values())
+
+
 def require_sizes(frames: Sequence[FrameFiles], rig: Rig) -> None:
     """Refuse image files that are of another size than their calibration, by their headers alone.
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bevformer_plugin.deployment import Camera, Rig
-from bevformer_plugin.deployment.frame_folder import Trajectory, find_frames, require_sizes
+from bevformer_plugin.deployment.frame_folder import Trajectory, count_unused, find_frames, require_sizes
 from bevformer_plugin.errors import InputError
 
 CAMERA = Camera([[90.0, 0, 16], [0, 90, 9], [0, 0, 1]], np.eye(4), (32, 18))
@@ -30,6 +30,14 @@ def test_what_systems_hide_does_not_count(folder):
     frames = find_frames(folder, RIG)
     assert [frame.timestamp for frame in frames] == [0.5, 1.0]
     assert all(path is not None for frame in frames for path in frame.paths.values())
+
+
+def test_images_of_no_frame_are_counted(folder):
+    assert count_unused(folder, RIG, find_frames(folder, RIG)) == 0
+    (folder / 'CAM_BACK' / '1.0.JPG').rename(folder / 'CAM_BACK' / '2.0.jpg')
+    frames = find_frames(folder, RIG)
+    assert [frame.timestamp for frame in frames] == [0.5, 1.0] and frames[1].paths['CAM_BACK'] is None
+    assert count_unused(folder, RIG, frames) == 1
 
 
 @pytest.mark.parametrize('name', ['12_5.jpg', 'nan.jpg', 'inf.jpg'])
