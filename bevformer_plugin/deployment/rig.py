@@ -154,7 +154,8 @@ class Rig:
             raise InputError(f'rig file {path} is no YAML: {" ".join(str(error).split())}') from None
         _check_keys(content, RIG_KEYS, {'cameras'}, f'rig file {path}')
         _check_keys(content['cameras'], None, set(), f'cameras of rig file {path}')
-        lidar2ego = {'lidar2ego': _read_pose(content['lidar2ego'], 'lidar2ego')} if 'lidar2ego' in content else {}
+        what = f'lidar2ego of rig file {path}'
+        lidar2ego = {'lidar2ego': _read_pose(content['lidar2ego'], what)} if 'lidar2ego' in content else {}
         cameras = {}
         for name, entry in content['cameras'].items():
             _check_keys(entry, CAMERA_KEYS, CAMERA_KEYS, f'camera {name} of rig file {path}')

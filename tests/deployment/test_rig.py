@@ -88,6 +88,7 @@ def test_a_pose_that_is_no_rigid_motion_is_refused_by_name(rig):
             'camera A .* give translation with rotation_wxyz or rotation_xyzw',
         ),
         ('car: 1\ncameras: {A: 1}', 'unknown keys car'),
+        ('{cameras: {A: 1}, lidar2ego: null}', r'lidar2ego of rig file .*rig\.yaml is four rows .* got None'),
         ('cameras:\n  A: 1\n  B: 1\n  A: 2', 'A is given twice'),
     ],
 )
