@@ -18,7 +18,14 @@ from tqdm import tqdm
 
 from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.deployment import Detections, Rig, StreamFrame, StreamPredictor, check_rig
-from bevformer_plugin.deployment.frame_folder import FrameFiles, Trajectory, find_frames, read_frames
+from bevformer_plugin.deployment.frame_folder import (
+    FrameFiles,
+    Trajectory,
+    count_unused,
+    find_frames,
+    read_frames,
+    require_sizes,
+)
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.visualization import check_score_threshold, prepare_folder, write_video
 
@@ -48,9 +55,17 @@ def main() -> None:
         files = find_frames(args.frames, rig, args.max_offset)
         trajectory = None if args.poses is None else Trajectory.from_file(args.poses)
         poses = None if trajectory is None else [trajectory.at(frame.timestamp) for frame in files]
+        require_sizes(files, rig)
         times = [frame.timestamp for frame in files]
         for finding in check_rig(rig, poses=poses, timestamps=times):
             print(f'warning: {finding.message} ({finding.fault})', file=sys.stderr)
+        unused = count_unused(args.frames, rig, files)
+        if unused:
+            print(
+                f'warning: {unused} images are of no frame: the camera with most images, of which each makes a frame, '
+                'has none within --max-offset of them',
+                file=sys.stderr,
+            )
         folder = prepare_folder(args.out, args.overwrite)
         predictor = StreamPredictor.from_checkpoint(
             args.config, args.checkpoint, args.device, optimize=not args.no_optimize

@@ -47,8 +47,8 @@ class Camera:
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'intrinsics', _array(self.intrinsics, 'intrinsics', (3, 3)))
-        object.__setattr__(self, 'camera2ego', _array(self.camera2ego, 'camera2ego', (4, 4)))
+        object.__setattr__(self, 'intrinsics', array_of(self.intrinsics, 'intrinsics', (3, 3)))
+        object.__setattr__(self, 'camera2ego', array_of(self.camera2ego, 'camera2ego', (4, 4)))
         object.__setattr__(self, 'size', _size(self.size))
         _check_intrinsics(self.intrinsics)
 
@@ -112,17 +112,24 @@ class Camera:
         Raises:
             InputError: if a field is missing, raw images are distorted, or images are binned or cut.
         """
-        width, height = (int(_field(camera_info, name)) for name in ('width', 'height'))
+        width, height = _size([_field(camera_info, name) for name in ('width', 'height')])
         if any(int(_field(camera_info, f'binning_{axis}', 0)) > 1 for axis in 'xy'):
             raise InputError(
                 'CameraInfo has binning_x or binning_y above 1: give the calibration of the binned images'
             )
+        roi = _field(camera_info, 'roi', {})
+        region = [int(_field(roi, name, 0)) for name in ('x_offset', 'y_offset', 'width', 'height')]
+        if region not in ([0, 0, 0, 0], [0, 0, width, height]):
+            raise InputError(
+                f'CameraInfo has a roi of {region[2]} x {region[3]} pixels at {region[0]}, {region[1]}: give the '
+                'calibration of the images as they were cut'
+            )
         pose = _ros_transform(optical2base)
         if not rectified:
-            intrinsics = _array(_field(camera_info, 'k'), 'k of CameraInfo', (9,)).reshape(3, 3)
+            intrinsics = array_of(_field(camera_info, 'k'), 'k of CameraInfo', (9,)).reshape(3, 3)
             _refuse_distortion(_field(camera_info, 'd', ()), 'with rectified=True use images of image_rect')
             return cls(intrinsics, pose, (width, height))
-        projection = _array(_field(camera_info, 'p'), 'p of CameraInfo', (12,)).reshape(3, 4)
+        projection = array_of(_field(camera_info, 'p'), 'p of CameraInfo', (12,)).reshape(3, 4)
         return cls(projection[:, :3], pose @ np.linalg.inv(_shift_of(projection)), (width, height))
 
     @classmethod
@@ -151,9 +158,9 @@ class Camera:
         """
         _refuse_distortion(() if distortion is None else distortion)
         ego2camera = np.eye(4)
-        ego2camera[:3, :3] = Rotation.from_rotvec(_array(rvec, 'rvec', (3,))).as_matrix()
-        ego2camera[:3, 3] = _array(tvec, 'tvec', (3,))
-        return cls(_array(camera_matrix, 'camera_matrix', (3, 3)), np.linalg.inv(ego2camera), size)
+        ego2camera[:3, :3] = Rotation.from_rotvec(array_of(rvec, 'rvec', (3,))).as_matrix()
+        ego2camera[:3, 3] = array_of(tvec, 'tvec', (3,))
+        return cls(array_of(camera_matrix, 'camera_matrix', (3, 3)), np.linalg.inv(ego2camera), size)
 
     @classmethod
     def from_kitti(
@@ -176,12 +183,14 @@ class Camera:
         Raises:
             InputError: if an array has another shape or holds no numbers.
         """
-        projection = _array(p, 'p', (3, 4))
+        projection = array_of(p, 'p', (3, 4))
         rectification, velo2cam = np.eye(4), np.eye(4)
-        rectification[:3, :3] = _array(r0_rect, 'r0_rect', (3, 3))
-        velo2cam[:3] = _array(tr_velo_to_cam, 'tr_velo_to_cam', (3, 4))
+        rectification[:3, :3] = array_of(r0_rect, 'r0_rect', (3, 3))
+        velo2cam[:3] = array_of(tr_velo_to_cam, 'tr_velo_to_cam', (3, 4))
         velo2camera = _shift_of(projection) @ rectification @ velo2cam
-        return cls(projection[:, :3], _array(velo2ego, 'velo2ego', (4, 4)) @ np.linalg.inv(velo2camera), size)
+        if abs(np.linalg.det(velo2camera)) < 1e-9:
+            raise InputError('r0_rect and tr_velo_to_cam have no inverse: give rotations, with their translation')
+        return cls(projection[:, :3], array_of(velo2ego, 'velo2ego', (4, 4)) @ np.linalg.inv(velo2camera), size)
 
     @classmethod
     def from_argoverse2(cls, intrinsics: Mapping[str, Any], ego_se3_cam: Mapping[str, Any]) -> 'Camera':
@@ -218,9 +227,10 @@ class Camera:
         Raises:
             InputError: if there is distortion, with the call that removes it, or an array has another shape.
         """
-        values = _array(intrinsic, 'intrinsic', (WAYMO_INTRINSICS,))
+        values = array_of(intrinsic, 'intrinsic', (WAYMO_INTRINSICS,))
         _refuse_distortion(values[4:])
-        pose = _array(np.reshape(np.asarray(extrinsic), (-1,)), 'extrinsic', (16,)).reshape(4, 4)
+        flat = np.ravel(np.asarray(extrinsic, dtype=object))
+        pose = array_of(flat.tolist(), 'extrinsic', (16,)).reshape(4, 4)
         return cls(pinhole(*values[:4].tolist()), pose @ OPTICAL_TO_FORWARD, size)
 
     @classmethod
@@ -241,10 +251,10 @@ class Camera:
         Raises:
             InputError: if the field of view is not between 0 and 180 degrees, or an entry holds no number.
         """
-        if not 0 < fov < 180:
-            raise InputError(f'fov is degrees between 0 and 180, got {fov}')
-        pitch, yaw, roll = _array(rotation, 'rotation', (3,))
-        x, y, z = _array(location, 'location', (3,))
+        if not isinstance(fov, int | float | np.number) or not 0 < fov < 180:
+            raise InputError(f'fov is degrees between 0 and 180, got {fov!r}')
+        pitch, yaw, roll = array_of(rotation, 'rotation', (3,))
+        x, y, z = array_of(location, 'location', (3,))
         width, height = _size(size)
         focal = width / (2 * np.tan(np.deg2rad(fov) / 2))
         # Flipping y turns the left-handed yaw and the heights of Unreal's pitch into right-handed rotations by minus
@@ -267,7 +277,7 @@ def pose_of_wxyz(translation: ArrayLike, rotation: ArrayLike) -> np.ndarray:
     Raises:
         InputError: if they have other shapes, or the quaternion has not length 1.
     """
-    w, x, y, z = _array(rotation, 'rotation', (4,))
+    w, x, y, z = array_of(rotation, 'rotation', (4,))
     return _pose(translation, [x, y, z, w])
 
 
@@ -277,7 +287,7 @@ def pose_of_xyzw(translation: ArrayLike, rotation: ArrayLike) -> np.ndarray:
     Raises:
         InputError: if they have other shapes, or the quaternion has not length 1.
     """
-    return _pose(translation, _array(rotation, 'rotation', (4,)).tolist())
+    return _pose(translation, array_of(rotation, 'rotation', (4,)).tolist())
 
 
 def _pose(translation: ArrayLike, xyzw: list[float]) -> np.ndarray:
@@ -286,7 +296,7 @@ def _pose(translation: ArrayLike, xyzw: list[float]) -> np.ndarray:
         raise InputError(f'the quaternion of a rotation has length 1, {xyzw} (x, y, z, w) has {length:.3g}')
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_quat(xyzw).as_matrix()
-    pose[:3, 3] = _array(translation, 'translation', (3,))
+    pose[:3, 3] = array_of(translation, 'translation', (3,))
     return pose
 
 
@@ -294,12 +304,17 @@ def _ros_transform(transform: ArrayLike | tuple[Sequence[float], Sequence[float]
     """Read a transform of ROS given as a matrix or as translation and quaternion (x, y, z, w)."""
     if isinstance(transform, tuple) and len(transform) == 2:
         return pose_of_xyzw(*transform)
-    return _array(transform, 'optical2base', (4, 4))
+    return array_of(transform, 'optical2base', (4, 4))
 
 
 def _shift_of(projection: np.ndarray) -> np.ndarray:
-    """Split a (3, 4) projection K [I | t] and return the shift by t as (4, 4)."""
+    """Split a (3, 4) projection K [I | t] and return the shift by t as (4, 4).
+
+    Raises:
+        InputError: if K maps to no image, such as the zeros of a camera that was not calibrated.
+    """
     shift = np.eye(4)
+    _check_intrinsics(projection[:, :3])
     shift[:3, 3] = np.linalg.solve(projection[:, :3], projection[:, 3])
     return shift
 
@@ -315,7 +330,10 @@ def _check_intrinsics(intrinsics: np.ndarray) -> None:
 
 def _refuse_distortion(coefficients: ArrayLike, otherwise: str = '') -> None:
     """Raise an InputError if coefficients of a lens are not all 0."""
-    values = np.asarray(coefficients, dtype=np.float64).ravel()
+    try:
+        values = np.asarray(coefficients, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        raise InputError(f'the distortion is the coefficients of the lens, got {coefficients!r}') from None
     if values.any():
         raise InputError(
             f'the images are distorted (coefficients {values.tolist()}), and the model takes pinhole images: '
@@ -324,7 +342,7 @@ def _refuse_distortion(coefficients: ArrayLike, otherwise: str = '') -> None:
         )
 
 
-def _array(values: ArrayLike, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def array_of(values: ArrayLike, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """Copy finite numbers of a shape to float64; a vector may come as a row or column.
 
     Raises:
@@ -345,7 +363,7 @@ def _array(values: ArrayLike, name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def _size(size: Sequence[float]) -> tuple[int, int]:
     """Read (W, H) in whole pixels above 0."""
-    width, height = _array(size, 'size', (2,))
+    width, height = array_of(size, 'size', (2,))
     if width < 1 or height < 1 or width % 1 or height % 1:
         raise InputError(f'size is (width, height) in whole pixels, got {tuple(size)}')
     return int(width), int(height)
@@ -357,6 +375,8 @@ def _entries(mapping: Mapping[str, Any], names: Sequence[str], what: str) -> lis
     Raises:
         InputError: naming those that are missing.
     """
+    if not hasattr(mapping, 'keys'):
+        raise InputError(f'{what} is a row with {", ".join(names)}, got {mapping!r}')
     missing = [name for name in names if name not in mapping]
     if missing:
         raise InputError(f'{what} lacks {", ".join(missing)}; it has {", ".join(map(str, mapping))}')

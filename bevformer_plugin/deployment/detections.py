@@ -210,11 +210,16 @@ class Detections:
             The picture, (H, W, 3) uint8 BGR.
 
         Raises:
-            InputError: if there is no image of any camera, or ``score_thr`` is no number from 0 to 1.
+            InputError: if there is no image of any camera, one is of another type or size than the rig's, or
+                ``score_thr`` is no number from 0 to 1.
         """
+        if not isinstance(images, Mapping):
+            raise InputError(f'images are a mapping of camera names to arrays, got {type(images).__name__}')
         shown = {name: image for name, image in images.items() if image is not None and name in self.rig.cameras}
         if not shown:
             raise InputError(f'no image to draw into: give those of {", ".join(self.rig.cameras)}')
+        for name, image in shown.items():
+            self.rig.require_image(name, image)
         return draw_frame(_Picture(self, shown, title), score_thr)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 from scipy.spatial.transform import Rotation, Slerp
 
 from bevformer_plugin.datasets.transforms import load_camera_image
@@ -56,14 +57,17 @@ def find_frames(folder: str | Path, rig: Rig, max_offset: float = 0.05) -> list[
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f'no folder {folder}: give the one that holds a folder of images for every camera')
-    missing = [name for name in rig.cameras if not (folder / name).is_dir()]
+    if not max_offset >= 0:
+        raise InputError(f'the largest offset between cameras of a frame is seconds from 0 on, got {max_offset}')
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and not _is_hidden(path))
+    missing = [name for name in rig.cameras if name not in folders]
     if missing:
         raise FileNotFoundError(
             f'{folder} has no folder of images for {", ".join(missing)}; it holds '
-            f'{", ".join(sorted(path.name for path in folder.iterdir())) or "nothing"}. Name the folders like the '
-            'cameras of the rig, or leave the camera out of the rig'
+            f'{", ".join(folders) or "no folders"}. Name the folders like the cameras of the rig, or leave the camera '
+            'out of the rig'
         )
-    foreign = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name not in rig.cameras)
+    foreign = [name for name in folders if name not in rig.cameras]
     if foreign:
         raise InputError(f'{folder} has images of {", ".join(foreign)}, which the rig does not have: add or move them')
     times = {name: _times(folder / name) for name in rig.cameras}
@@ -74,24 +78,80 @@ def find_frames(folder: str | Path, rig: Rig, max_offset: float = 0.05) -> list[
     ]
 
 
+def count_unused(folder: str | Path, rig: Rig, frames: Sequence[FrameFiles]) -> int:
+    """Count the images of a folder that :func:`find_frames` put into no frame, with the same arguments."""
+    used = {path for frame in frames for path in frame.paths.values()}
+    return sum(path not in used for name in rig.cameras for path in _times(Path(folder) / name).values())
+
+
+def require_sizes(frames: Sequence[FrameFiles], rig: Rig) -> None:
+    """Refuse image files that are of another size than their calibration, by their headers alone.
+
+    An image of the size turned on its side is left to the predictor, because its file may say that it is to be turned.
+
+    Args:
+        frames: from :func:`find_frames`.
+        rig: the cameras.
+
+    Raises:
+        InputError: naming the file.
+    """
+    for frame in frames:
+        for name, path in frame.paths.items():
+            if path is None:
+                continue
+            try:
+                with Image.open(path) as image:
+                    size = image.size
+            except UnidentifiedImageError:
+                raise InputError(f'image {path} is not a readable image: copy it again') from None
+            width, height = rig.cameras[name].size
+            if size not in ((width, height), (height, width)):
+                raise InputError(
+                    f'{path} is {size[0]} x {size[1]} pixels, the calibration of {name} is for {width} x {height}: '
+                    'give the images that were calibrated, or rig.resized(size) if they were resized since'
+                )
+
+
+def _is_hidden(path: Path) -> bool:
+    """Tell whether a name is one that systems hide, such as .thumbnails, or ._12.5.jpg of a Mac."""
+    return path.name.startswith('.')
+
+
+def _number(text: str) -> float:
+    """Read a finite number; Python's digits parted by underscores are none here, because names may mean otherwise.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    value = float(text)
+    if '_' in text or not np.isfinite(value):
+        raise ValueError(f'{text!r} is no finite number')
+    return value
+
+
 def _times(folder: Path) -> dict[float, Path]:
     """Read the times of a camera's images from their names, in order.
 
     Raises:
         InputError: if there are none, or a name is no time in seconds.
     """
-    paths = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file() and not _is_hidden(path)
+    ]
     if not paths:
         raise InputError(f'{folder} holds no images ({", ".join(IMAGE_SUFFIXES)})')
     times: dict[float, Path] = {}
     for path in paths:
         try:
-            time = float(path.stem)
+            time = _number(path.stem)
         except ValueError:
             raise InputError(
                 f'{path} is not named by its time: images are SECONDS{path.suffix}, such as 12.5{path.suffix}'
             ) from None
-        if not abs(time) <= LATEST_SECONDS:
+        if abs(time) > LATEST_SECONDS:
             raise InputError(f'the name of {path} looks like micro- or nanoseconds: rename the images to seconds')
         if time in times:
             raise InputError(f'{path} and {times[time]} are of the same time: keep one of them')
@@ -129,19 +189,24 @@ class Trajectory:
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f'poses file {path} does not exist')
-        with open(path, newline='', encoding='utf-8') as file:
-            header, *rows = [[entry.strip() for entry in row] for row in csv.reader(file) if row] or [[]]
+        try:
+            with open(path, newline='', encoding='utf-8-sig') as file:
+                reader = csv.reader(file)
+                lines = [(reader.line_num, [entry.strip() for entry in row]) for row in reader if row]
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f'{path} is no CSV file in UTF-8: {error}') from None
+        (_, header), *rows = lines or [(1, [])]
         if tuple(header) not in (PLANAR_COLUMNS, FULL_COLUMNS):
             raise InputError(
                 f'{path} has the columns {", ".join(header) or "none"}; they are {", ".join(PLANAR_COLUMNS)} or '
-                f'{", ".join(FULL_COLUMNS)}'
+                f'{", ".join(FULL_COLUMNS)}' + (', parted by commas' if ';' in ''.join(header) else '')
             )
         if not rows:
             raise InputError(f'{path} holds no poses')
         timestamps, poses = [], []
-        for number, row in enumerate(rows, start=2):
+        for number, row in rows:
             try:
-                time, *values = map(float, row)
+                time, *values = map(_number, row)
                 full = tuple(header) == FULL_COLUMNS
                 pose = ego2global_of(pose_of_wxyz(values[:3], values[3:]) if full else values)
             except ValueError as error:

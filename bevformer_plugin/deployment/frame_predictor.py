@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,7 +199,8 @@ class FramePredictor(ABC):
         Raises:
             InputError: if images, rig, pose, time and model do not belong together; the message says what to do.
         """
-        state = state or StreamState()
+        state = StreamState() if state is None else state
+        _check_types(images, rig, state)
         seconds = _seconds(timestamp, pose, state)
         ego2global = None if pose is None else ego2global_of(pose)
         data, frame = self.prepare(images, rig, ego2global, seconds, can_bus)
@@ -211,7 +213,7 @@ class FramePredictor(ABC):
             classes=self.inputs.classes,
             rig=rig,
             ego2global=ego2global,
-            timestamp=timestamp,
+            timestamp=None if timestamp is None else seconds,
         )
         return detections, after if ego2global is not None else StreamState(None, after.view)
 
@@ -254,10 +256,16 @@ class FramePredictor(ABC):
             The detections of each frame.
 
         Raises:
-            InputError: as :meth:`step`.
+            InputError: as :meth:`step`, or if a frame is no :class:`StreamFrame`.
         """
+        if not isinstance(frames, Iterable):
+            raise InputError(f'stream takes a sequence of StreamFrame objects, got {type(frames).__name__}')
         state, scene = self.reset(), None
         for frame in frames:
+            if not isinstance(frame, StreamFrame):
+                raise InputError(
+                    f'a frame of a stream is a StreamFrame(images, rig, pose, timestamp), got {type(frame).__name__}'
+                )
             if frame.scene != scene:
                 state, scene = self.reset(), frame.scene
             detections, state = self.step(
@@ -296,7 +304,9 @@ class FramePredictor(ABC):
         can_bus: ArrayLike | None,
     ) -> dict[str, Any]:
         """Make what the pipeline has after reading the images of a frame."""
-        present = {name: _checked_image(image, rig, name) for name, image in images.items() if image is not None}
+        present = {name: image for name, image in images.items() if image is not None}
+        for name, image in present.items():
+            rig.require_image(name, image)
         first = next(iter(present.values()))
         blank = np.zeros(first.shape, np.uint8)
         pixels = [present.get(name, blank) for name in self.inputs.cameras]
@@ -331,6 +341,23 @@ class FramePredictor(ABC):
         return {'inputs': packed['inputs'], 'data_samples': Det3DDataSample(metainfo=meta)}
 
 
+def _check_types(images: object, rig: object, state: object) -> None:
+    """Refuse arguments of :meth:`FramePredictor.step` that are something else, such as another one's.
+
+    Raises:
+        InputError: saying what they are.
+    """
+    if not isinstance(rig, Rig):
+        raise InputError(f'rig is a Rig of cameras, got {type(rig).__name__}: Rig.from_file reads one')
+    if not isinstance(images, Mapping):
+        raise InputError(f'images are a mapping of camera names to arrays, got {type(images).__name__}')
+    if not isinstance(state, StreamState):
+        raise InputError(
+            f'state is the second of the two that step returns, or None where a drive begins, got '
+            f'{type(state).__name__}'
+        )
+
+
 def _seconds(timestamp: float | None, pose: ArrayLike | None, state: StreamState) -> float:
     """Read a time, and compare it with that of the frame before.
 
@@ -341,11 +368,13 @@ def _seconds(timestamp: float | None, pose: ArrayLike | None, state: StreamState
         if pose is not None:
             raise InputError('a frame with a pose needs its timestamp in seconds')
         return 0.0
-    if not isinstance(timestamp, int | float | np.number) or not np.isfinite(timestamp):
-        raise InputError(f'timestamp is a number of seconds, got {timestamp!r}')
-    seconds = float(timestamp)
-    if abs(seconds) > LATEST_SECONDS:
+    is_number = isinstance(timestamp, int | float | np.integer | np.floating)
+    if not is_number or isinstance(timestamp, bool | np.timedelta64) or not -np.inf < timestamp < np.inf:
+        remedy = ': give its timestamp()' if isinstance(timestamp, datetime) else ''
+        raise InputError(f'timestamp is a number of seconds, got {timestamp!r}{remedy}')
+    if abs(timestamp) > LATEST_SECONDS:
         raise InputError(f'timestamp {timestamp} looks like micro- or nanoseconds: give seconds')
+    seconds = float(timestamp)
     before = None if state.history is None or pose is None else state.history.frame.timestamp
     if before is not None and seconds <= before:
         raise InputError(
@@ -353,24 +382,3 @@ def _seconds(timestamp: float | None, pose: ArrayLike | None, state: StreamState
             'state=None where a drive begins'
         )
     return seconds
-
-
-def _checked_image(image: np.ndarray, rig: Rig, name: str) -> np.ndarray:
-    """Refuse what is no image of the rig's camera.
-
-    Raises:
-        InputError: naming the camera.
-    """
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        found = f'{image.dtype} of shape {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(
-            f'the image of {name} is (H, W, 3) uint8 in the order BGR, as cv2.imread returns it, got {found}'
-        )
-    height, width = image.shape[:2]
-    if (width, height) != rig.cameras[name].size:
-        raise InputError(
-            f'the image of {name} is {width} x {height} pixels, its calibration is for '
-            f'{rig.cameras[name].size[0]} x {rig.cameras[name].size[1]}: give the images that were calibrated, or '
-            'rig.resized(size) if they were resized since'
-        )
-    return image

@@ -71,9 +71,11 @@ class StreamPredictor(FramePredictor):
 
         Raises:
             FileNotFoundError: if a file does not exist.
-            InputError: if config and checkpoint do not belong together, or the model is no BEVFormer.
+            InputError: if config and checkpoint do not belong together, the model is no BEVFormer, or this machine has
+                no such device.
         """
         cfg = config if isinstance(config, Config) else load_config(config)
+        place = _device(device)
         inputs = ModelInputs.from_config(cfg)
         path = str(checkpoint)
         content = read_checkpoint(path)
@@ -86,11 +88,13 @@ class StreamPredictor(FramePredictor):
                 f'model.type of the config is {type(detector).__name__}, and this predicts with BEVFormer'
             )
         load_content(detector, content, path, inputs.classes)
-        detector.to(get_device() if device == 'auto' else device)
+        detector.to(place)
         return cls(detector, inputs, optimize)
 
     def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the detector, see :meth:`FramePredictor.detect`."""
+        if state.history is not None:
+            self._check_history(state.history)
         imgs = self.normalized(data)
         image_hw = (imgs.shape[-2], imgs.shape[-1])
         view = state.view
@@ -98,6 +102,20 @@ class StreamPredictor(FramePredictor):
             view = CameraView(frame.lidar2img, image_hw, self.detector.bev_encoder.hits([frame], image_hw))
         output, history = self.run_network(imgs, frame, state.history, view.hits)
         return output, StreamState(history, view)
+
+    def _check_history(self, history: BEVHistory) -> None:
+        """Refuse what a model with another BEV left behind.
+
+        Raises:
+            InputError: with both sizes.
+        """
+        encoder = self.detector.bev_encoder
+        own, found = (encoder.grid.num_queries, encoder.cams_embeds.shape[-1]), tuple(history.bev_embed.shape)
+        if found != own:
+            raise InputError(
+                f'the state is that of another model: its BEV has {found[0]} cells of {found[1]} channels, this '
+                f'model {own[0]} of {own[1]}; begin with state=None'
+            )
 
     def normalized(self, data: dict) -> Tensor:
         """Bring a packed frame to the device: normalised and padded images (1, N, 3, H, W)."""
@@ -124,6 +142,21 @@ class StreamPredictor(FramePredictor):
         assert isinstance(found, InstanceData)
         output = NetworkOutput(found.get('bboxes_3d').tensor, found.get('scores_3d'), found.get('labels_3d'))
         return output, encoded.histories()[0]
+
+
+def _device(name: str | torch.device) -> torch.device:
+    """Return a device that this machine has.
+
+    Raises:
+        InputError: if it has none of that name.
+    """
+    try:
+        device = torch.device(get_device() if name == 'auto' else name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f'this machine has no device {name!r} ({reason}): give cpu, or auto') from None
+    return device
 
 
 @dataclass(frozen=True)

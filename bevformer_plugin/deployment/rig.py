@@ -14,7 +14,7 @@ from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import is_rigid
 
-from .camera import Camera, pose_of_wxyz, pose_of_xyzw
+from .camera import Camera, array_of, pose_of_wxyz, pose_of_xyzw
 
 # Where nuScenes' vehicles have their LiDAR, in whose frame (x right, y forward, z up) the models think: its mean pose
 # to the centimetre and degree. A model finds heights and distances as seen from there, with or without a LiDAR.
@@ -47,14 +47,13 @@ class Rig:
     def __post_init__(self) -> None:
         if not self.cameras:
             raise InputError('a rig has at least one camera, got none')
+        if not isinstance(self.cameras, Mapping):
+            raise InputError(f'cameras of a rig are Camera objects by name, got {type(self.cameras).__name__}')
         for name, camera in self.cameras.items():
             if not isinstance(name, str) or not isinstance(camera, Camera):
                 raise InputError(f'cameras of a rig are Camera objects by name, got {name!r}: {type(camera).__name__}')
         object.__setattr__(self, 'cameras', dict(self.cameras))
-        pose = np.array(self.lidar2ego, dtype=np.float64)
-        if pose.shape != (4, 4) or not np.isfinite(pose).all():
-            raise InputError(f'lidar2ego of a rig is a finite (4, 4) matrix, got {pose.tolist()}')
-        object.__setattr__(self, 'lidar2ego', pose)
+        object.__setattr__(self, 'lidar2ego', array_of(self.lidar2ego, 'lidar2ego of a rig', (4, 4)))
 
     def lidar2img(self, name: str) -> np.ndarray:
         """Return the projection (4, 4) of a camera, from the LiDAR's frame in metres to pixels times depth."""
@@ -72,8 +71,13 @@ class Rig:
 
         Args:
             ego2vehicle: (4, 4) pose of the frame that the cameras are given in, in the new one.
+
+        Raises:
+            InputError: if it is no rotation with a translation.
         """
-        pose = np.asarray(ego2vehicle, dtype=np.float64)
+        pose = array_of(ego2vehicle, 'ego2vehicle', (4, 4))
+        if not is_rigid(torch.from_numpy(pose)):
+            raise InputError(f'ego2vehicle is no rotation with a translation, {np.round(pose, 3).tolist()}')
         cameras = {name: replace(camera, camera2ego=pose @ camera.camera2ego) for name, camera in self.cameras.items()}
         return replace(self, cameras=cameras)
 
@@ -91,6 +95,29 @@ class Rig:
                     f'{what} is no rotation with a translation, {np.round(pose, 3).tolist()}: check_rig(rig) says '
                     'what looks wrong'
                 )
+
+    def require_image(self, name: str, image: object) -> None:
+        """Refuse what is no image of a camera of the rig.
+
+        Args:
+            name: of the camera.
+            image: what should be (H, W, 3) uint8 BGR, of the camera's size.
+
+        Raises:
+            InputError: naming the camera.
+        """
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            found = f'{image.dtype} of shape {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(
+                f'the image of {name} is (H, W, 3) uint8 in the order BGR, as cv2.imread returns it, got {found}'
+            )
+        height, width = image.shape[:2]
+        if (width, height) != self.cameras[name].size:
+            raise InputError(
+                f'the image of {name} is {width} x {height} pixels, its calibration is for '
+                f'{self.cameras[name].size[0]} x {self.cameras[name].size[1]}: give the images that were calibrated, '
+                'or rig.resized(size) if they were resized since'
+            )
 
     @classmethod
     def from_info(cls, info: Mapping[str, Any]) -> 'Rig':
@@ -122,12 +149,13 @@ class Rig:
         if not Path(path).is_file():
             raise FileNotFoundError(f'rig file {path} does not exist')
         try:
-            content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
+            content = yaml.load(Path(path).read_text(encoding='utf-8'), _UniqueKeyLoader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise InputError(f'rig file {path} is no YAML: {" ".join(str(error).split())}') from None
         _check_keys(content, RIG_KEYS, {'cameras'}, f'rig file {path}')
         _check_keys(content['cameras'], None, set(), f'cameras of rig file {path}')
-        lidar2ego = {'lidar2ego': _read_pose(content['lidar2ego'], 'lidar2ego')} if 'lidar2ego' in content else {}
+        what = f'lidar2ego of rig file {path}'
+        lidar2ego = {'lidar2ego': _read_pose(content['lidar2ego'], what)} if 'lidar2ego' in content else {}
         cameras = {}
         for name, entry in content['cameras'].items():
             _check_keys(entry, CAMERA_KEYS, CAMERA_KEYS, f'camera {name} of rig file {path}')
@@ -153,6 +181,18 @@ class Rig:
         }
         with atomic_write(path) as file:
             file.write(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=119).encode())
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe loader that refuses a key that is given twice, of which YAML would keep the last alone."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Construct a mapping, see the class."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.MarkedYAMLError(problem=f'{", ".join(twice)} is given twice', problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
 def _check_keys(node: object, known: set[str] | None, required: set[str], what: str) -> None:

@@ -92,8 +92,8 @@ def check_score_threshold(score_thr: float) -> None:
     Raises:
         InputError: naming the threshold.
     """
-    if not 0 <= score_thr <= 1:
-        raise InputError(f'the score threshold must be a number from 0 to 1, as scores are, not {score_thr}')
+    if not isinstance(score_thr, int | float | np.number) or not 0 <= score_thr <= 1:
+        raise InputError(f'the score threshold must be a number from 0 to 1, as scores are, not {score_thr!r}')
 
 
 def _camera_pictures(frame: PicturedFrame, predictions: Boxes | None) -> dict[str, np.ndarray]:

@@ -193,6 +193,26 @@ def test_resized_pixels_scale_with_the_image():
         ),
         (lambda: Camera.from_carla((0, 0, 0), (0, 0, 0), 180, SIZE), 'fov is degrees between 0 and 180, got 180'),
         (lambda: Camera.from_argoverse2({'fx_px': 1}, {}), 'intrinsics lacks fy_px'),
+        (lambda: Camera.from_nuscenes(None, SIZE), 'calibrated_sensor is a row with translation, .*, got None'),
+        (
+            lambda: Camera.from_ros({'p': [0.0] * 12, 'width': 9, 'height': 9}, np.eye(4), rectified=True),
+            'focal lengths 0 and 0',
+        ),
+        (
+            lambda: Camera.from_ros(
+                {'width': 9, 'height': 9, 'roi': {'width': 5, 'height': 9}}, np.eye(4), rectified=True
+            ),
+            'roi of 5 x 9 pixels at 0, 0: give the calibration of the images as they were cut',
+        ),
+        (lambda: Camera.from_ros({'width': 'wide', 'height': 9}, np.eye(4), rectified=True), 'size is 2 numbers'),
+        (lambda: Camera.from_opencv(K, [0, 0, 0], [0, 0, 0], SIZE, 'plumb_bob'), "coefficients .* got 'plumb_bob'"),
+        (lambda: Camera.from_waymo([9, 9, 6, 3, 0, 0, 0, 0, 0], [[1, 2], [3]], SIZE), 'extrinsic is 16 numbers'),
+        (lambda: Camera.from_kitti(np.zeros((3, 4)), np.eye(3), np.eye(4)[:3], SIZE), 'focal lengths 0 and 0'),
+        (
+            lambda: Camera.from_kitti(np.eye(4)[:3], np.zeros((3, 3)), np.eye(4)[:3], SIZE),
+            'r0_rect and tr_velo_to_cam have no inverse',
+        ),
+        (lambda: Camera.from_carla((0, 0, 0), (0, 0, 0), '90', SIZE), "fov is degrees between 0 and 180, got '90'"),
     ],
 )
 def test_what_is_no_camera_is_refused(make, message):

@@ -1,5 +1,6 @@
 """StreamPredictor gives what tools/test.py gives, with explicit state, and masks cameras without an image."""
 
+import datetime
 import json
 from dataclasses import replace
 
@@ -249,6 +250,12 @@ def test_optimised_it_finds_the_same_objects(predictor, drive):
         (lambda f: {'pose': f.pose.T}, 'the pose is no rotation with a translation'),
         (lambda f: {'timestamp': None}, 'a frame with a pose needs its timestamp'),
         (lambda f: {'timestamp': float('nan')}, 'timestamp is a number of seconds, got nan'),
+        (lambda f: {'timestamp': datetime.datetime(2020, 1, 1)}, r'got datetime.*: give its timestamp\(\)'),
+        (lambda f: {'timestamp': np.timedelta64(5, 's')}, 'timestamp is a number of seconds, got'),
+        (lambda f: {'timestamp': True}, 'timestamp is a number of seconds, got True'),
+        (lambda f: {'timestamp': 10**400}, 'looks like micro- or nanoseconds'),
+        (lambda f: {'images': list(f.images.values())}, 'images are a mapping of camera names to arrays, got list'),
+        (lambda f: {'rig': 'rig.yaml'}, 'rig is a Rig of cameras, got str: Rig.from_file'),
         (lambda f: {'timestamp': '12:30'}, "timestamp is a number of seconds, got '12:30'"),
         (lambda f: {'timestamp': f.timestamp * 1e6}, 'looks like micro- or nanoseconds'),
         (lambda f: {'timestamp': f.timestamp - 3600}, 'time runs backwards: .*state=None'),
@@ -260,6 +267,34 @@ def test_bad_input_is_refused_at_the_door(predictor, drive, change, message):
     _, state = step(predictor, before)
     with pytest.raises(InputError, match=message):
         step(predictor, replace(frame, **change(frame)), state)
+
+
+@pytest.mark.parametrize('state', [(None, StreamState()), {}, np.zeros(3)])
+def test_what_is_no_state_is_refused(predictor, drive, state):
+    with pytest.raises(InputError, match=r'state is the second of the two that step returns, or None .* got '):
+        step(predictor, next(iter(drive.values())), state)
+
+
+def test_the_state_of_another_model_is_refused(predictor, drive):
+    one, two = list(drive.values())[:2]
+    _, state = step(predictor, one)
+    foreign = replace(state, history=replace(state.history, bev_embed=state.history.bev_embed[:2500]))
+    with pytest.raises(InputError, match=r'state is that of another model: its BEV has 2500 cells .* 4096 of'):
+        step(predictor, two, foreign)
+
+
+def test_a_stream_is_of_frames(predictor, drive):
+    frame = next(iter(drive.values()))
+    with pytest.raises(InputError, match='takes a sequence of StreamFrame objects, got StreamFrame'):
+        next(predictor.stream(frame))
+    with pytest.raises(InputError, match=r'is a StreamFrame\(images, rig, pose, timestamp\), got tuple'):
+        next(predictor.stream([(frame.images, frame.rig)]))
+
+
+@pytest.mark.parametrize('device', ['gpu', 'cuda:99', ''])
+def test_a_device_that_is_not_there_is_refused(device):
+    with pytest.raises(InputError, match=f'this machine has no device {device!r}'):
+        StreamPredictor.from_checkpoint(NANO, NANO_WEIGHTS, device, optimize=False)
 
 
 def test_checkpoints_of_other_models_and_configs_without_names_are_refused(tmp_path):
@@ -289,7 +324,7 @@ def test_boxes_are_the_same_object_in_every_frame(streamed, drive):
     assert lidar.yaws == pytest.approx(np.angle(np.exp(1j * found.bboxes_3d.yaw.numpy())), abs=1e-5)
 
 
-def test_detections_become_json_and_pictures(streamed, drive, tmp_path):
+def test_detections_become_json_and_pictures(predictor, streamed, drive, tmp_path):
     token = list(drive)[1]
     found = streamed[token].above(0.3)
     found.save(tmp_path / 'found.json', 'global')
@@ -306,8 +341,19 @@ def test_detections_become_json_and_pictures(streamed, drive, tmp_path):
         InputError, match="unknown frame 'CAM'; known are ego, lidar, global and the cameras CAM_FRONT"
     ):
         found.boxes_in('CAM')
-    with pytest.raises(InputError, match='score threshold'):
-        found.above(30)
+    for score in (30, '0.3', None):
+        with pytest.raises(InputError, match='score threshold'):
+            found.above(score)
+    images = drive[token].images
+    for other, message in (
+        (list(images.values()), 'mapping of camera names to arrays, got list'),
+        ({name: image[::2] for name, image in images.items()}, 'is 200 x 56 pixels, its calibration is for 200 x 112'),
+        ({name: image / 255 for name, image in images.items()}, 'uint8 .*got float64'),
+    ):
+        with pytest.raises(InputError, match=message):
+            found.draw(other)
+    kept, _ = predictor.step(images, drive[token].rig, None, np.int64(5))
+    assert json.loads(json.dumps(kept.above(1.0).to_dict()))['timestamp'] == 5
     nothing = found.above(1.0)
     assert len(nothing) == 0 and nothing.to_dict()['objects'] == [] and nothing.to_nuscenes('token') == []
 

@@ -88,12 +88,28 @@ def test_a_pose_that_is_no_rigid_motion_is_refused_by_name(rig):
             'camera A .* give translation with rotation_wxyz or rotation_xyzw',
         ),
         ('car: 1\ncameras: {A: 1}', 'unknown keys car'),
+        ('{cameras: {A: 1}, lidar2ego: null}', r'lidar2ego of rig file .*rig\.yaml is four rows .* got None'),
+        ('cameras:\n  A: 1\n  B: 1\n  A: 2', 'A is given twice'),
     ],
 )
 def test_broken_files_are_refused(text, message, tmp_path):
     (tmp_path / 'rig.yaml').write_text(text)
     with pytest.raises(InputError, match=message):
         Rig.from_file(tmp_path / 'rig.yaml')
+
+
+@pytest.mark.parametrize(
+    ('make', 'message'),
+    [
+        (lambda rig: Rig(list(rig.cameras.values())), 'are Camera objects by name, got list'),
+        (lambda rig: Rig(rig.cameras, 'roof'), "lidar2ego of a rig is 4 x 4 numbers, got 'roof'"),
+        (lambda rig: rig.moved((0, 0, 0.3)), r'ego2vehicle has shape \(4, 4\), got \(3,\)'),
+        (lambda rig: rig.moved(2 * np.eye(4)), 'ego2vehicle is no rotation with a translation'),
+    ],
+)
+def test_what_is_no_rig_is_refused(rig, make, message):
+    with pytest.raises(InputError, match=message):
+        make(rig)
 
 
 def test_a_file_that_is_not_there():

@@ -39,6 +39,8 @@ def draw_rig(rig: Rig, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     Raises:
         InputError: if an image is of another type, size or of an unknown camera, or a camera2ego has no inverse.
     """
+    if not isinstance(rig, Rig):
+        raise InputError(f'rig is a Rig of cameras, got {type(rig).__name__}: Rig.from_file reads one')
     [frame] = read_images(images, rig) if isinstance(images, Mapping) else [None]
     if frame is None:
         raise InputError(f'images are a mapping of camera names to arrays of one frame, got {type(images).__name__}')
