@@ -70,8 +70,8 @@ def _measure(predictor: StreamPredictor, frame: StreamFrame, before: StreamState
     taken, (_, state) = timed(step)
     assert state.history is not None and state.view is not None
     ego2global, hits = state.history.frame.ego2global.numpy(), state.view.hits
-    data, own = predictor.prepare(frame.images, frame.rig, ego2global, frame.timestamp)
-    imgs = predictor.normalized(data)
+    packed, own = predictor.prepare(frame.images, frame.rig, ego2global, frame.timestamp)
+    imgs = predictor.normalized(packed)
     alone, _ = timed(lambda: predictor.run_network(imgs, own, before.history, hits))
     return taken, alone, state
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmdet3d.structures import Box3DMode, Det3DDataSample, LiDARInstance3DBoxes
+from mmdet3d.structures import Box3DMode, LiDARInstance3DBoxes
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from numpy.typing import ArrayLike
@@ -154,11 +154,11 @@ class FramePredictor(ABC):
             self.transforms = Compose(list(transforms))
 
     @abstractmethod
-    def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
+    def detect(self, packed: Tensor, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the network on a frame.
 
         Args:
-            data: the frame as the pipeline packs it: ``inputs['img']`` (1, N, 3, H, W).
+            packed: (1, N, 3, H, W) images as the pipeline packs them, BGR, neither normalised nor padded.
             frame: its calibration, pose and time.
             state: what the frame before left behind; without history nothing of it counts.
 
@@ -203,9 +203,9 @@ class FramePredictor(ABC):
         _check_types(images, rig, state)
         seconds = _seconds(timestamp, pose, state)
         ego2global = None if pose is None else ego2global_of(pose)
-        data, frame = self.prepare(images, rig, ego2global, seconds, can_bus)
+        packed, frame = self.prepare(images, rig, ego2global, seconds, can_bus)
         history = None if ego2global is None else state.history
-        found, after = self.detect(data, frame, StreamState(history, state.view))
+        found, after = self.detect(packed, frame, StreamState(history, state.view))
         detections = Detections(
             bboxes_3d=LiDARInstance3DBoxes(found.boxes.cpu(), box_dim=found.boxes.shape[-1]),
             scores=found.scores.cpu().numpy(),
@@ -224,7 +224,7 @@ class FramePredictor(ABC):
         ego2global: np.ndarray | None,
         seconds: float,
         can_bus: ArrayLike | None = None,
-    ) -> tuple[dict[str, Any], Frame]:
+    ) -> tuple[Tensor, Frame]:
         """Bring a frame into the form that the model was trained on, as :meth:`step` does first.
 
         Args:
@@ -235,7 +235,7 @@ class FramePredictor(ABC):
             can_bus: see :meth:`step`.
 
         Returns:
-            The frame as the pipeline packs it, ``inputs['img']`` (1, N, 3, H, W), and its calibration, pose and time.
+            The images as the pipeline packs them, (1, N, 3, H, W), and their calibration, pose and time.
 
         Raises:
             InputError: see :meth:`step`.
@@ -243,8 +243,11 @@ class FramePredictor(ABC):
         self._check_names(images, rig)
         rig.require_rigid()
         pose = np.eye(4) if ego2global is None else ego2global
-        data = self._packed(self._item(images, rig, pose, seconds, can_bus))
-        return data, Frame.from_meta(data['data_samples'].metainfo, len(self.inputs.cameras))
+        item = self.transforms(self._item(images, rig, pose, seconds, can_bus))
+        if not isinstance(item, dict):
+            raise InputError('test_dataloader.dataset.pipeline gives nothing for a frame of own cameras')
+        meta = {key: value for key, value in item['data_samples'].metainfo.items() if value is not None}
+        return item['inputs']['img'], Frame.from_meta(meta, len(self.inputs.cameras))
 
     def stream(self, frames: Iterable[StreamFrame]) -> Iterator[Detections]:
         """Detect objects frame by frame, each with what the frames before it left behind.
@@ -331,14 +334,6 @@ class FramePredictor(ABC):
             'box_type_3d': LiDARInstance3DBoxes,
             'box_mode_3d': Box3DMode.LIDAR,
         }
-
-    def _packed(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Run the pipeline, and leave out of the meta what is not known."""
-        packed = self.transforms(item)
-        if not isinstance(packed, dict):
-            raise InputError('test_dataloader.dataset.pipeline gives nothing for a frame of own cameras')
-        meta = {key: value for key, value in packed['data_samples'].metainfo.items() if value is not None}
-        return {'inputs': packed['inputs'], 'data_samples': Det3DDataSample(metainfo=meta)}
 
 
 def _check_types(images: object, rig: object, state: object) -> None:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from torch import Tensor
+
 from bevformer_plugin.models import Frame
 
 from .frame_predictor import FramePredictor, ModelInputs, NetworkOutput, StreamState
@@ -30,10 +32,9 @@ class OnnxPredictor(FramePredictor):
         super().__init__(ModelInputs(described.classes, described.cameras, described.image_size, PIPELINE))
         self.preprocessor = preprocessor_for(described)
 
-    def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
+    def detect(self, packed: Tensor, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the file, see :meth:`FramePredictor.detect`."""
-        inputs = {'img': [data['inputs']['img']]}
-        imgs = self.preprocessor({'inputs': inputs, 'data_samples': None})['inputs']['imgs']
+        imgs = self.preprocessor({'inputs': {'img': [packed]}, 'data_samples': None})['inputs']['imgs']
         raw, history = self.network.step(imgs[0][0], frame, state.history)
         found = self.network.decode(raw)
         output = NetworkOutput(found.get('bboxes_3d').tensor, found.get('scores_3d'), found.get('labels_3d'))

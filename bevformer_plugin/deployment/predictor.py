@@ -91,11 +91,11 @@ class StreamPredictor(FramePredictor):
         detector.to(place)
         return cls(detector, inputs, optimize)
 
-    def detect(self, data: dict, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
+    def detect(self, packed: Tensor, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the detector, see :meth:`FramePredictor.detect`."""
         if state.history is not None:
             self._check_history(state.history)
-        imgs = self.normalized(data)
+        imgs = self.normalized(packed)
         image_hw = (imgs.shape[-2], imgs.shape[-1])
         view = state.view
         if view is None or not view.holds_for(frame, image_hw):
@@ -117,10 +117,9 @@ class StreamPredictor(FramePredictor):
                 f'model {own[0]} of {own[1]}; begin with state=None'
             )
 
-    def normalized(self, data: dict) -> Tensor:
-        """Bring a packed frame to the device: normalised and padded images (1, N, 3, H, W)."""
-        inputs = {'img': [data['inputs']['img']]}
-        return self.preprocessor({'inputs': inputs, 'data_samples': None})['inputs']['imgs'][:, 0]
+    def normalized(self, packed: Tensor) -> Tensor:
+        """Bring packed images (1, N, 3, H, W) to the device, normalised and padded."""
+        return self.preprocessor({'inputs': {'img': [packed]}, 'data_samples': None})['inputs']['imgs'][:, 0]
 
     def run_network(
         self, imgs: Tensor, frame: Frame, history: BEVHistory | None, hits: PillarHits

@@ -88,8 +88,9 @@ class Rig:
             InputError: naming the camera, with the advice to run ``check_rig``.
         """
         poses = {**{name: camera.camera2ego for name, camera in self.cameras.items()}, 'lidar2ego': self.lidar2ego}
-        for name, pose in poses.items():
-            if not is_rigid(torch.from_numpy(pose)):
+        rigid = is_rigid(torch.from_numpy(np.stack(list(poses.values())))).tolist()
+        for (name, pose), is_motion in zip(poses.items(), rigid, strict=True):
+            if not is_motion:
                 what = 'lidar2ego' if name == 'lidar2ego' else f'camera2ego of {name}'
                 raise InputError(
                     f'{what} is no rotation with a translation, {np.round(pose, 3).tolist()}: check_rig(rig) says '

@@ -117,8 +117,8 @@ def without(frame, *names):
 def test_a_masked_camera_is_the_model_without_its_hits(predictor, drive):
     frame = next(iter(drive.values()))
     masked, _ = step(predictor, without(frame, 'CAM_FRONT', 'CAM_BACK_LEFT'))
-    data, own = predictor.prepare(frame.images, frame.rig, frame.pose, frame.timestamp, frame.can_bus)
-    detector, imgs = predictor.detector, predictor.normalized(data)
+    packed, own = predictor.prepare(frame.images, frame.rig, frame.pose, frame.timestamp, frame.can_bus)
+    detector, imgs = predictor.detector, predictor.normalized(packed)
     points = pillar_points(detector.bev_encoder.grid, detector.bev_encoder.encoder.num_points_in_pillar, 'cpu')
     reference_points, visible = project_to_cameras(points, own.lidar2img[None].float(), imgs.shape[-2:])
     cameras = list(predictor.inputs.cameras)
