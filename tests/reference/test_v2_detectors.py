@@ -18,6 +18,9 @@ from tests.reference.v2_frames import Drive, with_published_losses
 FPN_STEPS = ((4, 5), (2, 3), (1, 2), (1, 1), (1, 1))
 ATOL = 1e-4  # of features, BEVs and logits
 METRES = 5e-4
+# Between one and two threads, the published code's own boxes of the last layer differ by up to 4e-4 m; with the
+# instructions of other processors ours come to 5.6e-4 m. So one value in a thousand of that layer may be off by more.
+FEW = 4
 TIE = 1e-5  # scores nearer to each other than this may change places
 
 
@@ -66,7 +69,9 @@ def test_v2_sample(path):
     for layer, key in ((0, '0'), (-1, '')):
         assert_close(f'cls{key}', outputs.cls_scores[layer, 0], content[f'cls{key}'], ATOL)
         rows = swap_box_convention(outputs.bbox_preds[layer, 0].T).T
-        assert_close(f'bbox{key}', rows, content[f'bbox{key}'], METRES)
+        assert_close(f'bbox{key}', rows, content[f'bbox{key}'], METRES if key else FEW * METRES)
+        beyond = (rows - torch.from_numpy(content[f'bbox{key}'])).abs() > METRES
+        assert beyond.float().mean() <= 1e-3, f'bbox{key}'
     assert_same_boxes(head.detections(outputs)[0], content)
 
 
@@ -76,7 +81,7 @@ def assert_same_boxes(ours, theirs) -> None:
     torch.testing.assert_close(ours.scores_3d, scores, atol=ATOL, rtol=0)
     difference = boxes_to_old_convention(ours.bboxes_3d.tensor)[:, None] - torch.from_numpy(theirs['boxes'])
     difference[..., 6] = torch.atan2(difference[..., 6].sin(), difference[..., 6].cos())
-    same = (difference.abs() <= 4 * METRES).all(-1) & (ours.labels_3d[:, None] == torch.from_numpy(theirs['labels']))
+    same = (difference.abs() <= FEW * METRES).all(-1) & (ours.labels_3d[:, None] == torch.from_numpy(theirs['labels']))
     ties = (scores[:, None] - scores).abs() <= TIE
     alike = (same & ties).any(1)
     # A box that ties with the first one that was left out may be exchanged for it.
