@@ -23,6 +23,10 @@ from .detections import Detections
 from .rig import Rig
 from .vehicle_pose import ego2global_of
 
+LOAD_TRUTH = (
+    'LoadAnnotations3D',
+    'LoadMapLabels',
+)  # transforms that a test pipeline may have; own frames have no truth
 LATEST_SECONDS = 1e11  # the year 5138; times beyond are counted in smaller units
 # A projection that puts every point behind the camera, for cameras without an image.
 SEES_NOTHING = np.array([[0.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, -1], [0, 0, 0, 1]])
@@ -114,7 +118,7 @@ class ModelInputs:
 
     @classmethod
     def from_config(cls, cfg: Config) -> 'ModelInputs':
-        """Read them from ``test_dataloader.dataset``.
+        """Read what a model takes from ``test_dataloader.dataset`` of its config.
 
         Raises:
             InputError: if it does not name the cameras and classes.
@@ -151,7 +155,7 @@ class FramePredictor(ABC):
             )
         self.dtype = np.dtype(np.float32 if loading.get('to_float32') else np.uint8)
         with building('test_dataloader.dataset.pipeline'):
-            self.transforms = Compose(list(transforms))
+            self.transforms = Compose([each for each in transforms if each.get('type') not in LOAD_TRUTH])
 
     @abstractmethod
     def detect(self, packed: Tensor, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:

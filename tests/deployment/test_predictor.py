@@ -363,3 +363,10 @@ def test_a_model_that_fuses_numbered_keyframes_is_refused():
     cfg.model.img_backbone.init_cfg = None
     with pytest.raises(InputError, match=r'BEVFormerV2, which fuses keyframes .*tools/test\.py'):
         StreamPredictor(MODELS.build(cfg.model), ModelInputs.from_config(cfg))
+
+
+def test_a_model_with_a_map_detects_without_knowing_the_true_one(drive):
+    cfg = load_config(CONFIGS / 'bevformer_nano_joint.py')
+    predictor = StreamPredictor(MODELS.build(cfg.model), ModelInputs.from_config(cfg), optimize=False)
+    found, _ = step(predictor, next(iter(drive.values())))
+    assert len(found) == 300 and np.isfinite(found.scores).all()
