@@ -12,12 +12,11 @@ from pathlib import Path
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the imports take seconds, and Ctrl-C then should show no traceback
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
 from bevformer_plugin.atomic_write import atomic_write
-from bevformer_plugin.deployment import Detections, Rig, StreamFrame, StreamPredictor, check_rig
+from bevformer_plugin.deployment import Rig, StreamPredictor, check_rig
 from bevformer_plugin.deployment.frame_folder import (
     FrameFiles,
     Trajectory,
@@ -27,7 +26,7 @@ from bevformer_plugin.deployment.frame_folder import (
     require_sizes,
 )
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.visualization import check_score_threshold, prepare_folder, write_video
+from bevformer_plugin.visualization import check_score_threshold, prepare_folder, write_picture, write_video
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,7 +91,8 @@ def run(
         detections, state = predictor.step(frame.images, frame.rig, frame.pose, frame.timestamp, state)
         seconds.append(time.perf_counter() - start)
         lines.append(json.dumps(detections.above(score_thr).to_dict('ego' if frame.pose is None else 'global')))
-        pictures.append(draw(detections, frame, folder / f'{number:06d}.png', score_thr))
+        path = folder / f'{number:06d}.png'
+        pictures.append(write_picture(detections.draw(frame.images, score_thr, title=path.stem), path))
     with atomic_write(folder / 'detections.jsonl') as file:
         file.write('\n'.join([*lines, '']).encode())
     written = [folder / 'detections.jsonl', f'{len(pictures)} pictures']
@@ -108,14 +108,6 @@ def run(
     print(
         f'{len(later) / sum(later):.2f} frames a second without reading and drawing (first frame: {seconds[0]:.1f} s)'
     )
-
-
-def draw(detections: Detections, frame: StreamFrame, path: Path, score_thr: float) -> Path:
-    """Write the picture of a frame and return its path."""
-    picture = detections.draw(frame.images, score_thr, title=path.stem)
-    with atomic_write(path) as file:
-        file.write(cv2.imencode('.png', picture)[1].tobytes())
-    return path
 
 
 if __name__ == '__main__':

@@ -120,6 +120,15 @@ def _draw(frame: Frame, folder: Path, score_thr: float, prefix: str = '') -> Pat
     picture = draw_frame(frame, score_thr, note='' if score is None else f'{SCORE_NAME}: {score:.2f}')
     info = frame.info
     path = folder / f'{prefix}{info["scene_name"]}_{info["frame_idx"]:03d}_{info["token"][:8]}.png'
+    return write_picture(picture, path)
+
+
+def write_picture(picture: np.ndarray, path: Path) -> Path:
+    """Write a picture, (H, W, 3) uint8 BGR, to a PNG file and return its path.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with atomic_write(path) as file:
         file.write(cv2.imencode('.png', picture)[1].tobytes())
     return path
