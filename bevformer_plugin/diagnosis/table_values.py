@@ -5,11 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from nuscenes.eval.detection.utils import category_to_detection_name
 
-from bevformer_plugin.datasets.infos.can_bus import CanBusMessages, recorded_channels
+from bevformer_plugin.datasets.infos.can_bus import FARTHEST_MESSAGE, CanBusMessages, recorded_channels
 from bevformer_plugin.datasets.infos.numeric_checks import finite_rows
 from bevformer_plugin.datasets.infos.nuscenes_tables import LIDAR, check_visibility
 from bevformer_plugin.datasets.infos.row_checks import (
-    LONGEST_SENSOR_DELAY,
     check_annotations,
     check_intrinsic,
     check_lidar_mount,
@@ -21,6 +20,7 @@ from bevformer_plugin.errors import InputError
 from .every_fault import complaints, refusals
 from .table_links import Indices, Tables
 
+LONGEST_SENSOR_DELAY = 1_000_000  # microseconds from a sample to its key frames, and from a reading to its pose
 LONGEST_GAP = 60e6  # microseconds between keyframes of a scene; a longer gap means that they are nanoseconds
 LARGEST_SPEED = 60.0  # metres per second, of the vehicle between keyframes
 LARGEST_DISTANCE = 1000.0  # metres from the vehicle to an annotated object
@@ -32,7 +32,9 @@ def time_faults(tables: Tables, indices: Indices) -> Iterator[str]:
         yield from refusals(_check_times(name), tables[name])
     samples, poses = indices['sample'], indices['ego_pose']
     keyed = [row for row in tables['sample_data'] if row['is_key_frame'] and row['sample_token'] in samples]
-    yield from complaints(lambda row: check_sensor_times(samples[row['sample_token']], [row]), _far(keyed, samples))
+    yield from complaints(
+        lambda row: check_sensor_times(samples[row['sample_token']], [row], LONGEST_SENSOR_DELAY), _far(keyed, samples)
+    )
     for row in tables['sample_data']:
         pose = poses.get(row['ego_pose_token'])
         if pose is not None and abs(pose['timestamp'] - row['timestamp']) > LONGEST_SENSOR_DELAY:
@@ -165,7 +167,9 @@ def message_faults(tables: Tables, indices: Indices, messages: CanBusMessages) -
     for scene in tables['scene']:
         samples = by_scene.get(scene['token'], [])
         try:
-            chosen = messages.of_keyframes(scene['name'], [sample['timestamp'] for sample in samples])
+            chosen = messages.of_keyframes(
+                scene['name'], [sample['timestamp'] for sample in samples], FARTHEST_MESSAGE
+            )
         except InputError as error:
             yield str(error)
             continue

@@ -1,10 +1,12 @@
 """The dataloaders of a config as a LightningDataModule."""
 
+import multiprocessing
 import os
 import signal
 import time
 from collections.abc import Callable
 from functools import cache, partial
+from multiprocessing.context import BaseContext
 
 import lightning as L
 import torch
@@ -19,6 +21,8 @@ from bevformer_plugin.configuration import building
 from bevformer_plugin.datasets import ResumableSampler
 from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import InputError
+
+from .interrupts import SIGNAL_NAMES
 
 SECONDS_AFTER_SIGTERM = 60
 
@@ -61,6 +65,8 @@ class DetectorDataModule(L.LightningDataModule):
             section = f'{part}_dataloader'
             with building(section):
                 loader = Runner.build_dataloader({**self.cfg[section], 'dataset': self.datasets[part]}, seed=self.seed)
+            if loader.num_workers and loader.multiprocessing_context is None:
+                loader.multiprocessing_context = _worker_context()
             loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
             self.datasets[part] = _described(loader.dataset, section)  # the builder has made a copy
             self.loaders[part] = loader
@@ -147,6 +153,41 @@ def _settle_before_forks() -> None:
     os.register_at_fork(before=lambda: time.sleep(0.1))
 
 
+class _SignalsHeldBack:
+    """A worker that is started with its signals held back, since one that comes before its handlers would end it."""
+
+    def start(self) -> None:
+        """Start the worker; :func:`_start_worker` lets its signals through."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNAL_NAMES)
+        try:
+            super().start()  # type: ignore[misc]
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _ForkedWorker(_SignalsHeldBack, multiprocessing.context.ForkProcess):
+    pass
+
+
+class _SpawnedWorker(_SignalsHeldBack, multiprocessing.context.SpawnProcess):
+    pass
+
+
+class _ForkContext(multiprocessing.context.ForkContext):
+    Process = _ForkedWorker
+
+
+class _SpawnContext(multiprocessing.context.SpawnContext):
+    Process = _SpawnedWorker
+
+
+def _worker_context() -> BaseContext | None:
+    """Return what starts workers as ``env_cfg.mp_cfg.mp_start_method`` says; None leaves it to PyTorch."""
+    contexts = {'fork': _ForkContext, 'spawn': _SpawnContext}
+    method = multiprocessing.get_start_method()
+    return contexts[method]() if method in contexts else None
+
+
 def _start_worker(worker_init_fn: Callable[[int], None] | None, worker_id: int) -> None:
     """Prepare a worker to ignore Ctrl-C and to outlive SIGTERM for a while.
 
@@ -155,5 +196,6 @@ def _start_worker(worker_init_fn: Callable[[int], None] | None, worker_id: int) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(SECONDS_AFTER_SIGTERM))
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNAL_NAMES)
     if worker_init_fn is not None:
         worker_init_fn(worker_id)

@@ -286,6 +286,17 @@ def test_messages_of_another_clock(copied_root, synthetic_root):
     refused(copied_root, "utime is in microseconds of the samples' clock")
 
 
+def test_messages_of_another_scene_are_said_to_be_unused(copied_root, synthetic_root, capsys):
+    path = own_can_bus(copied_root, synthetic_root) / 'scene-0103_pose.json'
+    messages = json.loads(path.read_text())
+    path.write_text(json.dumps([{**row, 'utime': row['utime'] + 60_000_000} for row in messages]))
+    files = create_nuscenes_infos(copied_root, VERSION, workers=1)
+    entries = [row for row in load_infos(files['mini_val'])['data_list'] if row['scene_name'] == 'scene-0103']
+    assert entries and not any(any(row['can_bus'][7:16]) for row in entries)
+    said = capsys.readouterr().out
+    assert 'scene-0103: no CAN-bus message is within 0.5 s of a keyframe' in said
+
+
 def rename_categories(change_table, names):
     change_table('category', lambda rows: [{**row, 'name': names.get(row['name'], row['name'])} for row in rows])
 
@@ -316,13 +327,13 @@ def test_a_sensor_of_another_time(copied_root, change_table, channel):
     def spoil(rows):
         for row in rows:
             if row['token'] == record['token']:
-                row['timestamp'] += 1_500_000
+                row['timestamp'] += 700_000_000
 
     change_table('sample_data', spoil)
     refused(
         copied_root,
         rf'sample {record["sample_token"]} has timestamp \d+ in sample\.json, its key frame of {channel} '
-        f'{record["timestamp"] + 1_500_000} in',
+        f'{record["timestamp"] + 700_000_000} in',
     )
 
 

@@ -204,6 +204,7 @@ MESSAGES = [
         'none belongs to a keyframe',
         1,
     ),
+    ('messages of another scene', lambda row: {'utime': row['utime'] + 60_000_000}, 'none belongs to a keyframe', 1),
 ]
 
 
@@ -259,7 +260,7 @@ def test_all_faults_are_found_at_once(copied_root):
 
 REFUSED_BY_CREATION = [row for row in TABLES if row[0] not in (
     # Creation does not read these columns or tolerates what they hold.
-    'table that is no list', 'text for a time', 'number for a token', 'unknown attribute', 'samples that turn in a circle', 'wrong number of samples',
+    'table that is no list', 'text for a time', 'number for a token', 'unknown attribute', 'sensor of another time', 'samples that turn in a circle', 'wrong number of samples',
     'chain of an object cut', 'object twice in a sample', 'stream of another camera', 'no key frame of a camera', 'pose of another time',
     'time that is not finite', 'pose that jumps', 'boxes in the frame of the vehicle',
 )]  # fmt: skip

@@ -150,6 +150,13 @@ class AfterSteps:
         DetectorModule.training_step = count_and_step
 
 
+class SigtermAtBirth:
+    """SIGTERM to each process that is forked, before it does anything."""
+
+    def __call__(self) -> None:
+        os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
 @dataclass
 class KillInWrite:
     """kill -9 when half of the n-th checkpoint has reached the disk."""

@@ -11,7 +11,7 @@ import pytest
 from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import NANO, last_of_each_option, run_tool
 from tests.helpers.repository import REPO
-from tests.training.plants import CtrlC, CtrlCBefore
+from tests.training.plants import CtrlC, CtrlCBefore, SigtermAtBirth
 from tests.training.training_runs import assert_same, rows
 
 
@@ -50,6 +50,12 @@ def test_the_run_goes_on_as_if_it_had_not_been_interrupted(stopped, lightning_ru
 def test_the_learning_rate_that_a_resumed_run_announces_is_that_of_its_first_step(stopped):
     work_dir, outputs = stopped
     assert f'learning rate {float(rows(work_dir)[5]["train/lr"]):.3g} in the first step from here' in outputs[1]
+
+
+def test_workers_outlive_a_signal_that_comes_as_they_start(small_options, lightning_run, tmp_path):
+    done = run_tool('train', NANO, '--work-dir', tmp_path, '--cfg-options', *small_options, plant=SigtermAtBirth())
+    assert done.returncode == 0, done.output
+    assert rows(tmp_path) == rows(lightning_run)
 
 
 def test_several_processes_stop_together(small_options, tmp_path):

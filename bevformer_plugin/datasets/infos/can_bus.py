@@ -17,6 +17,7 @@ from pyquaternion import Quaternion
 from bevformer_plugin.errors import InputError
 
 from .numeric_checks import finite_rows
+from .row_checks import LARGEST_CLOCK_ERROR
 
 RECORDED = slice(7, 16)
 WITHOUT_POSE = slice(3, 16)  # what ego2global does not say: the quaternion with its sign, and what was recorded
@@ -72,16 +73,17 @@ class CanBusMessages:
         numbers = NuScenesCanBus(str(folder.parent)).can_blacklist if folder else ()
         self.unusable = {f'scene-{number:04d}' for number in numbers}
 
-    def of_keyframes(self, name: str, timestamps: list[int]) -> list[dict | None]:
+    def of_keyframes(self, name: str, timestamps: list[int], most: int = LARGEST_CLOCK_ERROR) -> list[dict | None]:
         """Return the message that belongs to each keyframe of a scene, None if none is within half a second.
 
         Args:
             name: name of the scene.
             timestamps: timestamps of its keyframes in microseconds.
+            most: microseconds from the nearest keyframe to the nearest message beyond which all are refused.
 
         Raises:
-            InputError: the scene's file cannot be read, a message lacks its time, or there are messages but none
-                belongs to any keyframe.
+            InputError: the scene's file cannot be read, a message lacks its time, or there are messages but all are
+                of another time than the keyframes.
         """
         messages = self._of_scene(name)
         if not messages or not timestamps:
@@ -92,14 +94,23 @@ class CanBusMessages:
         else:
             chosen = np.array([np.abs(times - timestamp).argmin() for timestamp in timestamps])
         gaps = np.abs(times[chosen] - timestamps)
-        if gaps.min() > FARTHEST_MESSAGE:
+        if gaps.min() > max(most, FARTHEST_MESSAGE):
             raise InputError(
-                f'{self.folder}/{name}_pose.json has {len(messages)} messages, but none belongs to a keyframe of '
+                f'{self._file(name)} has {len(messages)} messages, but none belongs to a keyframe of '
                 f'{name}: the nearest is {gaps.min() / 1e6:g} s off, {FARTHEST_MESSAGE / 1e6:g} s is the most; utime '
                 "is in microseconds of the samples' clock"
             )
         is_near = (gaps <= FARTHEST_MESSAGE).tolist()
         return [messages[index] if near else None for index, near in zip(chosen.tolist(), is_near, strict=True)]
+
+    def has_file(self, name: str) -> bool:
+        """Return whether a scene has a file of messages that is to be used."""
+        return self.folder is not None and name not in self.unusable and self._file(name).is_file()
+
+    def _file(self, name: str) -> Path:
+        assert self.folder is not None
+        # The devkit's get_messages asserts that scenes are named like scene-0001, and own scenes need not be.
+        return self.folder / f'{name}_pose.json'
 
     def _of_scene(self, name: str) -> list[dict]:
         """Return the pose messages of a scene in time order, an empty list if nothing was recorded.
@@ -107,12 +118,9 @@ class CanBusMessages:
         Raises:
             InputError: the scene's file cannot be read, or a message lacks its time.
         """
-        if self.folder is None or name in self.unusable:
+        if not self.has_file(name):
             return []
-        # The devkit's get_messages asserts that scenes are named like scene-0001, and own scenes need not be.
-        path = self.folder / f'{name}_pose.json'
-        if not path.is_file():
-            return []
+        path = self._file(name)
         try:
             messages = json.loads(path.read_text())
             times = finite_rows([message['utime'] for message in messages], (), lambda index: f'utime {index}')

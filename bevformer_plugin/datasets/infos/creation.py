@@ -1,6 +1,7 @@
 """Making the info files of a dataroot: scenes in parallel, a file for each split, a table of what was left out."""
 
 import concurrent.futures
+import logging
 import multiprocessing
 import pickle
 import signal
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.errors import InputError
 
-from .can_bus import CanBusMessages, find_can_bus
+from .can_bus import FARTHEST_MESSAGE, CanBusMessages, find_can_bus
 from .categories import describe_unmapped_categories
 from .entry_checks import check_entries
 from .formats import infos_file, load_infos, number, our_metainfo
@@ -87,6 +88,7 @@ def create_nuscenes_infos(
         _refuse_absent_cameras(builder, wanted)
     results = list(tqdm(_build_scenes(builder, wanted, workers), total=len(wanted), desc='infos', unit='scene'))
 
+    _log_unused_messages(messages, [count for _, count in results])
     written, lines = {}, [_TABLE_HEAD]
     for split, path in files.items():
         parts = [(entries, count) for entries, count in results if split_of[count.name] == split]
@@ -196,6 +198,19 @@ def _log_inputs(builder: EntryBuilder, messages: CanBusMessages, splits: Splits)
         print_log(
             f'No CAN-bus folder in {builder.root}: acceleration, rotation rate and velocity of the vehicle are '
             'written as 0.'
+        )
+
+
+def _log_unused_messages(messages: CanBusMessages, counts: list[SceneCount]) -> None:
+    """Log which scenes have CAN-bus messages none of which is near a keyframe."""
+    names = [count.name for count in counts if count.without_can_bus == count.written > 0]
+    unused = [name for name in names if messages.has_file(name)]
+    if unused:
+        print_log(
+            f'{some(unused)}: no CAN-bus message is within {FARTHEST_MESSAGE / 1e6:g} s of a keyframe, so '
+            'acceleration, rotation rate and velocity of the vehicle are written as 0; tools/check_data.py says how '
+            'far off they are',
+            level=logging.WARNING,
         )
 
 

@@ -14,7 +14,7 @@ from .numeric_checks import (
     require_upright_quaternions,
 )
 
-LONGEST_SENSOR_DELAY = 1_000_000  # microseconds from a sample to its key frames, which are all of one moment
+LARGEST_CLOCK_ERROR = 600_000_000  # microseconds from a sample to what belongs to it; more is of another clock or unit
 SHORTEST_GAP = 1000  # microseconds between keyframes; a shorter gap means that timestamps are in another unit
 
 
@@ -126,12 +126,13 @@ def check_lidar_mount(row: dict, where: str) -> None:
     require_upright_quaternions(np.array([row['rotation']]), lambda _: f'{where}: rotation in calibrated_sensor.json')
 
 
-def check_sensor_times(sample: dict, records: list[dict]) -> None:
-    """Refuse key frames that are more than a second from their sample.
+def check_sensor_times(sample: dict, records: list[dict], most: int = LARGEST_CLOCK_ERROR) -> None:
+    """Refuse key frames that are further from their sample in time than any delay.
 
     Args:
         sample: a row of ``sample``.
         records: its rows of ``sample_data``, one for each channel.
+        most: microseconds that they may be apart.
 
     Raises:
         InputError: naming sample, channel and both timestamps.
@@ -141,13 +142,13 @@ def check_sensor_times(sample: dict, records: list[dict]) -> None:
         (),
         lambda i: f'sample {sample["token"]}, {records[i]["channel"]}: timestamp in sample_data.json',
     )
-    far = np.flatnonzero(np.abs(times - sample['timestamp']) > LONGEST_SENSOR_DELAY)
+    far = np.flatnonzero(np.abs(times - sample['timestamp']) > most)
     if len(far):
         record = records[far[0]]
         raise InputError(
             f'sample {sample["token"]} has timestamp {sample["timestamp"]} in sample.json, its key frame of '
             f'{record["channel"]} {record["timestamp"]} in sample_data.json: both are in microseconds of one clock '
-            f'and at most {LONGEST_SENSOR_DELAY} apart'
+            f'and at most {most} apart'
         )
 
 
