@@ -1,6 +1,6 @@
 """The dataloaders of a config as a LightningDataModule."""
 
-import multiprocessing
+import multiprocessing.context
 import os
 import signal
 import time
