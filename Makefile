@@ -68,7 +68,7 @@ test: setup
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m slow
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m slow $(PARALLEL)
 
 test-minimum: setup
 	@echo "== Installing the lowest versions that setup.py allows into $(MINIMUM) (about 5 minutes, 6 GB with CUDA builds of torch)"
