@@ -95,18 +95,30 @@ class MapMetric(BaseMetric):
         return counts.values()
 
 
-def write_map(folder: Path, protocol: MapProtocol, token: str, probabilities: np.ndarray) -> None:
+def write_map(folder: Path, protocol: MapProtocol, token: str, probabilities: np.ndarray) -> Path:
     """Write a predicted map as a grey PNG: the classes one below the other, 255 for a probability of 1, row 0 first.
 
-    ``protocol.json`` beside the pictures names protocol and classes.
+    ``protocol.json`` beside the pictures names protocol and classes, and says where the cells lie: whose frame it is,
+    and the extent (x_min, y_min, x_max, y_max) in metres.
+
+    Returns:
+        Path of the picture.
     """
     pictures = folder / PROBABILITIES
     pictures.mkdir(parents=True, exist_ok=True)
     stacked = np.round(probabilities.reshape(-1, probabilities.shape[-1]) * LEVELS).astype(np.uint8)
     _, data = cv2.imencode('.png', stacked)
-    (pictures / f'{token}.png').write_bytes(data.tobytes())
-    description = {'protocol': protocol.name, 'classes': list(protocol.class_names)}
+    path = pictures / f'{token}.png'
+    path.write_bytes(data.tobytes())
+    x_min, y_min, _, x_max, y_max, _ = protocol.grid.point_cloud_range
+    description = {
+        'protocol': protocol.name,
+        'classes': list(protocol.class_names),
+        'frame': protocol.frame,
+        'extent': [x_min, y_min, x_max, y_max],
+    }
     (pictures / 'protocol.json').write_text(json.dumps(description))
+    return path
 
 
 def read_map_protocol(folder: str | Path) -> MapProtocol:

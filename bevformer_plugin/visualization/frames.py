@@ -249,7 +249,8 @@ class FrameSource:
         )
         prediction = None if self.maps_dir is None else read_map(self.maps_dir, protocol, info['token'])
         planes = (plane_to_global(frame, ego2global, lidar2ego) for frame in (protocol.frame, 'lidar'))
-        return MapLayers(protocol, truth, prediction, between_planes(*planes))
+        without_boxes = self.results is None and prediction is not None
+        return MapLayers(protocol, truth, prediction, between_planes(*planes), with_boxes=without_boxes)
 
 
 def true_boxes(info: dict, classes: dict[int, str]) -> Boxes:
