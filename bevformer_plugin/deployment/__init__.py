@@ -1,9 +1,10 @@
 """A trained detector in use: on somebody's own cameras, laid out for speed, or written as an ONNX file.
 
 Read :mod:`.camera` and :mod:`.rig` first (what is known of the cameras), then :mod:`.frame_predictor` (frames in,
-state in and out), :mod:`.predictor` (the network between), :mod:`.detections` and :mod:`.predicted_map` (what comes of it);
-:mod:`.rig_check` says what looks wrong with a rig. For ONNX read :mod:`.static_detector` (a detector as one function
-of tensors of fixed shapes), :mod:`.onnx_export` (how it becomes a file) and :mod:`.onnx_network` (how the file runs).
+state in and out), :mod:`.predictor` (the network between), :mod:`.detections` and :mod:`.predicted_map` (what comes of
+it); :mod:`.rig_check` says what looks wrong with a rig. For ONNX read :mod:`.static_detector` (a detector as one
+function of tensors of fixed shapes), :mod:`.onnx_export` (how it becomes a file) and :mod:`.onnx_network` (how the
+file runs).
 """
 
 from .camera import Camera

@@ -185,9 +185,7 @@ def test_models_without_a_map_have_none(drive):
     assert found.map is None and predictor.map_protocol is None and len(found) == 300
     assert 'map' not in found.to_dict()
     cfg.model.heads.detection = None
-    with pytest.raises(
-        InputError, match=r'neither boxes nor a map, its heads are perspective \(PerspectiveSupervision\)'
-    ):
+    with pytest.raises(InputError, match=r'neither boxes nor a map, its heads are perspective \(Perspective'):
         predictor_of(MODELS.build(cfg.model), cfg)
 
 
