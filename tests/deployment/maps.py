@@ -24,7 +24,7 @@ def seeded(cfg: Config) -> BEVFormer:
     head = detector.heads['map']
     assert isinstance(head, MapHead)
     for module in head.decoder.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.normal_(module.weight, std=2 / module.weight[0].numel() ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
