@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pickle
 
 import pytest
 import torch
@@ -99,9 +100,35 @@ def test_a_map_alone_is_trained_and_kept_by_its_own_score(map_options, tmp_path,
     assert done.returncode == 0, done.output
     assert "IoU of maps by protocol 'paper' over 12 samples" in done.output
     if engine == 'lightning':
-        best = read_checkpoint(str(work_dir / 'best_NDS.ckpt'))['callbacks']
+        assert [path.name for path in work_dir.glob('best_*')] == ['best_paper_mIoU@0.5.ckpt']
+        assert f'best checkpoint: {work_dir}/best_paper_mIoU@0.5.ckpt (mIoU@0.5 0.' in done.output
+        best = read_checkpoint(str(work_dir / 'best_paper_mIoU@0.5.ckpt'))['callbacks']
         kept = next(value for key, value in best.items() if key.startswith('BestCheckpoint'))
         assert kept['monitor'] == 'map/paper/mIoU@0.5'
         assert torch.isclose(kept['best_model_score'], torch.tensor(scores_of(work_dir)['map/paper/mIoU@0.5']))
     else:
         assert list(work_dir.glob('best_map_paper_mIoU@0.5*.pth'))
+
+
+def test_maps_that_nobody_scores_need_neither_annotations_nor_expansion(
+    joint_run, joint_options, copied_root, info_files, tmp_path
+):
+    """As of a test split: submission and maps are those that are scored otherwise."""
+    (copied_root / 'maps').unlink()
+    infos = pickle.loads(info_files['mini_val'].read_bytes())
+    for entry in infos['data_list']:
+        entry['instances'] = []
+    (tmp_path / 'infos.pkl').write_bytes(pickle.dumps(infos))
+    places = [
+        f'test_dataloader.dataset.ann_file={tmp_path}/infos.pkl',
+        f'test_evaluator.0.ann_file={tmp_path}/infos.pkl',
+    ]
+    places += [f'test_dataloader.dataset.data_root={copied_root}', f'test_evaluator.0.data_root={copied_root}']
+    shared = ['test', JOINT, joint_run / 'last.ckpt', '--out', tmp_path / 'results_nusc.json']
+    options = ['--maps-out', tmp_path / 'maps', '--cfg-options', *joint_options, *places]
+    done = run_tool(*shared, '--format-only', *options)
+    assert done.returncode == 0, done.output
+    assert f'predicted maps written to {tmp_path}/maps' in done.output
+    assert len(list((tmp_path / 'maps' / 'probabilities').glob('*.png'))) == 12
+    assert not (tmp_path / 'maps' / 'map_summary.json').exists()
+    assert len(json.loads((tmp_path / 'results_nusc.json').read_text())['results']) == 12
