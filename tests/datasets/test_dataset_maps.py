@@ -79,7 +79,8 @@ def test_infos_without_boxes_have_no_vehicles_to_draw(build_dataset, read_infos)
     message = r'infos\.pkl holds no boxes, of which the classes car, vehicles of .*--format-only and --maps-out'
     with pytest.raises(ValueError, match=message):
         build_dataset(infos, pipeline=WITH_MAP, map_protocol='paper', test_mode=True)
-    drawn = build_dataset(infos, pipeline=WITH_MAP, map_protocol='bevfusion', test_mode=True)
+    tested = [step for step in WITH_MAP if step['type'] != 'LoadAnnotations3D']
+    drawn = build_dataset(infos, pipeline=tested, map_protocol='bevfusion', test_mode=True)
     assert (drawn[0]['data_samples'].gt_map.data[0] == 1).any()
 
 

@@ -226,7 +226,6 @@ MAPS = [
     ('map expansion that is no JSON', lambda p: _change(_expansion(p), b'{', b'<', p.train(*p.map_options(), config=MAP)), 'is not JSON'),
     ('map expansion of version 1.0', lambda p: _change(_expansion(p), b'"version"', b'"form"', p.train(*p.map_options(), config=MAP)), 'of version 1.0, not 1.3'),
     ('location that has no map', lambda p: _done(p.table('log', lambda rows: [_set(row, 'location', 'mars-crater') for row in rows]), p.train(*p.map_options(), config=MAP)), 'maps/expansion/mars-crater.json'),
-    ('maps that are not predicted to be written', lambda p: p.test(*p.options(), "test_evaluator=[dict(type=MapMetric,protocol=paper)]"), 'MapMetric'),
     ('pictures with maps of no test', lambda p: ['visualize', '--root', p.root, '--infos', p.root / 'nuscenes_infos_temporal_val.pkl', '--maps', p.folder, '--out', p.folder / 'pictures', '--scene', 'scene-0001'], 'no predicted maps in'),
     ('maps of a model without', lambda p: p.test('--maps-out', p.folder / 'maps', *p.options()), '--maps-out is for test_evaluator.type=MapMetric'),
 ]  # fmt: skip

@@ -6,9 +6,14 @@ import pickle
 
 import pytest
 import torch
+from torch.utils.data import Dataset
 
+from bevformer_plugin.configuration import load_config
+from bevformer_plugin.training.config import check_evaluation
+from bevformer_plugin.training.consistency import check_consistency
 from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import run_tool
+from tests.helpers.repository import REPO
 
 JOINT = 'configs/bevformer/bevformer_nano_joint.py'
 MAP = 'configs/bevformer/bevformer_nano_map.py'
@@ -132,3 +137,30 @@ def test_maps_that_nobody_scores_need_neither_annotations_nor_expansion(
     assert len(list((tmp_path / 'maps' / 'probabilities').glob('*.png'))) == 12
     assert not (tmp_path / 'maps' / 'map_summary.json').exists()
     assert len(json.loads((tmp_path / 'results_nusc.json').read_text())['results']) == 12
+
+
+class DrawsNoMaps(Dataset):
+    """A dataset that tells of no maps."""
+
+    def __init__(self):
+        self.metainfo: dict[str, object] = {}
+
+
+def test_maps_of_another_protocol_than_the_models_are_not_written(tmp_path):
+    """Without true maps nothing else would tell: those of paper and lss have the same shape."""
+    evaluator = {'test_evaluator.0.out_dir': str(tmp_path), 'test_evaluator.0.format_only': True}
+    check_evaluation(load_config(REPO / MAP, evaluator), 'test', DrawsNoMaps())
+    other = load_config(REPO / MAP, {**evaluator, 'test_evaluator.0.protocol': 'lss'})
+    with pytest.raises(
+        ValueError, match=r"test_evaluator takes maps by protocol 'lss', but the model predicts .*paper"
+    ):
+        check_evaluation(other, 'test', DrawsNoMaps())
+
+
+def test_maps_that_reach_beyond_the_bev_are_said():
+    smaller = {'model.point_cloud_range': (-30.0, -51.2, -5.0, 30.0, 51.2, 3.0)}
+    said = [check_consistency(load_config(REPO / MAP, options), {}) for options in ({}, smaller)]
+    assert said[0] == []
+    assert (
+        len(said[1]) == 1 and 'reach to (51.2, 51.2) m, the BEV by model.point_cloud_range to (30, 51.2)' in said[1][0]
+    )
