@@ -129,9 +129,11 @@ def _map_protocols(model: dict) -> dict[str, object]:
 def _say_maps_beyond_the_bev(model: dict) -> list[str]:
     """Remark on maps that reach farther than the BEV, as of a detector for a smaller range."""
     remarks, bev = [], model.get('point_cloud_range')
+    if not isinstance(bev, list | tuple) or len(bev) != 6 or not all(isinstance(one, int | float) for one in bev):
+        return []  # which the detector itself refuses
     for setting, name in _map_protocols(model).items():
         reach = find_protocol(name).grid.point_cloud_range
-        if bev is None or all(bev[axis] <= reach[axis] and reach[axis + 3] <= bev[axis + 3] for axis in (0, 1)):
+        if all(bev[axis] <= reach[axis] and reach[axis + 3] <= bev[axis + 3] for axis in (0, 1)):
             continue
         remarks.append(
             f'maps by {setting}={name!r} reach to ({reach[3]:g}, {reach[4]:g}) m, the BEV by model.point_cloud_range '
