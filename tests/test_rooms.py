@@ -28,6 +28,7 @@ MAY_IMPORT = {
     'deployment': {
         'configuration',
         'geometry',
+        'maps',
         'ops',
         'layers',
         'models',
@@ -36,7 +37,7 @@ MAY_IMPORT = {
         'evaluation',
         'visualization',
     },
-    'training': {'configuration', 'models', 'deployment', 'datasets', 'weights', 'evaluation'},
+    'training': {'configuration', 'maps', 'models', 'deployment', 'datasets', 'weights', 'evaluation'},
     'benchmark': {
         'configuration',
         'synthetic',

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Detect on own cameras: python tools/predict.py CONFIG CHECKPOINT --frames FOLDER --rig rig.yaml --out DIR"""
+"""Predict on own cameras: python tools/predict.py CONFIG CHECKPOINT --frames FOLDER --rig rig.yaml --out DIR"""
 
 import argparse
 import json
@@ -26,17 +26,20 @@ from bevformer_plugin.deployment.frame_folder import (
     require_sizes,
 )
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.evaluation import write_map
 from bevformer_plugin.visualization import check_score_threshold, prepare_folder, write_picture, write_video
+
+MAPS = 'maps'  # folder of predicted maps in --out, in the form of tools/test.py --maps-out
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Detect objects in the images of own cameras.')
+    parser = argparse.ArgumentParser(description='Detect objects, or predict the map, in the images of own cameras.')
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--frames', required=True, help='folder of CAMERA/SECONDS.jpg')
     parser.add_argument('--rig', required=True, help='YAML file of the cameras, see docs/own_cameras.md')
     parser.add_argument('--poses', help='CSV: timestamp,x,y,yaw or timestamp,x,y,z,qw,qx,qy,qz; none: no history')
-    parser.add_argument('--out', required=True, help='folder for detections.jsonl and pictures')
+    parser.add_argument('--out', required=True, help='folder for detections.jsonl, pictures and maps')
     parser.add_argument('--video', action='store_true', help='write a video of the pictures as well')
     parser.add_argument('--score-thr', type=float, default=0.3, help='leave out boxes below it, 0 to 1')
     parser.add_argument('--max-offset', type=float, default=0.05, help='seconds between cameras of one frame')
@@ -83,19 +86,26 @@ def run(
     score_thr: float,
     video: bool,
 ) -> None:
-    """Detect frame by frame, write what is found, and say how long it took."""
+    """Detect frame by frame, write boxes and map, and say how long it took."""
     lines, pictures, seconds = [], [], []
     state = predictor.reset()
     for number, frame in enumerate(tqdm(read_frames(files, rig, poses), total=len(files), unit='frame')):
         start = time.perf_counter()
         detections, state = predictor.step(frame.images, frame.rig, frame.pose, frame.timestamp, state)
         seconds.append(time.perf_counter() - start)
-        lines.append(json.dumps(detections.above(score_thr).to_dict('ego' if frame.pose is None else 'global')))
-        path = folder / f'{number:06d}.png'
+        name = f'{number:06d}'
+        line = detections.above(score_thr).to_dict('ego' if frame.pose is None else 'global')
+        if detections.map is not None:
+            written_to = write_map(folder / MAPS, detections.map.protocol, name, detections.map.probabilities)
+            line['map'] = str(written_to.relative_to(folder))
+        lines.append(json.dumps(line))
+        path = folder / f'{name}.png'
         pictures.append(write_picture(detections.draw(frame.images, score_thr, title=path.stem), path))
     with atomic_write(folder / 'detections.jsonl') as file:
         file.write('\n'.join([*lines, '']).encode())
     written = [folder / 'detections.jsonl', f'{len(pictures)} pictures']
+    if predictor.map_protocol is not None:
+        written.append(f'{len(pictures)} maps by protocol {predictor.map_protocol.name!r} in {folder / MAPS}')
     if video:
         span = files[-1].timestamp - files[0].timestamp
         rate = (len(files) - 1) / span if len(files) > 1 else 1.0

@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config')
     parser.add_argument('checkpoint')
     parser.add_argument('--out', help='submission file; metrics_summary.json goes beside it')
-    parser.add_argument('--format-only', action='store_true', help='write the submission, do not score it')
+    parser.add_argument('--format-only', action='store_true', help='write submission and maps, do not score them')
     parser.add_argument('--maps-out', metavar='DIR', help='folder for predicted maps and map_summary.json')
     parser.add_argument('--devices', default='auto', help="devices on each node: how many, or which: '0,1' or '2,'")
     parser.add_argument('--num-nodes', type=int, default=1, help='how many computers')

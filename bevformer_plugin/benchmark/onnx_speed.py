@@ -113,7 +113,8 @@ def _standing(cameras: tuple[str, ...], image_size: tuple[int, int]) -> Frame:
     can_bus = torch.zeros(13, dtype=torch.float64)
     can_bus[0] = 1.0
     lidar2img = torch.from_numpy(np.stack(projections))
-    return Frame('standing', 'stream', 0.0, lidar2img, torch.eye(4, dtype=torch.float64), can_bus)
+    lidar2ego = torch.from_numpy(sensors[LIDAR].to_ego)
+    return Frame('standing', 'stream', 0.0, lidar2img, torch.eye(4, dtype=torch.float64), can_bus, lidar2ego)
 
 
 def stream_table(report: dict) -> str:

@@ -56,6 +56,21 @@ def footprints_of(instances: list[dict], names: dict[int, str]) -> Footprints:
     )
 
 
+def require_boxes(entries: list[dict], protocol: MapProtocol, path: str) -> None:
+    """Refuse infos without a single box, as of a test split, if the protocol has classes that are made of boxes.
+
+    Raises:
+        InputError: naming the infos and the classes.
+    """
+    of_boxes = [one.name for one in protocol.classes if one.boxes]
+    if of_boxes and not any(entry['instances'] for entry in entries):
+        raise InputError(
+            f'{path} holds no boxes, of which the classes {", ".join(of_boxes)} of map_protocol={protocol.name!r} are '
+            'made: to predict maps that nobody scores, give tools/test.py --format-only and --maps-out, or take the '
+            'infos of a split with annotations'
+        )
+
+
 def require_visibility(entries: list[dict], protocol: MapProtocol) -> None:
     """Refuse infos that do not say how visible objects are, if the protocol depends on it.
 
@@ -84,6 +99,12 @@ def _locations(data_root: Path, version: str, scenes: set[str]) -> dict[str, str
             f'scene.json and log.json in {data_root / version} do not fit together ({type(error).__name__}: {error}): '
             'unpack the metadata archive again'
         ) from error
+    nowhere = next((location for location in found.values() if not isinstance(location, str) or not location), '')
+    if nowhere != '':
+        raise InputError(
+            f'log.json in {data_root / version} has location {nowhere!r}, and the name of a map expansion is needed: '
+            'unpack the metadata archive again'
+        )
     unknown = sorted(scenes - found.keys())
     if unknown:
         raise InputError(

@@ -19,10 +19,10 @@ from bevformer_plugin.seeding import seeded_generators
 from .camera_objects import CameraObjects
 from .infos import count_true_boxes, in_time_order, load_infos, require_matching
 from .infos.can_bus import WITHOUT_POSE
-from .map_source import MapSource, footprints_of, require_visibility
+from .map_source import MapSource, footprints_of, require_boxes, require_visibility
 from .setting_types import check_names, check_path, check_switch
 from .training_sampler import SeededIndex
-from .transforms import LoadMapLabels
+from .transforms import LoadMapLabels, PackTemporalInputs
 
 DEFAULT_QUEUE_LENGTH = 4  # frames of a training item of the published BEVFormer-base
 
@@ -134,11 +134,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         self.true_boxes = true_boxes
         self.map_protocol = None if map_protocol is None else find_protocol(map_protocol)
-        if self.map_protocol is not None and not _draws_maps(pipeline):
-            raise InputError(
-                f"map_protocol={map_protocol!r} has no effect: put dict(type='LoadMapLabels') into the pipeline, "
-                'before PackTemporalInputs'
-            )
+        _check_drawing(pipeline, map_protocol)
         self.map_source: MapSource | None = None
         self.with_camera_objects = with_camera_objects
         self.test_mode = test_mode
@@ -189,6 +185,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         if not (counted or self.test_mode):
             raise InputError(f'{self._info_file} holds no boxes to train on: give the infos of a training split')
         if self.map_protocol is not None:
+            require_boxes(infos['data_list'], self.map_protocol, str(self._info_file))
             require_visibility(infos['data_list'], self.map_protocol)
             scenes = {entry['scene_token'] for entry in infos['data_list']}
             self.map_source = MapSource(data_root, infos['metainfo']['version'], scenes, self.map_protocol)
@@ -368,12 +365,20 @@ class NuScenesTemporalDataset(NuScenesDataset):
         return indices
 
 
-def _draws_maps(pipeline: list) -> bool:
-    """Return whether one of the transforms, given as configs or objects, is :class:`LoadMapLabels`."""
-    return any(
-        TRANSFORMS.get(step['type']) is LoadMapLabels if isinstance(step, dict) else isinstance(step, LoadMapLabels)
-        for step in pipeline
-    )
+def _check_drawing(pipeline: list, map_protocol: str | None) -> None:
+    """Refuse a pipeline that draws maps by no protocol, or none by the one that is set."""
+    kinds = [TRANSFORMS.get(step['type']) if isinstance(step, dict) else type(step) for step in pipeline]
+    if map_protocol is None and LoadMapLabels in kinds:
+        raise InputError(
+            'LoadMapLabels in the pipeline draws maps by map_protocol of the dataset, which is not set: set it, '
+            "such as map_protocol='paper', or take the transform out"
+        )
+    packed = kinds.index(PackTemporalInputs) if PackTemporalInputs in kinds else len(kinds)
+    if map_protocol is not None and LoadMapLabels not in kinds[:packed]:
+        raise InputError(
+            f"map_protocol={map_protocol!r} has no effect: put dict(type='LoadMapLabels') into the pipeline, "
+            'before PackTemporalInputs'
+        )
 
 
 def _has_boxes(frame: dict) -> bool:

@@ -1,9 +1,10 @@
 """A trained detector in use: on somebody's own cameras, laid out for speed, or written as an ONNX file.
 
 Read :mod:`.camera` and :mod:`.rig` first (what is known of the cameras), then :mod:`.frame_predictor` (frames in,
-state in and out), :mod:`.predictor` (the network between) and :mod:`.detections` (what comes of it);
-:mod:`.rig_check` says what looks wrong with a rig. For ONNX read :mod:`.static_detector` (a detector as one function
-of tensors of fixed shapes), :mod:`.onnx_export` (how it becomes a file) and :mod:`.onnx_network` (how the file runs).
+state in and out), :mod:`.predictor` (the network between), :mod:`.detections` and :mod:`.predicted_map` (what comes of
+it); :mod:`.rig_check` says what looks wrong with a rig. For ONNX read :mod:`.static_detector` (a detector as one
+function of tensors of fixed shapes), :mod:`.onnx_export` (how it becomes a file) and :mod:`.onnx_network` (how the
+file runs).
 """
 
 from .camera import Camera
@@ -20,6 +21,7 @@ from .onnx_network import OnnxNetwork
 from .onnx_predictor import OnnxPredictor
 from .onnx_quantization import quantize_features
 from .optimization import OptimizedDetector, computes_in_bfloat16, optimize_for_inference
+from .predicted_map import PredictedMap
 from .predictor import StreamPredictor
 from .rig import Rig
 from .rig_check import FAULTS, Finding, check_rig, draw_rig
@@ -39,6 +41,7 @@ __all__ = [
     'OnnxPredictor',
     'OptimizedDetector',
     'PlacedBoxes',
+    'PredictedMap',
     'Rig',
     'StreamFrame',
     'StreamPredictor',

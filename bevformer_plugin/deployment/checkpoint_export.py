@@ -22,7 +22,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.models import BEVFormer, BEVFormerV2
 from bevformer_plugin.weights import TrainingRecord, check_checkpoint, load_content, read_checkpoint
 
-from .frame_predictor import ModelInputs
+from .frame_predictor import LOAD_TRUTH, ModelInputs
 from .hit_budget import budget_for
 from .onnx_description import RAW, OnnxDescription
 from .onnx_detector import preprocessor_for
@@ -115,15 +115,16 @@ def export_checkpoint(
 
 
 def _dataset(config: dict, remedy: str) -> NuScenesTemporalDataset:
-    """Build a dataset in test mode.
+    """Build a dataset in test mode, without what is true of its frames, which a file is not written from.
 
     Raises:
         FileNotFoundError: if its files are missing, with the remedy.
         InputError: if it cannot be built, or is of another kind.
     """
+    pipeline = [step for step in config.get('pipeline') or [] if step.get('type') not in LOAD_TRUTH]
     try:
         with building('test_dataloader.dataset'):
-            dataset = DATASETS.build(config)
+            dataset = DATASETS.build({**config, 'pipeline': pipeline, 'map_protocol': None})
     except FileNotFoundError as error:
         raise FileNotFoundError(f'{error}. {remedy}') from error
     if not isinstance(dataset, NuScenesTemporalDataset):

@@ -17,6 +17,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import detections_to_results
 from bevformer_plugin.visualization import Boxes, MapLayers, check_score_threshold, draw_frame
 
+from .predicted_map import PredictedMap
 from .rig import Rig
 
 FRAMES = ('ego', 'lidar', 'global')
@@ -52,16 +53,17 @@ class PlacedBoxes:
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """The objects that were detected in one frame, the highest scores first.
+    """The objects that were detected in one frame, the highest scores first, and the map where the model predicts one.
 
     Attributes:
         bboxes_3d: n boxes in the LiDAR's frame (x right, y forward, z up), with velocities over the ground.
         scores: (n,) from 0 to 1.
         labels: (n,) places in ``classes``.
-        classes: names of all classes of the model.
+        classes: names of all classes of the model; none of a model that predicts the map alone.
         rig: the cameras, with the pose of the LiDAR's frame.
         ego2global: (4, 4) pose of the vehicle, or None where it was not given.
         timestamp: seconds, or None where it was not given.
+        map: the predicted map, or None of a model without.
     """
 
     bboxes_3d: LiDARInstance3DBoxes
@@ -71,6 +73,7 @@ class Detections:
     rig: Rig
     ego2global: np.ndarray | None
     timestamp: float | None
+    map: PredictedMap | None = None
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -139,8 +142,10 @@ class Detections:
             sample_token: of the frame.
 
         Raises:
-            InputError: without a pose, or for classes that nuScenes does not have.
+            InputError: without a pose, for classes that nuScenes does not have, or of a model that detects nothing.
         """
+        if not self.classes:
+            raise InputError('the model predicts a map and no boxes, of which a submission is made: read the map')
         if self.ego2global is None:
             raise InputError("entries of a submission are in the global frame: give step the vehicle's pose")
         unknown = sorted(set(self.classes) - set(DETECTION_NAMES))
@@ -199,7 +204,7 @@ class Detections:
             file.write(content.encode())
 
     def draw(self, images: Mapping[str, np.ndarray | None], score_thr: float = 0.3, title: str = '') -> np.ndarray:
-        """Draw the boxes into the images, and from above.
+        """Draw the boxes into the images, and from above, where the map of a model that predicts one lies below them.
 
         Args:
             images: by camera, (H, W, 3) uint8 BGR, as given to the predictor.
@@ -231,7 +236,14 @@ class _Picture:
     images: Mapping[str, np.ndarray]
     title: str
     truth: Boxes | None = None
-    layers: MapLayers | None = None
+
+    @property
+    def layers(self) -> MapLayers | None:
+        found = self.detections.map
+        if found is None:
+            return None
+        without_boxes = self.predictions is None
+        return MapLayers(found.protocol, None, found.probabilities, found.to_lidar, with_boxes=without_boxes)
 
     @property
     def subtitle(self) -> str:
@@ -243,7 +255,9 @@ class _Picture:
         return tuple(self.images)
 
     @property
-    def predictions(self) -> Boxes:
+    def predictions(self) -> Boxes | None:
+        if not self.detections.classes:
+            return None
         boxes = self.detections.boxes_in('lidar')
         values = np.column_stack([boxes.centers, boxes.sizes, boxes.yaws, boxes.velocities[:, :2]])
         return Boxes(values, self.detections.names, self.detections.scores)

@@ -11,15 +11,18 @@ import torch
 from mmdet3d.structures import Box3DMode, LiDARInstance3DBoxes
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.structures import InstanceData
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from bevformer_plugin.configuration import building
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.layers import PillarHits
+from bevformer_plugin.maps import MapProtocol
 from bevformer_plugin.models import BEVHistory, Frame
 
 from .detections import Detections
+from .predicted_map import PredictedMap
 from .rig import Rig
 from .vehicle_pose import ego2global_of
 
@@ -87,17 +90,27 @@ class StreamFrame:
 
 
 class NetworkOutput(NamedTuple):
-    """The objects that a network finds in a frame, the highest scores first.
+    """The objects that a network finds in a frame, the highest scores first, and the map.
 
     Attributes:
         boxes: (n, 9) x, y, z of the centre of the underside, length, width, height, yaw, velocity x, y; LiDAR frame.
         scores: (n,) from 0 to 1.
         labels: (n,) int64.
+        map: (classes, rows, columns) probabilities, None of a model without a map.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    map: Tensor | None
+
+    @classmethod
+    def of(cls, found: InstanceData | None, probabilities: Tensor | None) -> 'NetworkOutput':
+        """Make the output of decoded boxes, None of a model that detects nothing, and of a map."""
+        if found is None:
+            return cls(torch.zeros(0, 9), torch.zeros(0), torch.zeros(0, dtype=torch.int64), probabilities)
+        boxes, scores, labels = (found.get(key) for key in ('bboxes_3d', 'scores_3d', 'labels_3d'))
+        return cls(boxes.tensor, scores, labels, probabilities)
 
 
 @dataclass(frozen=True)
@@ -143,10 +156,14 @@ class FramePredictor(ABC):
 
     Args:
         inputs: what the model takes.
+        detected: names of the classes of its boxes by label; empty for a model that predicts the map alone.
+        map_protocol: of the map that it predicts; None for a model without.
     """
 
-    def __init__(self, inputs: ModelInputs) -> None:
+    def __init__(self, inputs: ModelInputs, detected: tuple[str, ...], map_protocol: MapProtocol | None) -> None:
         self.inputs = inputs
+        self.detected = detected
+        self.map_protocol = map_protocol
         loading, *transforms = inputs.pipeline or [{}]
         if loading.get('type') != 'LoadMultiViewImages':
             raise InputError(
@@ -198,7 +215,7 @@ class FramePredictor(ABC):
             can_bus: (13,) what was recorded of the motion, see :class:`.models.bev.frames.Frame`; None does without.
 
         Returns:
-            The detections, and the state for the next frame.
+            The detections, with the map of a model that predicts one, and the state for the next frame.
 
         Raises:
             InputError: if images, rig, pose, time and model do not belong together; the message says what to do.
@@ -214,12 +231,18 @@ class FramePredictor(ABC):
             bboxes_3d=LiDARInstance3DBoxes(found.boxes.cpu(), box_dim=found.boxes.shape[-1]),
             scores=found.scores.cpu().numpy(),
             labels=found.labels.cpu().numpy(),
-            classes=self.inputs.classes,
+            classes=self.detected,
             rig=rig,
             ego2global=ego2global,
             timestamp=None if timestamp is None else seconds,
+            map=self._map(found.map, rig, ego2global),
         )
         return detections, after if ego2global is not None else StreamState(None, after.view)
+
+    def _map(self, probabilities: Tensor | None, rig: Rig, ego2global: np.ndarray | None) -> PredictedMap | None:
+        if probabilities is None or self.map_protocol is None:
+            return None
+        return PredictedMap(self.map_protocol, probabilities.cpu().numpy(), rig.lidar2ego, ego2global)
 
     def prepare(
         self,

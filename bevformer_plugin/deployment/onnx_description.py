@@ -13,13 +13,19 @@ RAW, NORMALIZED = 'raw', 'normalized'
 
 @dataclass(frozen=True)
 class TensorNames:
-    """Names of the inputs and outputs of a file, in their order."""
+    """Names of the inputs and outputs of a file, in their order.
+
+    Attributes:
+        inputs: in the order of the graph.
+        outputs: likewise.
+    """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
 
 
-# By profile. The first three outputs of 'mlperf' are those of MLPerf Automotive's camera detection benchmark.
+# By profile, of files with boxes and without a map. The first three outputs of 'mlperf' are those of MLPerf
+# Automotive's camera detection benchmark.
 TENSORS = {
     DEFAULT: TensorNames(
         ('images', 'prev_bev', 'use_prev_bev', 'motion', 'lidar2img'), ('bev', 'scores', 'boxes', 'overflow')
@@ -29,6 +35,9 @@ TENSORS = {
         ('bev_embed', 'outputs_classes', 'outputs_coords', 'overflow'),
     ),
 }
+OF_BOXES = ('scores', 'boxes')  # outputs that files without boxes lack
+MAP = 'map_probabilities'  # output that files with a map have, after the others
+MAP_TO_LIDAR = 'map_to_lidar'  # input that those have whose map is in the vehicle's frame, after the others
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class OnnxDescription:
         pad_size_divisor: padded height and width are multiples of it.
         bgr_to_rgb: whether blue and red change places before that.
         cameras: their names, in the order of the images.
-        classes: their names, in the order of the scores.
+        classes: their names, in the order of the scores; empty where the file has no boxes.
         frame: the frame of the boxes, 'lidar' or 'vehicle'.
         can_bus: rule by which CAN-bus messages were chosen for training, 'none' without messages.
         bev_grid: (rows, columns).
@@ -60,6 +69,11 @@ class OnnxDescription:
             does itself; else a vehicle that crosses the global x axis appears to turn by almost 360 degrees.
         hits_per_camera: pillars of the BEV that one camera may see before ``overflow`` says so.
         cameras_per_pillar: cameras that may see one pillar.
+        map_protocol: name of the protocol of the map; None where the file has no map.
+        map_classes: names of the map's channels.
+        map_frame: whose origin and axes the map has, 'lidar', 'ego' or 'flat_ego', see
+            :class:`bevformer_plugin.maps.MapProtocol`; None without a map.
+        map_extent: (x_min, y_min, x_max, y_max) of its cells in metres, x to the right and y forward in that frame.
     """
 
     bevformer_plugin: str
@@ -84,6 +98,10 @@ class OnnxDescription:
     wrap_heading: bool
     hits_per_camera: int
     cameras_per_pillar: int
+    map_protocol: str | None
+    map_classes: tuple[str, ...]
+    map_frame: str | None
+    map_extent: tuple[float, ...]
 
     def to_metadata(self) -> dict[str, str]:
         """Write every attribute as JSON."""
@@ -110,4 +128,9 @@ class OnnxDescription:
     @property
     def tensors(self) -> TensorNames:
         """Names of the file's inputs and outputs."""
-        return TENSORS[self.profile]
+        names = TENSORS[self.profile]
+        outputs = tuple(name for name in names.outputs if self.classes or name not in OF_BOXES)
+        return TensorNames(
+            names.inputs if self.map_frame in (None, 'lidar') else (*names.inputs, MAP_TO_LIDAR),
+            outputs if self.map_frame is None else (*outputs, MAP),
+        )

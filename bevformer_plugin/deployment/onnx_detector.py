@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from mmdet3d.structures import Det3DDataSample
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from bevformer_plugin.errors import InputError
@@ -84,7 +84,11 @@ class OnnxDetector(nn.Module):
             raw, after = self.network.step(_only_frame(queue), frame, self.streams.get(frame.scene))
             if after is not None:
                 streams[frame.scene] = after
-            sample.pred_instances_3d = self.network.decode(raw)
+            found = self.network.decode(raw)
+            if found is not None:
+                sample.pred_instances_3d = found
+            if raw.map is not None:
+                sample.pred_map = PixelData(data=raw.map)
             sample.pred_instances = InstanceData()  # boxes in images, which MMDetection3D's evaluators look for
         self.streams = streams
         return batch_data_samples

@@ -18,9 +18,10 @@ from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.models import BEVFormer
 
+from .heads import heads_of
 from .onnx_description import DEFAULT, MLPERF, NORMALIZED, RAW, TENSORS, OnnxDescription
 from .static_attention import HitBudget
-from .static_detector import TURN, ImagePreparation, StaticDetector, detection_head_of, padded_hw, preprocessor_of
+from .static_detector import TURN, ImagePreparation, StaticDetector, padded_hw, preprocessor_of
 
 # The exporter writes 18 and converts from there. From 20 on GridSample's mode is called "linear", which the parser of
 # TensorRT up to 11.1 reads as nearest.
@@ -106,9 +107,15 @@ class DefaultGraph(nn.Module):
         self.preparation = preparation
 
     def forward(
-        self, images: Tensor, prev_bev: Tensor, use_prev_bev: Tensor, motion: Tensor, lidar2img: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Detect in one frame.
+        self,
+        images: Tensor,
+        prev_bev: Tensor,
+        use_prev_bev: Tensor,
+        motion: Tensor,
+        lidar2img: Tensor,
+        map_to_lidar: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
+        """Predict in one frame.
 
         Args:
             images: as the :class:`OnnxDescription` says.
@@ -116,14 +123,19 @@ class DefaultGraph(nn.Module):
             use_prev_bev: (1,) 1 or 0, whether there is a previous frame.
             motion: (18,), see :meth:`.static_detector.StaticEgoAlignment.moved`.
             lidar2img: (N, 4, 4) LiDAR metres to homogeneous pixels of images of the size before padding.
+            map_to_lidar: (2, 3) for maps in the vehicle's frame, see :func:`bevformer_plugin.models.map_to_lidar`.
 
         Returns:
-            bev (Q, C), scores (M, classes) as logits, boxes (M, 10) as
-            :class:`bevformer_plugin.models.DetectionOutputs` has them, overflow (2,) as of :class:`StaticHits`.
+            bev (Q, C); of a detector with boxes scores (M, classes) as logits and boxes (M, 10) as
+            :class:`bevformer_plugin.models.DetectionOutputs` has them; overflow (2,) as of :class:`StaticHits`; of a
+            detector with a map its probabilities (classes, rows, columns).
         """
         imgs = images[None] if self.preparation is None else self.preparation(images)
-        bev, outputs, overflow = self.detector(imgs, prev_bev[None], use_prev_bev, motion, lidar2img[None])
-        return bev[0], outputs.cls_scores[-1, 0], outputs.bbox_preds[-1, 0], overflow
+        plane = None if map_to_lidar is None else map_to_lidar[None]
+        found = self.detector(imgs, prev_bev[None], use_prev_bev, motion, lidar2img[None], plane)
+        boxes = () if found.detections is None else (found.detections.cls_scores, found.detections.bbox_preds)
+        drawn = () if found.map is None else (found.map,)
+        return found.bev[0], *(of_layers[-1, 0] for of_layers in boxes), found.overflow, *drawn
 
 
 class MlperfGraph(nn.Module):
@@ -152,7 +164,7 @@ class MlperfGraph(nn.Module):
             The BEV (Q, 1, C), logits (L, 1, M, classes) and boxes (L, 1, M, 10) of all decoder layers, overflow (2,).
         """
         exists = use_prev_bev.reshape(1)
-        bev, outputs, overflow = self.detector(img, prev_bev.transpose(0, 1), exists, can_bus, lidar2img)
+        bev, outputs, _, overflow = self.detector(img, prev_bev.transpose(0, 1), exists, can_bus, lidar2img)
         boxes = torch.stack([outputs.bbox_preds[..., value] for value in PUBLISHED_ORDER], dim=-1) * self.sign
         return bev.transpose(0, 1), outputs.cls_scores, boxes, overflow
 
@@ -180,8 +192,11 @@ def export_onnx(
             f'the model was built for num_cameras={cameras}, got {len(surroundings.cameras)} names of cameras: '
             f'{", ".join(surroundings.cameras)}'
         )
+    if form.profile == MLPERF:
+        _require_boxes_alone(detector)
     graph, inputs = _graph(detector, (size[1], size[0]), budget, form)
-    names = TENSORS[form.profile]
+    description = _describe(detector, surroundings, budget, form)
+    names = description.tensors
     with quiet_exporter(), torch.no_grad():
         try:
             program = torch.onnx.export(
@@ -197,7 +212,6 @@ def export_onnx(
             reason = error.__cause__ or error
             raise InputError(f'the detector cannot be written as ONNX: {" ".join(str(reason).split())}') from error
     assert program is not None
-    description = _describe(detector, surroundings, budget, form)
     _strip_traces(program.model)
     program.model.metadata_props.update(description.to_metadata())
     program.model.producer_name, program.model.producer_version = 'bevformer_plugin', bevformer_plugin.__version__
@@ -205,6 +219,19 @@ def export_onnx(
     with atomic_write(path) as file:
         file.write(content)
     return ExportReport(description, len(program.model.graph), len(content) / 1e6, time.perf_counter() - begin)
+
+
+def _require_boxes_alone(detector: BEVFormer) -> None:
+    """Raise an InputError for a detector that does not fit the profile 'mlperf', which has boxes and nothing else."""
+    detection, of_map = heads_of(detector)
+    if detection is None:
+        raise InputError('profile mlperf has boxes, and the detector predicts the map alone: take profile default')
+    if of_map is not None:
+        name = next(name for name, head in detector.heads.items() if head is of_map)
+        raise InputError(
+            f'profile mlperf has no place for the map of heads.{name}: take profile default, or leave the map out '
+            f'with --cfg-options model.heads.{name}=None'
+        )
 
 
 def _graph(
@@ -223,7 +250,10 @@ def _graph(
     raw = form.images == RAW
     images = torch.zeros(cameras, *image_hw, 3, dtype=torch.uint8) if raw else normalized
     graph = DefaultGraph(static, ImagePreparation(preprocessor, image_hw) if raw else None)
-    return graph, (images, torch.zeros(queries, channels), torch.zeros(1), motion, lidar2img)
+    inputs = (images, torch.zeros(queries, channels), torch.zeros(1), motion, lidar2img)
+    if static.map_head is not None and static.map_head.protocol.frame != 'lidar':
+        inputs = (*inputs, torch.eye(2, 3))
+    return graph, inputs
 
 
 def _describe(
@@ -232,7 +262,9 @@ def _describe(
     preprocessor, grid = preprocessor_of(detector), detector.bev_encoder.grid
     width, height = surroundings.image_size
     padded = padded_hw(preprocessor, (height, width))
-    coder = detection_head_of(detector).box_coder
+    detection, of_map = heads_of(detector)
+    protocol = None if of_map is None else of_map.protocol
+    x_min, y_min, _, x_max, y_max, _ = (0.0,) * 6 if protocol is None else protocol.grid.point_cloud_range
     return OnnxDescription(
         bevformer_plugin=bevformer_plugin.__version__,
         profile=form.profile,
@@ -244,18 +276,22 @@ def _describe(
         pad_size_divisor=int(preprocessor.pad_size_divisor),
         bgr_to_rgb=bool(preprocessor._channel_conversion),
         cameras=surroundings.cameras,
-        classes=surroundings.classes,
+        classes=() if detection is None else surroundings.classes,
         frame=surroundings.frame,
         can_bus=surroundings.can_bus,
         bev_grid=(grid.bev_h, grid.bev_w),
         point_cloud_range=grid.point_cloud_range,
-        post_center_range=coder.post_center_range,
-        max_num=coder.max_num,
+        post_center_range=() if detection is None else detection.box_coder.post_center_range,
+        max_num=0 if detection is None else detection.box_coder.max_num,
         use_history=detector.use_history,
         max_time_gap=detector.max_time_gap,
         wrap_heading=detector.bev_encoder.ego_alignment.wrap_heading,
         hits_per_camera=budget.hits,
         cameras_per_pillar=budget.cameras,
+        map_protocol=None if protocol is None else protocol.name,
+        map_classes=() if protocol is None else protocol.class_names,
+        map_frame=None if protocol is None else protocol.frame,
+        map_extent=() if protocol is None else (x_min, y_min, x_max, y_max),
     )
 
 

@@ -1,4 +1,4 @@
-"""An exported file in onnxruntime: one frame in, raw scores and boxes out, with the state passed explicitly."""
+"""An exported file in onnxruntime: one frame in, raw scores, boxes and map out, with the state passed explicitly."""
 
 import importlib
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.maps import MapProtocol, find_protocol
 from bevformer_plugin.models import (
     BEVHistory,
     EgoAlignment,
@@ -18,26 +19,29 @@ from bevformer_plugin.models import (
     Frame,
     NMSFreeCoder,
     decode_instances,
+    map_to_lidar,
     usable_history,
 )
 
-from .onnx_description import MLPERF, RAW, OnnxDescription
+from .onnx_description import MAP_TO_LIDAR, MLPERF, RAW, OnnxDescription
 from .onnx_export import PUBLISHED_ORDER, PUBLISHED_SIGN, require_libraries
 
 PROVIDERS = ('CUDAExecutionProvider', 'CPUExecutionProvider')  # of onnxruntime, the first that it has
 
 
 @dataclass(frozen=True)
-class RawDetections:
-    """Scores and boxes of the last layer of the decoder, before any is chosen.
+class RawOutput:
+    """Scores and boxes of the last layer of the decoder, before any is chosen, and the map.
 
     Attributes:
-        scores: (M, classes) float32 logits.
+        scores: (M, classes) float32 logits; M is 0 of a file without boxes.
         boxes: (M, 10) network boxes, as of :class:`bevformer_plugin.models.DetectionOutputs`.
+        map: (classes, rows, columns) float32 probabilities; None of a file without a map.
     """
 
     scores: Tensor
     boxes: Tensor
+    map: Tensor | None
 
 
 class OnnxNetwork:
@@ -49,6 +53,7 @@ class OnnxNetwork:
 
     Attributes:
         description: what the file says of itself.
+        map_protocol: of the file's map; None without a map.
         session: onnxruntime's session.
 
     Raises:
@@ -76,13 +81,12 @@ class OnnxNetwork:
         if described.images != RAW:
             self.image_shape = (len(described.cameras), 3, described.padded_size[1], described.padded_size[0])
         self.alignment = EgoAlignment(wrap_heading=described.wrap_heading)
-        self.box_coder = NMSFreeCoder(described.post_center_range, described.max_num)
+        self.box_coder = NMSFreeCoder(described.post_center_range, described.max_num) if described.classes else None
+        self.map_protocol = None if described.map_protocol is None else _protocol(described, str(path))
         self.bev_shape = [size for size in self.session.get_inputs()[1].shape if size != 1]
         self.warned_of: set[str] = set()  # reasons why history was not used
 
-    def step(
-        self, images: Tensor, frame: Frame, history: BEVHistory | None
-    ) -> tuple[RawDetections, BEVHistory | None]:
+    def step(self, images: Tensor, frame: Frame, history: BEVHistory | None) -> tuple[RawOutput, BEVHistory | None]:
         """Run the network on one frame.
 
         Args:
@@ -92,7 +96,7 @@ class OnnxNetwork:
                 :func:`bevformer_plugin.models.bev.usable_history`.
 
         Returns:
-            Scores and boxes, and the state for the next frame, which is None if the BEV is not finite.
+            Scores, boxes and map, and the state for the next frame, which is None if the BEV is not finite.
 
         Raises:
             InputError: if the images are others than the file was written for, or the cameras see more of the BEV than
@@ -102,19 +106,22 @@ class OnnxNetwork:
         history = (
             usable_history(history, frame, described.max_time_gap, self.warned_of) if described.use_history else None
         )
-        bev, scores, boxes, overflow = self.session.run(None, self.inputs(images, frame, history))
-        self._refuse_overflow(overflow, frame)
+        bev, *values = self.session.run(list(described.tensors.outputs), self.inputs(images, frame, history))
+        drawn = None if self.map_protocol is None else torch.from_numpy(values.pop())
+        self._refuse_overflow(values.pop(), frame)
+        scores, boxes = values if values else (np.zeros((0, 0), np.float32), np.zeros((0, 10), np.float32))
         if described.profile == MLPERF:
             bev = bev[:, 0]
             scores, boxes = scores[-1, 0], boxes[-1, 0][:, PUBLISHED_ORDER] * np.array(PUBLISHED_SIGN, np.float32)
         (after,) = EncodedFrames(torch.from_numpy(bev)[None], [], [frame]).histories()
-        return RawDetections(torch.from_numpy(scores), torch.from_numpy(boxes)), after
+        return RawOutput(torch.from_numpy(scores), torch.from_numpy(boxes), drawn), after
 
     def inputs(self, images: Tensor, frame: Frame, history: BEVHistory | None) -> dict[str, np.ndarray]:
         """Make the arrays that the file takes, by name; arguments as of :meth:`step`, with a history that counts.
 
         Raises:
-            InputError: for images of another shape or type.
+            InputError: for images of another shape or type, or a frame without ``lidar2ego`` whose map is in the
+                vehicle's frame.
         """
         self._check_images(images, frame)
         motion = self.alignment.motion([frame], [history])
@@ -129,11 +136,18 @@ class OnnxNetwork:
             values = (np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), bev, exists, vector, projections)
         else:
             values = (pixels, bev, exists, vector, projections)
+        if MAP_TO_LIDAR in self.description.tensors.inputs:
+            assert self.map_protocol is not None
+            values = (*values, map_to_lidar(self.map_protocol, frame).float().numpy())
         return dict(zip(self.description.tensors.inputs, values, strict=True))
 
-    def decode(self, raw: RawDetections) -> InstanceData:
-        """Choose the best boxes: ``bboxes_3d`` (LiDAR, bottom centre, velocities), ``scores_3d`` and ``labels_3d``."""
-        return decode_instances(self.box_coder, raw.scores, raw.boxes)
+    def decode(self, raw: RawOutput) -> InstanceData | None:
+        """Choose the best boxes: ``bboxes_3d`` (LiDAR, bottom centre, velocities), ``scores_3d`` and ``labels_3d``.
+
+        Returns:
+            None of a file without boxes.
+        """
+        return None if self.box_coder is None else decode_instances(self.box_coder, raw.scores, raw.boxes)
 
     def _check_images(self, images: Tensor, frame: Frame) -> None:
         wanted = torch.uint8 if self.description.images == RAW else torch.float32
@@ -159,3 +173,18 @@ class OnnxNetwork:
             f'written for {room.hits_per_camera} pillars a camera and {room.cameras_per_pillar} cameras a pillar. '
             'Export again with this calibration'
         )
+
+
+def _protocol(description: OnnxDescription, path: str) -> MapProtocol:
+    """Find the protocol of a file's map.
+
+    Raises:
+        InputError: this version has no such protocol, or one of other classes.
+    """
+    protocol = find_protocol(description.map_protocol)
+    if description.map_classes != protocol.class_names:
+        raise InputError(
+            f'{path} has a map of {", ".join(description.map_classes)}, protocol {protocol.name!r} of this version '
+            f'has {", ".join(protocol.class_names)}: export it again'
+        )
+    return protocol

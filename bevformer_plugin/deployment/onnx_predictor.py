@@ -29,13 +29,13 @@ class OnnxPredictor(FramePredictor):
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         self.network = OnnxNetwork(path, threads)
         described = self.network.description
-        super().__init__(ModelInputs(described.classes, described.cameras, described.image_size, PIPELINE))
+        inputs = ModelInputs(described.classes, described.cameras, described.image_size, PIPELINE)
+        super().__init__(inputs, described.classes, self.network.map_protocol)
         self.preprocessor = preprocessor_for(described)
 
     def detect(self, packed: Tensor, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the file, see :meth:`FramePredictor.detect`."""
         imgs = self.preprocessor({'inputs': {'img': [packed]}, 'data_samples': None})['inputs']['imgs']
         raw, history = self.network.step(imgs[0][0], frame, state.history)
-        found = self.network.decode(raw)
-        output = NetworkOutput(found.get('bboxes_3d').tensor, found.get('scores_3d'), found.get('labels_3d'))
+        output = NetworkOutput.of(self.network.decode(raw), raw.map)
         return output, StreamState(history, None)

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from bevformer_plugin.configuration import building, load_config
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.layers import PillarHits
-from bevformer_plugin.models import BEVFormer, BEVFormerV2, BEVHistory, DetectionHead, Frame
+from bevformer_plugin.models import BEVFormer, BEVFormerV2, BEVHistory, Frame
 from bevformer_plugin.weights import check_checkpoint, load_content, read_checkpoint
 
 from .frame_predictor import CameraView, FramePredictor, ModelInputs, NetworkOutput, StreamState
+from .heads import heads_of
 from .optimization import optimize_for_inference
 
 
@@ -32,11 +33,10 @@ class StreamPredictor(FramePredictor):
         optimize: run a copy of it after :func:`optimize_for_inference`, in bfloat16 where the device computes with it.
 
     Raises:
-        InputError: if it has no head named detection, or is a BEVFormerV2.
+        InputError: if it predicts neither boxes nor a map, or is a BEVFormerV2.
     """
 
     def __init__(self, detector: BEVFormer, inputs: ModelInputs, optimize: bool = True) -> None:
-        super().__init__(inputs)
         if isinstance(detector, BEVFormerV2):
             raise InputError(
                 'model.type is BEVFormerV2, which fuses keyframes half a second apart by their numbers, and not '
@@ -50,9 +50,12 @@ class StreamPredictor(FramePredictor):
             if detector.bev_encoder.cams_embeds.device.type == 'cpu':
                 # As tools/test.py lays out weights, so that both give the same numbers.
                 detector.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # not an overload
-        head = self.detector.pts_bbox_head
-        assert isinstance(head, DetectionHead)
-        self.head = head
+        self.detection_head, self.map_head = heads_of(self.detector)
+        super().__init__(
+            inputs,
+            () if self.detection_head is None else inputs.classes,
+            None if self.map_head is None else self.map_head.protocol,
+        )
         preprocessor = self.detector.data_preprocessor
         assert isinstance(preprocessor, nn.Module)
         self.preprocessor = preprocessor
@@ -137,9 +140,11 @@ class StreamPredictor(FramePredictor):
         """
         with self._precision():
             encoded = self.detector.encode(imgs, [frame], [history], hits)
-            found = self.head.predict(encoded)['pred_instances_3d'][0]
-        assert isinstance(found, InstanceData)
-        output = NetworkOutput(found.get('bboxes_3d').tensor, found.get('scores_3d'), found.get('labels_3d'))
+            found = None if self.detection_head is None else self.detection_head.predict(encoded)
+            drawn = None if self.map_head is None else self.map_head.predict(encoded)
+        instances = None if found is None else found['pred_instances_3d'][0]
+        assert instances is None or isinstance(instances, InstanceData)
+        output = NetworkOutput.of(instances, None if drawn is None else drawn['pred_map'][0].get('data'))
         return output, encoded.histories()[0]
 
 

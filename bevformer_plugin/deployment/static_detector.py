@@ -1,7 +1,8 @@
-"""A detector as one function of tensors of fixed shapes: one frame in, its BEV and boxes out, all state explicit."""
+"""A detector as one function of tensors of fixed shapes: a frame in, BEV, boxes and map out, all state explicit."""
 
 import math
 from copy import deepcopy
+from typing import NamedTuple
 
 import torch
 from mmcv.cnn import fuse_conv_bn
@@ -18,8 +19,9 @@ from bevformer_plugin.geometry import (
     sample_rotated,
 )
 from bevformer_plugin.layers import BEVFormerEncoderLayer, SpatialCrossAttention
-from bevformer_plugin.models import BEVFormer, BEVFormerDataPreprocessor, DetectionHead, DetectionOutputs, EgoAlignment
+from bevformer_plugin.models import BEVFormer, BEVFormerDataPreprocessor, DetectionOutputs, EgoAlignment
 
+from .heads import heads_of
 from .static_attention import (
     HitBudget,
     Shape,
@@ -135,11 +137,27 @@ def padded_hw(preprocessor: BEVFormerDataPreprocessor, image_hw: Shape) -> Shape
     return -(-image_hw[0] // divisor) * divisor, -(-image_hw[1] // divisor) * divisor
 
 
+class StaticOutputs(NamedTuple):
+    """What a :class:`StaticDetector` gives for a frame.
+
+    Attributes:
+        bev: (1, Q, C).
+        detections: scores and boxes; None of a detector without boxes.
+        map: (classes, rows, columns) probabilities; None of a detector without a map.
+        overflow: of :class:`StaticHits`.
+    """
+
+    bev: Tensor
+    detections: DetectionOutputs | None
+    map: Tensor | None
+    overflow: Tensor
+
+
 class StaticDetector(nn.Module):
-    """The copy of a detector that detects in one frame of one size, by tensors of fixed shapes.
+    """The copy of a detector that predicts in one frame of one size, by tensors of fixed shapes.
 
     Args:
-        detector: with a detection head and deformable spatial cross-attention; it stays as it is.
+        detector: with a detection head, a map head or both, and deformable spatial cross-attention; it stays as it is.
         image_hw: padded height and width of its images in pixels.
         budget: room for hits of cameras and pillars.
 
@@ -174,8 +192,8 @@ class StaticDetector(nn.Module):
             layer.spatial_cross_attention = StaticSpatialCrossAttention(
                 layer.spatial_cross_attention, self.level_shapes
             )
-        self.head = detection_head_of(self.detector)
-        for layer in self.head.decoder.layers:
+        self.detection_head, self.map_head = heads_of(self.detector)
+        for layer in () if self.detection_head is None else self.detection_head.decoder.layers:
             layer.cross_attention = StaticAttentionCore(layer.cross_attention, [bev_shape])
         self.register_buffer('positions', encoder.positions().detach().clone())
         self.register_buffer('pillars', pillar_points(self.grid, encoder.encoder.num_points_in_pillar))
@@ -189,9 +207,15 @@ class StaticDetector(nn.Module):
         return [(level.shape[-2], level.shape[-1]) for level in levels]
 
     def forward(
-        self, imgs: Tensor, prev_bev: Tensor, exists: Tensor, motion: Tensor, lidar2img: Tensor
-    ) -> tuple[Tensor, DetectionOutputs, Tensor]:
-        """Detect in one frame.
+        self,
+        imgs: Tensor,
+        prev_bev: Tensor,
+        exists: Tensor,
+        motion: Tensor,
+        lidar2img: Tensor,
+        map_to_lidar: Tensor | None = None,
+    ) -> StaticOutputs:
+        """Predict in one frame.
 
         Args:
             imgs: (1, N, 3, H, W) normalised and padded.
@@ -199,9 +223,8 @@ class StaticDetector(nn.Module):
             exists: (1,) 1 or 0, whether there is a previous frame.
             motion: (18,), see :meth:`StaticEgoAlignment.moved`.
             lidar2img: (1, N, 4, 4).
-
-        Returns:
-            The BEV (1, Q, C), scores and boxes, and the overflow of :class:`StaticHits`.
+            map_to_lidar: (1, 2, 3), see :func:`bevformer_plugin.models.map_to_lidar`; only maps in the frame of the
+                vehicle need it.
         """
         encoder = self.detector.bev_encoder
         levels = [
@@ -213,7 +236,15 @@ class StaticDetector(nn.Module):
         bev_query = (encoder.bev_embedding.weight + encoder.can_bus_mlp(self.alignment.motion_vector(moved)))[None]
         hits = StaticHits.from_projection(*project_to_cameras(self.pillars, lidar2img, self.image_hw), self.budget)
         bev_embed = self._encode(bev_query, features, hits, prev_bev, moved, exists > 0)
-        return bev_embed, self.head(bev_embed), hits.overflow
+        detections = None if self.detection_head is None else self.detection_head(bev_embed)
+        return StaticOutputs(bev_embed, detections, self._map(bev_embed, map_to_lidar), hits.overflow)
+
+    def _map(self, bev_embed: Tensor, map_to_lidar: Tensor | None) -> Tensor | None:
+        """Compute the probabilities of the map as :meth:`bevformer_plugin.models.MapHead.predict`."""
+        if self.map_head is None:
+            return None
+        places = self.map_head.places[None] if map_to_lidar is None else self.map_head.places_in(map_to_lidar)
+        return self.map_head.decoder(bev_embed, places)[-1, 0].sigmoid()
 
     def _encode(
         self, bev_query: Tensor, features: Tensor, hits: StaticHits, prev_bev: Tensor, moved: Tensor, exists: Tensor
@@ -228,18 +259,6 @@ class StaticDetector(nn.Module):
             values = torch.where(exists, with_history, query[:, None])  # 1x2xQxC
             query = layer(query, self.positions[None], values, references, bev_shape, features, spatial_shapes, hits)
         return query
-
-
-def detection_head_of(detector: BEVFormer) -> DetectionHead:
-    """Return the head that detects objects.
-
-    Raises:
-        InputError: if it is missing or of another kind.
-    """
-    head = detector.pts_bbox_head
-    if not isinstance(head, DetectionHead):
-        raise InputError(f'heads.detection is a {type(head).__name__}: only a DetectionHead can be exported')
-    return head
 
 
 def preprocessor_of(detector: BEVFormer) -> BEVFormerDataPreprocessor:
@@ -259,12 +278,12 @@ def preprocessor_of(detector: BEVFormer) -> BEVFormerDataPreprocessor:
 
 def _require_static_form(detector: BEVFormer) -> None:
     """Raise an InputError for a detector with other heads or layers than those that are known here."""
-    head = detection_head_of(detector)
-    others = [name for name, other in detector.heads.items() if other is not head and other.predicts]
+    known = heads_of(detector)
+    others = [name for name, head in detector.heads.items() if head not in known and head.predicts]
     if others:
         raise InputError(
-            f'heads {", ".join(others)} would not be in the exported file, which has the boxes of heads.detection '
-            f'alone: leave them out with --cfg-options model.heads.{others[0]}=None'
+            f'heads {", ".join(others)} would not be in the exported file, which has boxes of a DetectionHead and the '
+            f'map of a MapHead alone: leave them out with --cfg-options model.heads.{others[0]}=None'
         )
     for layer in detector.bev_encoder.encoder.layers:
         attention = getattr(layer, 'spatial_cross_attention', None)

@@ -2,7 +2,7 @@
 
 from .devkit_evaluation import evaluate_results
 from .map_counts import HEADLINE, MapCounts
-from .map_metric import SUMMARY, MapMetric, read_map, read_map_protocol
+from .map_metric import SUMMARY, MapMetric, missing_maps, read_map, read_map_protocol, write_map
 from .nuscenes_devkit_metric import NuScenesDevkitMetric
 from .report import box_convention_warning, comparison_table, metric_values, metrics_table, read_summary
 from .results import detections_to_results, load_results, refuse_existing, refuse_unwritable, write_results
@@ -20,10 +20,12 @@ __all__ = [
     'load_results',
     'metric_values',
     'metrics_table',
+    'missing_maps',
     'read_map',
     'read_map_protocol',
     'read_summary',
     'refuse_existing',
     'refuse_unwritable',
+    'write_map',
     'write_results',
 ]

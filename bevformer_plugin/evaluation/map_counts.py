@@ -168,10 +168,7 @@ def ring_names() -> list[str]:
 
 def _rings(grid: BEVGrid) -> np.ndarray:
     """Return in which ring the centre of each cell lies, (rows, columns)."""
-    x_min, y_min = grid.point_cloud_range[:2]
-    x = x_min + (np.arange(grid.bev_w) + 0.5) * grid.cell_x
-    y = y_min + (np.arange(grid.bev_h) + 0.5) * grid.cell_y
-    return np.searchsorted(RINGS[1:-1], np.hypot(x[None], y[:, None]), side='right')
+    return np.searchsorted(RINGS[1:-1], np.hypot(*np.moveaxis(grid.cell_centers(), -1, 0)), side='right')
 
 
 def _ratio(intersections: np.ndarray, unions: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """IoU of maps in bird's-eye view as an MMEngine metric."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cv2
@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from bevformer_plugin.datasets.described import DescribedDataset
-from bevformer_plugin.datasets.setting_types import check_path
+from bevformer_plugin.datasets.setting_types import check_path, check_switch
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.maps import MapProtocol, find_protocol
 
@@ -34,19 +34,24 @@ class MapMetric(BaseMetric):
     Args:
         protocol: name of the protocol, which is the one of the dataset and of the model.
         out_dir: folder for ``map_summary.json`` and the predicted maps, see :func:`write_map`; None keeps neither.
+        format_only: write the predicted maps and do not score them, for which no true ones are needed.
 
     Raises:
-        InputError: there is no such protocol, or ``out_dir`` is no path.
+        InputError: there is no such protocol, ``out_dir`` is no path, or ``format_only`` is no bool or without it.
     """
 
     default_prefix = 'map'
 
-    def __init__(self, protocol: str, out_dir: str | None = None) -> None:
+    def __init__(self, protocol: str, out_dir: str | None = None, format_only: bool = False) -> None:
         super().__init__()
         self.protocol = find_protocol(protocol)
         if out_dir is not None:
             check_path('out_dir', out_dir)
+        check_switch('format_only', format_only)
+        if format_only and out_dir is None:
+            raise InputError('format_only needs out_dir: nothing else is left of the maps')
         self.out_dir = out_dir
+        self.format_only = format_only
 
     def check_dataset(self, dataset: DescribedDataset) -> None:
         """Refuse a dataset whose maps could not be scored, before hours are spent on them.
@@ -55,6 +60,8 @@ class MapMetric(BaseMetric):
             InputError: the dataset draws no maps, or by another protocol.
         """
         given = dataset.metainfo.get('map_protocol')
+        if given is None and self.format_only:
+            return
         if given != self.protocol.name:
             found = 'draws no maps' if given is None else f'draws maps by {given!r}'
             raise InputError(
@@ -63,19 +70,27 @@ class MapMetric(BaseMetric):
             )
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Count the cells of a batch's maps."""
+        """Count the cells of a batch's maps, and write the predicted ones."""
+        needed = {'pred_map': 'give the model a MapHead'}
+        if not self.format_only:
+            needed['gt_map'] = "put 'LoadMapLabels' in front"
         for sample in data_samples:
             token = sample['sample_idx']
-            for key, remedy in (('pred_map', 'give the model a MapHead'), ('gt_map', "put 'LoadMapLabels' in front")):
+            for key, remedy in needed.items():
                 if key not in sample:
                     raise InputError(f'sample {token} has no {key} to score maps with: {remedy}')
-            probabilities, labels = (_array(sample[key]['data']) for key in ('pred_map', 'gt_map'))
-            self.results.append((token, MapCounts.of_sample(self.protocol, probabilities, labels)))
+            probabilities = _array(sample['pred_map']['data'])
+            if not self.format_only:
+                labels = _array(sample['gt_map']['data'])
+                self.results.append((token, MapCounts.of_sample(self.protocol, probabilities, labels)))
             if self.out_dir is not None:
                 write_map(Path(self.out_dir), self.protocol, token, probabilities)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Merge the counts of all processes and score them; all processes return the same numbers."""
+        if self.format_only:
+            print_log(f'predicted maps written to {self.out_dir}', logger='current')
+            return {}
         shards = gather_object(self.results)  # None on all processes but the main one
         self.results = []
         outcomes: list[dict[str, float]] = [{} if shards is None else self._score(shards)]
@@ -95,18 +110,30 @@ class MapMetric(BaseMetric):
         return counts.values()
 
 
-def write_map(folder: Path, protocol: MapProtocol, token: str, probabilities: np.ndarray) -> None:
+def write_map(folder: Path, protocol: MapProtocol, token: str, probabilities: np.ndarray) -> Path:
     """Write a predicted map as a grey PNG: the classes one below the other, 255 for a probability of 1, row 0 first.
 
-    ``protocol.json`` beside the pictures names protocol and classes.
+    ``protocol.json`` beside the pictures names protocol and classes, and says where the cells lie: whose frame it is,
+    and the extent (x_min, y_min, x_max, y_max) in metres.
+
+    Returns:
+        Path of the picture.
     """
     pictures = folder / PROBABILITIES
     pictures.mkdir(parents=True, exist_ok=True)
     stacked = np.round(probabilities.reshape(-1, probabilities.shape[-1]) * LEVELS).astype(np.uint8)
     _, data = cv2.imencode('.png', stacked)
-    (pictures / f'{token}.png').write_bytes(data.tobytes())
-    description = {'protocol': protocol.name, 'classes': list(protocol.class_names)}
+    path = _picture(folder, token)
+    path.write_bytes(data.tobytes())
+    x_min, y_min, _, x_max, y_max, _ = protocol.grid.point_cloud_range
+    description = {
+        'protocol': protocol.name,
+        'classes': list(protocol.class_names),
+        'frame': protocol.frame,
+        'extent': [x_min, y_min, x_max, y_max],
+    }
     (pictures / 'protocol.json').write_text(json.dumps(description))
+    return path
 
 
 def read_map_protocol(folder: str | Path) -> MapProtocol:
@@ -129,6 +156,15 @@ def read_map_protocol(folder: str | Path) -> MapProtocol:
     return protocol
 
 
+def missing_maps(folder: str | Path, tokens: Iterable[str]) -> list[str]:
+    """List the samples of which a folder of :func:`write_map` holds no map."""
+    return [token for token in tokens if not _picture(folder, token).is_file()]
+
+
+def _picture(folder: str | Path, token: str) -> Path:
+    return Path(folder, PROBABILITIES, f'{token}.png')
+
+
 def read_map(folder: str | Path, protocol: MapProtocol, token: str) -> np.ndarray:
     """Read a predicted map, (classes, rows, columns) float32 probabilities in steps of 1 / 255.
 
@@ -136,7 +172,7 @@ def read_map(folder: str | Path, protocol: MapProtocol, token: str) -> np.ndarra
         FileNotFoundError: there is none of this sample.
         InputError: the picture is damaged or of another size.
     """
-    path = Path(folder, PROBABILITIES, f'{token}.png')
+    path = _picture(folder, token)
     if not path.is_file():
         raise FileNotFoundError(f'no predicted map {path}: give the folder of a test on these infos')
     stacked = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)

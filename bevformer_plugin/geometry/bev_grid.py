@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,6 +52,13 @@ class BEVGrid:
     def num_queries(self) -> int:
         """Number of cells, and thus of BEV queries."""
         return self.bev_h * self.bev_w
+
+    def cell_centers(self) -> np.ndarray:
+        """Compute where the centres of the cells lie, (bev_h, bev_w, 2) float64 x and y in metres."""
+        x_min, y_min = self.point_cloud_range[:2]
+        x = x_min + (np.arange(self.bev_w) + 0.5) * self.cell_x
+        y = y_min + (np.arange(self.bev_h) + 0.5) * self.cell_y
+        return np.stack(np.meshgrid(x, y), axis=-1)
 
 
 def bev_reference_points(grid: BEVGrid, device: torch.device | None = None) -> Tensor:

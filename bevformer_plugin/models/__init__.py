@@ -31,6 +31,7 @@ from .heads import (
     QuerySource,
     SetCriterion3D,
     decode_instances,
+    map_to_lidar,
 )
 
 __all__ = [
@@ -62,5 +63,6 @@ __all__ = [
     'QuerySource',
     'SetCriterion3D',
     'decode_instances',
+    'map_to_lidar',
     'usable_history',
 ]

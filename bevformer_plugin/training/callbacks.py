@@ -15,7 +15,7 @@ from torch.distributed import ReduceOp
 
 from bevformer_plugin.weights import read_checkpoint
 
-from .checkpoints import BEST
+from .checkpoints import best_checkpoint_name
 from .detector_module import DetectorModule
 from .interrupts import SIGNAL_NAMES
 from .work_dir import drop_replaced
@@ -110,15 +110,18 @@ class ValidationPlan(Callback):
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the checkpoint with the best score. A resumed run has to beat that score, even if its folder was moved.
 
+    The file is named after the score, see :func:`.checkpoints.best_checkpoint_name`.
+
     Args:
         folder: folder of the checkpoint.
         score: name of the score, of which more is better.
     """
 
     def __init__(self, folder: Path, score: str) -> None:
+        self.name = best_checkpoint_name(score)
         super().__init__(
             folder,
-            filename=Path(BEST).stem,
+            filename=self.name.removesuffix('.ckpt'),
             monitor=score,
             mode='max',
             enable_version_counter=False,
@@ -128,7 +131,7 @@ class BestCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict) -> None:
         """Take over the best score if its checkpoint is in this folder, even if the folder has been renamed since."""
         assert self.dirpath is not None
-        path = Path(self.dirpath, BEST)
+        path = Path(self.dirpath, self.name)
         if not path.is_file():
             return
         if state_dict['dirpath'] != self.dirpath:

@@ -13,7 +13,8 @@ from bevformer_plugin.weights import mismatch, read_checkpoint
 
 from .run_settings import SETTINGS, Place, Value, check_settings, describe_going_on, refuse_other_average
 
-LAST, BEST = 'last.ckpt', 'best_NDS.ckpt'
+LAST = 'last.ckpt'
+ANY_BEST = 'best_*.ckpt'  # see best_checkpoint_name
 NOT_FINITE = 'not_finite.ckpt'
 
 
@@ -77,7 +78,7 @@ def check_resumable(
 
 
 def checkpoint_to_resume(
-    work_dir: Path, asked: str | None, patterns: tuple[str, ...] = (LAST, BEST)
+    work_dir: Path, asked: str | None, patterns: tuple[str, ...] = (LAST, ANY_BEST)
 ) -> tuple[str | None, dict]:
     """Read the checkpoint to go on with.
 
@@ -110,7 +111,17 @@ def refuse_mismatch(state: dict[str, Tensor], detector: nn.Module, path: str) ->
         raise InputError(f'{path} is of another model: {problem}. Resume with the config it was trained with')
 
 
-def newest_checkpoint(work_dir: Path, patterns: tuple[str, ...] = (LAST, BEST)) -> str:
+def best_checkpoint_name(score: str) -> str:
+    """Name the file of the checkpoint that is the best by a score.
+
+    It is named by the score without the name of its metric: ``nuscenes/NDS`` gives ``best_NDS.ckpt``,
+    ``map/paper/mIoU@0.5`` gives ``best_paper_mIoU@0.5.ckpt``.
+    """
+    metric, _, rest = score.partition('/')
+    return f'best_{(rest or metric).replace("/", "_")}.ckpt'
+
+
+def newest_checkpoint(work_dir: Path, patterns: tuple[str, ...] = (LAST, ANY_BEST)) -> str:
     """Find the newest checkpoint of a run that can be read.
 
     Args:

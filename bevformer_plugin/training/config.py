@@ -10,7 +10,8 @@ from torch.nn.utils import clip_grad_norm_
 from bevformer_plugin.configuration import building
 from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import MapMetric, NuScenesDevkitMetric
+from bevformer_plugin.evaluation import MapCounts, MapMetric, NuScenesDevkitMetric
+from bevformer_plugin.maps import find_protocol
 
 from .averaging import averages_weights
 from .pretrained import fetch_pretrained
@@ -135,11 +136,14 @@ def _check_best_score(cfg: Config) -> None:
     wanted = best_score(cfg)
     kinds = {METRICS.get(metric['type']): metric for metric in _evaluators(cfg, 'val')}
     known = [DETECTION_SCORE] if NuScenesDevkitMetric in kinds else []
+    scores = set()
     if MapMetric in kinds:
-        known.append(f'map/{kinds[MapMetric].get("protocol")}/mIoU@0.5')
-    families = tuple(name.rpartition('/')[0] + '/' for name in known)
+        protocol = find_protocol(kinds[MapMetric].get('protocol'))
+        known.append(f'map/{protocol.name}/mIoU@0.5')
+        scores = {f'map/{protocol.name}/{name}' for name in MapCounts.total(protocol, []).values()}
+    is_of_detection = isinstance(wanted, str) and wanted.startswith('nuscenes/') and NuScenesDevkitMetric in kinds
     is_ours = kinds.keys() <= {NuScenesDevkitMetric, MapMetric}
-    if is_ours and not (isinstance(wanted, str) and wanted.startswith(families)):
+    if is_ours and not (is_of_detection or wanted in scores):
         raise InputError(
             f'default_hooks.checkpoint.save_best={wanted!r} is no score of val_evaluator: take {" or ".join(known)}'
         )
@@ -199,7 +203,10 @@ def _temporal_datasets(dataset: dict) -> list[dict]:
 
 
 def direct_results(cfg: Config, results_path: str | None, format_only: bool, maps_dir: str | None = None) -> None:
-    """Set in the config where test evaluators write submission and maps, and whether the submission is scored.
+    """Set in the config where test evaluators write submission and maps, and whether they are scored.
+
+    Maps that are not scored need no true ones, which are then not drawn; nor are they predicted for nothing where no
+    folder is given for them.
 
     Raises:
         InputError: if no test evaluator of the config writes submissions, or maps where a folder is given for them.
@@ -207,16 +214,28 @@ def direct_results(cfg: Config, results_path: str | None, format_only: bool, map
     evaluators = _evaluators(cfg, 'test')
     of_maps = [metric for metric in evaluators if METRICS.get(metric['type']) is MapMetric]
     for metric in of_maps:
-        metric.update(out_dir=maps_dir)
+        metric.update(out_dir=maps_dir, format_only=format_only)
+    if format_only:
+        _leave_true_maps_out(cfg)
     if maps_dir and not of_maps:
         kinds = ', '.join(metric['type'] for metric in evaluators)
         raise InputError(f'--maps-out is for test_evaluator.type=MapMetric, it is {kinds}')
     writing = [metric for metric in evaluators if METRICS.get(metric['type']) is NuScenesDevkitMetric]
     for metric in writing:
         metric.update(results_path=results_path, format_only=format_only)
-    if not writing and (results_path or format_only):
+    if not writing and (results_path or (format_only and not of_maps)):
         kinds = ', '.join(metric['type'] for metric in evaluators)
         raise InputError(f'--out and --format-only are for test_evaluator.type=NuScenesDevkitMetric, it is {kinds}')
+    if format_only and not maps_dir and writing:
+        cfg.test_evaluator = [metric for metric in evaluators if metric not in of_maps]
+
+
+def _leave_true_maps_out(cfg: Config) -> None:
+    """Let the test dataset draw no maps, which takes the map expansion and annotations."""
+    dataset = cfg.test_dataloader.dataset
+    if dataset.get('map_protocol') is not None:
+        pipeline = [step for step in dataset.get('pipeline') or [] if step.get('type') != 'LoadMapLabels']
+        dataset.update(map_protocol=None, pipeline=pipeline)
 
 
 def check_evaluation(cfg: Config, part: str, dataset: DescribedDataset) -> None:
@@ -236,3 +255,17 @@ def check_evaluation(cfg: Config, part: str, dataset: DescribedDataset) -> None:
     for metric in evaluator.metrics:
         if isinstance(metric, NuScenesDevkitMetric | MapMetric):
             metric.check_dataset(dataset)
+        if isinstance(metric, MapMetric):
+            _compare_with_heads(cfg.model, metric.protocol.name, part)
+
+
+def _compare_with_heads(model: dict, protocol: str, part: str) -> None:
+    """Refuse an evaluator of maps by another protocol than that of the model's maps."""
+    heads = (model.get('heads') or {}).values()
+    predicted = [head['protocol'] for head in heads if head and 'protocol' in head]
+    if protocol not in predicted:
+        found = f'predicts maps by {predicted[0]!r}' if predicted else 'predicts no maps'
+        raise InputError(
+            f'{part}_evaluator takes maps by protocol {protocol!r}, but the model {found}: give head, dataset and '
+            'evaluator the same protocol, in a config from one variable map_protocol'
+        )

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.maps import find_protocol
 from bevformer_plugin.weights import check_initialization, read_checkpoint
 from bevformer_plugin.weights.comparison import compare_can_bus, compare_frames, infos_command
 
@@ -37,6 +38,7 @@ def check_consistency(cfg: Config, datasets: dict[str, DescribedDataset]) -> lis
     for part, dataset in datasets.items():
         _check_numbers(cfg.model, dataset.metainfo, part)
         _check_maps(cfg.model, dataset.metainfo.get('map_protocol'), part)
+    remarks += _say_maps_beyond_the_bev(cfg.model)
     if {'train', 'val'} <= datasets.keys():
         remarks += _compare_validation(cfg.model, datasets['train'], datasets['val'])
     for part in ('val', 'test'):
@@ -99,11 +101,7 @@ def _check_maps(model: dict, drawn: str | None, part: str) -> None:
 
     Only training needs true maps; a model may be tested without scores of its maps.
     """
-    protocols = {
-        f'model.heads.{name}.protocol': head['protocol']
-        for name, head in (model.get('heads') or {}).items()
-        if head and 'protocol' in head
-    }
+    protocols = _map_protocols(model)
     of_dataset = f'{part}_dataloader.dataset'
     if drawn is not None and not protocols:
         raise InputError(
@@ -117,6 +115,31 @@ def _check_maps(model: dict, drawn: str | None, part: str) -> None:
                 f'{setting} is {protocol!r} and {of_dataset} {found}: set both alike, in a config from one variable '
                 "map_protocol, with dict(type='LoadMapLabels') in the dataset's pipeline"
             )
+
+
+def _map_protocols(model: dict) -> dict[str, object]:
+    """Find the map protocols of a model's heads by the names of their settings."""
+    return {
+        f'model.heads.{name}.protocol': head['protocol']
+        for name, head in (model.get('heads') or {}).items()
+        if head and 'protocol' in head
+    }
+
+
+def _say_maps_beyond_the_bev(model: dict) -> list[str]:
+    """Remark on maps that reach farther than the BEV, as of a detector for a smaller range."""
+    remarks, bev = [], model.get('point_cloud_range')
+    if not isinstance(bev, list | tuple) or len(bev) != 6 or not all(isinstance(one, int | float) for one in bev):
+        return []  # which the detector itself refuses
+    for setting, name in _map_protocols(model).items():
+        reach = find_protocol(name).grid.point_cloud_range
+        if all(bev[axis] <= reach[axis] and reach[axis + 3] <= bev[axis + 3] for axis in (0, 1)):
+            continue
+        remarks.append(
+            f'maps by {setting}={name!r} reach to ({reach[3]:g}, {reach[4]:g}) m, the BEV by model.point_cloud_range '
+            f'to ({bev[3]:g}, {bev[4]:g}) m: cells beyond are predicted from nothing, and count in the scores'
+        )
+    return remarks
 
 
 def _check_frames(model: dict, dataset: dict) -> None:

@@ -34,9 +34,9 @@ from bevformer_plugin.weights import check_checkpoint, check_resumption, initial
 
 from .callbacks import BestCheckpoint, EpochReport, LastCheckpoint, LogEveryEpoch, ValidationPlan
 from .checkpoints import (
-    BEST,
     LAST,
     AtomicCheckpointIO,
+    best_checkpoint_name,
     check_resumable,
     checkpoint_to_resume,
     refuse_mismatch,
@@ -119,10 +119,10 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     best = trainer.checkpoint_callback
     score = best.best_model_score if isinstance(best, BestCheckpoint) else None
-    name = best_score(cfg).rpartition('/')[2]
+    name, path = best_score(cfg).rpartition('/')[2], work_dir / best_checkpoint_name(best_score(cfg))
     print_log(
         f'last checkpoint: {work_dir / LAST}'
-        + (f'\nbest checkpoint: {work_dir / BEST} ({name} {float(score):.4f})' if score is not None else ''),
+        + (f'\nbest checkpoint: {path} ({name} {float(score):.4f})' if score is not None else ''),
         logger='current',
     )
 

@@ -12,18 +12,19 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_only
 from mmengine.logging import print_log
 
-from .checkpoints import BEST, LAST, NOT_FINITE
+from .checkpoints import ANY_BEST, LAST, NOT_FINITE
 from .start import RunStart
 
 LOCK = 'running.lock'
 REPLACED = '.replaced'  # holds the whole earlier run that --overwrite replaces
 MOVING = '.moving'  # holds files of the run in the folder while they are moved to or from .replaced
 FAILED = 'failed'  # holds the files of a run that was to replace an earlier one and ended without a checkpoint
-CHECKPOINTS = (LAST, BEST, 'epoch_*.pth', 'iter_*.pth')  # MMEngine's Runner writes the last two
+CHECKPOINTS = (LAST, ANY_BEST, 'epoch_*.pth', 'iter_*.pth')  # MMEngine's Runner writes the last two
 RUN_FILES = (
     *CHECKPOINTS,
     NOT_FINITE,
-    'best_nuscenes_NDS_*.pth',
+    'best_nuscenes_*.pth',
+    'best_map_*.pth',
     'last_checkpoint',
     'config.py',
     'train.log',

@@ -10,12 +10,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import HEADLINE
 
 from .bev_view import ARROW, VELOCITY_SECONDS, draw_bev
 from .camera_overlay import draw_camera
 from .frames import Boxes, PicturedFrame
-from .map_layers import TRUTH_ALPHA, MapLayers
+from .map_layers import AREA_ALPHA, MapLayers
 from .palette import CLASS_COLORS, FAINT_TEXT, PAGE, RING, TEXT, TRUTH_EDGE, class_color
 
 CAMERA_ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
@@ -80,8 +79,12 @@ def draw_frame(frame: PicturedFrame, score_thr: float = 0.3, note: str = '') -> 
         frame.layers,
     )
     side = _pixel_axes(figure, 0, top, SIDE_WIDTH, BEV_SIZE)
-    _draw_legend(side, frame.truth is not None, predictions is not None, score_thr, frame.layers)
-    _draw_counts(_pixel_axes(figure, WIDTH - SIDE_WIDTH, top, SIDE_WIDTH, BEV_SIZE), frame.truth, predictions)
+    below = LINE_HEIGHT
+    if frame.truth is not None or predictions is not None:
+        below = _draw_legend(side, frame.truth is not None, predictions is not None, score_thr)
+        _draw_counts(_pixel_axes(figure, WIDTH - SIDE_WIDTH, top, SIDE_WIDTH, BEV_SIZE), frame.truth, predictions)
+    if frame.layers is not None:
+        _draw_map_legend(side, frame.layers, below)
     canvas.draw()
     return cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
 
@@ -145,10 +148,8 @@ def _draw_title(axes: Axes, frame: PicturedFrame, note: str) -> None:
     axes.text(WIDTH - 14, HEADER / 2, note, color=TEXT, fontsize=TITLE_SIZE, va='center', ha='right')
 
 
-def _draw_legend(
-    axes: Axes, with_truth: bool, with_predictions: bool, score_thr: float, layers: MapLayers | None
-) -> None:
-    """Explain what fills, outlines, ticks and arrows mean."""
+def _draw_legend(axes: Axes, with_truth: bool, with_predictions: bool, score_thr: float) -> float:
+    """Explain what fills, outlines, ticks and arrows of boxes mean, and return the height in pixels below it."""
     left, right, color = 40, 90, CLASS_COLORS['car']
     axes.text(left, LINE_HEIGHT, 'Legend', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
     y, lines = LINE_HEIGHT, []
@@ -170,8 +171,7 @@ def _draw_legend(
     lines.append(f'arrow: motion in {VELOCITY_SECONDS:g} s')
     for index, line in enumerate(lines, start=2):
         axes.text(right + 20, index * LINE_HEIGHT, line, color=TEXT, fontsize=TEXT_SIZE, va='center')
-    if layers is not None:
-        _draw_map_legend(axes, layers, y + 1.5 * LINE_HEIGHT)
+    return y + 1.5 * LINE_HEIGHT
 
 
 def _draw_map_legend(axes: Axes, layers: MapLayers, y: float) -> None:
@@ -179,15 +179,15 @@ def _draw_map_legend(axes: Axes, layers: MapLayers, y: float) -> None:
     left, right = 40, 90
     title = f"Map, protocol '{layers.protocol.name}'"
     axes.text(left, y, title, color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
-    for name, color, _, prediction in layers.drawn():
+    for drawn in layers.drawn():
         y += LINE_HEIGHT
-        axes.add_patch(Rectangle((left, y - 13), right - left, 26, facecolor=color, alpha=TRUTH_ALPHA))
-        if prediction is not None:
-            axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=color, linewidth=2))
-        axes.text(right + 20, y, name.replace('_', ' '), color=TEXT, fontsize=TEXT_SIZE, va='center')
+        if drawn.area is not None:
+            axes.add_patch(Rectangle((left, y - 13), right - left, 26, facecolor=drawn.color, alpha=AREA_ALPHA))
+        if drawn.outlined is not None:
+            axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=drawn.color, linewidth=2))
+        axes.text(right + 20, y, drawn.name.replace('_', ' '), color=TEXT, fontsize=TEXT_SIZE, va='center')
     y += LINE_HEIGHT
-    text = 'filled: true' + ('' if layers.prediction is None else f', outline: predicted, above {HEADLINE:g}')
-    axes.text(left, y, text, color=FAINT_TEXT, fontsize=TEXT_SIZE, va='center')
+    axes.text(left, y, layers.meaning, color=FAINT_TEXT, fontsize=TEXT_SIZE, va='center')
 
 
 def _draw_counts(axes: Axes, truth: Boxes | None, predictions: Boxes | None) -> None:

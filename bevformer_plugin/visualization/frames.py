@@ -14,7 +14,7 @@ from bevformer_plugin.datasets.infos import count_true_boxes, load_infos
 from bevformer_plugin.datasets.map_source import MapSource, footprints_of, require_visibility
 from bevformer_plugin.datasets.transforms import load_camera_image
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import load_results, read_map, read_map_protocol
+from bevformer_plugin.evaluation import load_results, missing_maps, read_map, read_map_protocol
 from bevformer_plugin.maps import MapProtocol, between_planes, plane_to_global
 
 from .map_layers import MapLayers
@@ -167,8 +167,8 @@ class FrameSource:
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
-        InputError: a file is of another kind or broken, the results lack samples of the infos, or the rule is unknown
-            or leaves none of the boxes.
+        InputError: a file is of another kind or broken, results or predicted maps lack samples of the infos, or the
+            rule is unknown or leaves none of the boxes.
     """
 
     def __init__(
@@ -202,6 +202,13 @@ class FrameSource:
             require_visibility(content['data_list'], protocol)
             scenes = {info['scene_token'] for info in self.infos.values()}
             self.map_source = MapSource(self.root, content['metainfo']['version'], scenes, protocol)
+        if self.maps_dir is not None:
+            without = missing_maps(self.maps_dir, self.infos)
+            if without:
+                raise InputError(
+                    f'{maps} lacks the predicted maps of {len(without)} of the {len(self.infos)} samples in {infos} '
+                    f'(first: {without[0]}): give the infos on which the maps were made'
+                )
 
     def tokens_of_scene(self, scene: str) -> list[str]:
         """Return the sample tokens of a scene, given by its name or token, in time order.
@@ -249,7 +256,8 @@ class FrameSource:
         )
         prediction = None if self.maps_dir is None else read_map(self.maps_dir, protocol, info['token'])
         planes = (plane_to_global(frame, ego2global, lidar2ego) for frame in (protocol.frame, 'lidar'))
-        return MapLayers(protocol, truth, prediction, between_planes(*planes))
+        without_boxes = self.results is None and prediction is not None
+        return MapLayers(protocol, truth, prediction, between_planes(*planes), with_boxes=without_boxes)
 
 
 def true_boxes(info: dict, classes: dict[int, str]) -> Boxes:

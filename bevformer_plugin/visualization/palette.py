@@ -24,6 +24,8 @@ MAP_COLORS = {  # from the lowest layer to the highest
     'stop_line': '#e05a5a',
     'lane_boundary': '#f2e27a',
     'divider': '#f2e27a',
+    'vehicles': '#ff9f43',
+    'car': '#58a6ff',
 }
 PAGE = '#0d1117'
 GROUND = '#11161d'

@@ -171,7 +171,10 @@ def _changed_settings(
     changed = {}
     if record.model:
         model = differences(model_settings(record.model), model_settings(cfg.model))
-        changed.update({f'model.{name}': values for name, values in model.items()})
+        alone = _heads(record.model) ^ _heads(cfg.model)
+        changed.update(
+            {f'model.{name}': values for name, values in model.items() if not name.startswith(tuple(alone))}
+        )
     size = dataset.metainfo.get('image_size')
     if record.image_size and size and record.image_size != tuple(size):
         changed['dataset.image_size'] = (record.image_size, tuple(size))
@@ -180,6 +183,11 @@ def _changed_settings(
         pipeline = differences(*map(pipeline_settings, pipelines))
         changed.update({f'test_dataloader.dataset.pipeline.{name}': values for name, values in pipeline.items()})
     return changed
+
+
+def _heads(model: dict) -> set[str]:
+    """Return how names of settings of a model's heads begin; a head that only one of two models has says enough."""
+    return {f'heads.{name}.' for name, head in (model.get('heads') or {}).items() if head}
 
 
 def _remarks(path: str, record: TrainingRecord, changed: dict[str, tuple[object, object]]) -> list[str]:

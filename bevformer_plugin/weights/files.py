@@ -202,9 +202,9 @@ def load_weights(detector: nn.Module, path: str, classes: Sequence[str] | None =
 def load_content(detector: nn.Module, content: dict, path: str, classes: Sequence[str] | None = None) -> None:
     """Load all weights of a checkpoint of Lightning, of MMEngine's Runner, or of a plain state dict.
 
-    A head that predicts nothing, as it is for training alone, may be absent in the file. Weights of half precision are
-    cast to the detector's type. If the file records its classes, the rows of the class layers are brought into the
-    order of ``classes``.
+    A head that predicts nothing, as it is for training alone, may be absent in the file. Weights of heads that the
+    detector lacks are left out, which the log says. Weights of half precision are cast to the detector's type. If the
+    file records its classes, the rows of the class layers are brought into the order of ``classes``.
 
     Args:
         detector: the detector to load the weights into.
@@ -225,7 +225,7 @@ def load_content(detector: nn.Module, content: dict, path: str, classes: Sequenc
             logger='current',
             level=logging.WARNING,
         )
-    state = _in_order(state, record.classes, classes, path)
+    state = _in_order(_without_foreign_heads(state, detector, path), record.classes, classes, path)
     own = detector.state_dict()
     needed = without_absent(own, state, training_only(detector))
     problem = mismatch(state, needed)
@@ -248,6 +248,21 @@ def load_content(detector: nn.Module, content: dict, path: str, classes: Sequenc
         + (f', converted from {", ".join(sorted(str(kind).removeprefix("torch.") for kind in types))}' * bool(types)),
         logger='current',
     )
+
+
+def _without_foreign_heads(state: dict[str, Tensor], detector: nn.Module, path: str) -> dict[str, Tensor]:
+    """Leave out the weights of heads that a detector does not have, as one whose config sets a head to None."""
+    heads = getattr(detector, 'heads', None)
+    if not isinstance(heads, nn.ModuleDict):
+        return state
+    head_of = {name: name.split('.')[1] for name in state if name.startswith('heads.')}
+    foreign = sorted(set(head_of.values()) - set(heads.keys()))
+    if foreign:
+        print_log(
+            f'{path} has weights of heads.{", heads.".join(foreign)}, which the config lacks: they are left out',
+            logger='current',
+        )
+    return {name: value for name, value in state.items() if head_of.get(name) not in foreign}
 
 
 def _in_order(

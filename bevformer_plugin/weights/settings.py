@@ -24,7 +24,7 @@ TRAINING_ONLY = re.compile(
 # Names of settings with which weights see other numbers than they were trained on, so a difference is an error.
 CERTAINLY_WRONG = re.compile(
     r'(^|\.)(data_preprocessor\.(mean|std|bgr_to_rgb|rgb_to_bgr)|point_cloud_range(\.\d+)?'
-    r'|img_backbone\.(style|strides|dilations)|num_heads|num_points_in_pillar)$'
+    r'|img_backbone\.(style|strides|dilations)|num_heads|num_points_in_pillar|heads\.\w+\.protocol)$'
 )
 
 

@@ -59,6 +59,11 @@ def test_maps_count_boxes_of_all_classes_within_and_beyond_the_range(build_datas
     [
         (dict(map_protocol='papr', pipeline=WITH_MAP), "no map protocol 'papr'"),
         (dict(map_protocol='paper'), "map_protocol='paper' has no effect: put dict.type='LoadMapLabels'."),
+        (
+            dict(map_protocol='paper', pipeline=[*LOAD_AND_PACK, {'type': 'LoadMapLabels'}]),
+            'has no effect: put .* into the pipeline, before PackTemporalInputs',
+        ),
+        (dict(pipeline=WITH_MAP), 'LoadMapLabels in the pipeline draws maps by map_protocol'),
     ],
 )
 def test_settings_of_maps_are_checked(build_dataset, arguments, message):
@@ -66,9 +71,17 @@ def test_settings_of_maps_are_checked(build_dataset, arguments, message):
         build_dataset(**arguments)
 
 
-def test_a_transform_without_protocol_is_refused(build_dataset):
-    with pytest.raises(ValueError, match='LoadMapLabels in the pipeline draws maps by map_protocol'):
-        build_dataset(pipeline=WITH_MAP)[0]
+def test_infos_without_boxes_have_no_vehicles_to_draw(build_dataset, read_infos):
+    """As of a test split, where a score would count every predicted vehicle as wrong."""
+    infos = read_infos('mini_val')
+    for entry in infos['data_list']:
+        entry['instances'] = []
+    message = r'infos\.pkl holds no boxes, of which the classes car, vehicles of .*--format-only and --maps-out'
+    with pytest.raises(ValueError, match=message):
+        build_dataset(infos, pipeline=WITH_MAP, map_protocol='paper', test_mode=True)
+    tested = [step for step in WITH_MAP if step['type'] != 'LoadAnnotations3D']
+    drawn = build_dataset(infos, pipeline=tested, map_protocol='bevfusion', test_mode=True)
+    assert (drawn[0]['data_samples'].gt_map.data[0] == 1).any()
 
 
 def test_cvt_needs_visibility(build_dataset, read_infos):
@@ -102,7 +115,11 @@ def test_tables_that_do_not_know_a_scene_are_refused(build_dataset, copied_root)
     path.write_text(json.dumps(json.loads(path.read_text())[1:]))
     with pytest.raises(ValueError, match=r'scene .* of the infos is not in .*scene\.json'):
         build_dataset(pipeline=WITH_MAP, map_protocol='paper', data_root=str(copied_root))
-    (copied_root / 'v1.0-mini' / 'log.json').unlink()
+    log = copied_root / 'v1.0-mini' / 'log.json'
+    log.write_text(json.dumps([{**row, 'location': None} for row in json.loads(log.read_text())]))
+    with pytest.raises(ValueError, match=r'scene .* of the infos is not in|log\.json .* has location None'):
+        build_dataset(pipeline=WITH_MAP, map_protocol='paper', data_root=str(copied_root))
+    log.unlink()
     with pytest.raises(FileNotFoundError, match=r'no table .*log\.json'):
         build_dataset(pipeline=WITH_MAP, map_protocol='paper', data_root=str(copied_root))
 

@@ -222,6 +222,11 @@ MAPS = [
     ('maps drawn for no head', lambda p: p.train(*p.joint_options(), 'model.heads.map=None', config=JOINT), 'none of model.heads is a MapHead'),
     ('maps without the transform', lambda p: p.train(*p.options(), 'train_dataloader.dataset.map_protocol=paper'), "put dict(type='LoadMapLabels') into the pipeline"),
     ('best checkpoint by a score that is not there', lambda p: p.train(*p.map_options(), 'default_hooks.checkpoint.save_best=nuscenes/NDS', config=MAP), 'is no score of val_evaluator: take map/paper/mIoU@0.5'),
+    ('best checkpoint by a threshold that is not scored', lambda p: p.train(*p.map_options(), 'default_hooks.checkpoint.save_best=map/paper/mIoU@0.47', config=MAP), 'is no score of val_evaluator: take map/paper/mIoU@0.5'),
+    ('map expansion that is no JSON', lambda p: _change(_expansion(p), b'{', b'<', p.train(*p.map_options(), config=MAP)), 'is not JSON'),
+    ('map expansion of version 1.0', lambda p: _change(_expansion(p), b'"version"', b'"form"', p.train(*p.map_options(), config=MAP)), 'of version 1.0, not 1.3'),
+    ('location that has no map', lambda p: _done(p.table('log', lambda rows: [_set(row, 'location', 'mars-crater') for row in rows]), p.train(*p.map_options(), config=MAP)), 'maps/expansion/mars-crater.json'),
+    ('pictures with maps of no test', lambda p: ['visualize', '--root', p.root, '--infos', p.root / 'nuscenes_infos_temporal_val.pkl', '--maps', p.folder, '--out', p.folder / 'pictures', '--scene', 'scene-0001'], 'no predicted maps in'),
     ('maps of a model without', lambda p: p.test('--maps-out', p.folder / 'maps', *p.options()), '--maps-out is for test_evaluator.type=MapMetric'),
 ]  # fmt: skip
 

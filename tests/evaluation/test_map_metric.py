@@ -148,6 +148,18 @@ def test_the_evaluator_writes_what_pictures_read(tmp_path):
         read_map_protocol(tmp_path / 'elsewhere')
 
 
+def test_maps_that_nobody_scores_are_written(tmp_path):
+    metric = MapMetric('paper', str(tmp_path), format_only=True)
+    probabilities = np.full((4, 200, 200), 0.2, np.float32)
+    sample = sample_of('a', probabilities, np.zeros((4, 200, 200), np.uint8)).to_dict()
+    del sample['gt_map']
+    metric.process({}, [{**sample, 'sample_idx': 'a'}])
+    assert metric.evaluate(1) == {} and [path.name for path in tmp_path.iterdir()] == ['probabilities']
+    np.testing.assert_allclose(read_map(tmp_path, metric.protocol, 'a'), probabilities, atol=1e-6)
+    with pytest.raises(ValueError, match='format_only needs out_dir'):
+        MapMetric('paper', format_only=True)
+
+
 def test_samples_without_maps_are_refused():
     metric = MapMetric('paper')
     sample = sample_of('a', np.zeros((4, 200, 200), np.float32), np.zeros((4, 200, 200), np.uint8)).to_dict()

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from bevformer_plugin.training.callbacks import BestCheckpoint
 from bevformer_plugin.training.checkpoints import AtomicCheckpointIO, newest_checkpoint
 from bevformer_plugin.weights import load_weights, read_checkpoint
 
@@ -51,6 +52,21 @@ def test_damaged_checkpoints_are_named_and_passed_over(tmp_path):
         newest_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ('score', 'name'),
+    [
+        ('nuscenes/NDS', 'best_NDS.ckpt'),
+        ('map/paper/mIoU@0.5', 'best_paper_mIoU@0.5.ckpt'),
+        ('map/lss/car@0.5/0-20m', 'best_lss_car@0.5_0-20m.ckpt'),
+        ('loss', 'best_loss.ckpt'),
+    ],
+)
+def test_the_best_checkpoint_is_named_by_its_score_and_found(tmp_path, score, name):
+    assert BestCheckpoint(tmp_path, score).format_checkpoint_name({}) == str(tmp_path / name)
+    torch.save({'epoch': 1}, tmp_path / name)
+    assert newest_checkpoint(tmp_path) == str(tmp_path / name)
+
+
 def test_mmengines_newest_whole_checkpoint_is_found(tmp_path):
     for epoch in (1, 2):
         torch.save({'epoch': epoch, 'weight': torch.zeros(1000)}, tmp_path / f'epoch_{epoch}.pth')
@@ -59,5 +75,5 @@ def test_mmengines_newest_whole_checkpoint_is_found(tmp_path):
     assert newest_checkpoint(tmp_path, patterns) == str(tmp_path / 'epoch_2.pth')
     (tmp_path / 'epoch_2.pth').write_bytes((tmp_path / 'epoch_2.pth').read_bytes()[:1500])
     assert newest_checkpoint(tmp_path, patterns) == str(tmp_path / 'epoch_1.pth')
-    with pytest.raises(FileNotFoundError, match=r'no readable last\.ckpt or best_NDS\.ckpt'):
+    with pytest.raises(FileNotFoundError, match=r'no readable last\.ckpt or best_\*\.ckpt'):
         newest_checkpoint(tmp_path)

@@ -11,7 +11,16 @@ from tests.helpers.processes import NANO, run_tool
 from tests.training.plants import CtrlC, CtrlCBefore, Kill, NotFinite
 
 FFN = 'heads.detection.decoder.layers.0.ffn'
-EARLIER = ('last.ckpt', 'best_NDS.ckpt', 'not_finite.ckpt', 'train.log', 'config.py', 'epoch_3.pth')
+EARLIER = (
+    'last.ckpt',
+    'best_NDS.ckpt',
+    'best_paper_mIoU@0.5.ckpt',
+    'best_map_paper_mIoU@0.5_epoch_3.pth',
+    'not_finite.ckpt',
+    'train.log',
+    'config.py',
+    'epoch_3.pth',
+)
 
 
 @pytest.fixture()

@@ -86,12 +86,35 @@ def test_pictures_of_keyframes_have_their_maps(synthetic_root, info_files, tmp_p
     assert layers.protocol is protocol and layers.prediction is None and (layers.truth[2] == 1).mean() > 0.05
     np.testing.assert_allclose(np.abs(layers.to_lidar[:, 2]), [0, 0.94], atol=0.1)
     write_map(tmp_path, protocol, token, layers.truth == 1)
+    others = [other for other in plain.infos if other != token]
+    with pytest.raises(ValueError, match=f'lacks the predicted maps of 11 of the 12 samples .*first: {others[0]}'):
+        FrameSource(synthetic_root, info_files['mini_val'], maps=tmp_path)
+    for other in others:
+        write_map(tmp_path, protocol, other, np.zeros((4, 200, 200)))
     predicted = FrameSource(synthetic_root, info_files['mini_val'], maps=tmp_path).frame(token)
     np.testing.assert_array_equal(predicted.layers.prediction, layers.truth == 1)
     pictures = [draw_frame(frame) for frame in (plain.frame(token), source.frame(token), predicted)]
     assert len({picture.shape for picture in pictures}) == 1
     differing = [(one != other).any(axis=2).mean() for one, other in itertools.pairwise(pictures)]
     assert min(differing) > 0.001
+
+
+def test_a_predicted_map_is_filled_where_nobody_knows_the_true_one():
+    protocol = find_protocol('paper')
+    prediction = channels(protocol)
+    prediction[2, 96:105, 126:135] = 0.6
+    layers = MapLayers(protocol, None, prediction, SAME)
+    drawn = view(layers)
+    expected = 255 * (0.4 * np.array(to_rgb(MAP_COLORS['drivable_area'])) + 0.6 * np.array(to_rgb(GROUND)))
+    np.testing.assert_allclose(pixel(drawn, 15.6, 1), expected, atol=4)
+    assert (np.abs(drawn - view(None)).max(axis=2) > 8).mean() == pytest.approx(
+        (9 * 0.512 / (2 * LIMIT)) ** 2, rel=0.2
+    )
+    assert layers.meaning == 'filled: predicted, above 0.5'
+    assert [one.name for one in layers.drawn()] == ['drivable_area', 'lane_boundary']
+    alone = MapLayers(protocol, prediction.astype(np.uint8), prediction, SAME, with_boxes=True)
+    assert [one.name for one in alone.drawn()] == ['drivable_area', 'lane_boundary', 'vehicles', 'car']
+    assert alone.meaning == 'filled: true, outline: predicted, above 0.5'
 
 
 def test_the_command_draws_maps(synthetic_root, info_files, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from .detection_head import DetectionHead, DetectionOutputs, decode_instances
 from .hungarian_assigner_3d import HungarianAssigner3D
 from .learned_queries import LearnedQueries
 from .map_decoders import ConvMapDecoder, MapDecoder, MaskMapDecoder
-from .map_head import MapHead
+from .map_head import MapHead, map_to_lidar
 from .object_queries import ObjectQueries, QuerySource
 from .perspective_head import PerspectiveHead
 from .perspective_supervision import PerspectiveSupervision
@@ -36,4 +36,5 @@ __all__ = [
     'QuerySource',
     'SetCriterion3D',
     'decode_instances',
+    'map_to_lidar',
 ]

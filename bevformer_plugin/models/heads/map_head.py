@@ -12,7 +12,7 @@ from torch import Tensor
 from bevformer_plugin.errors import InputError, NotFiniteError
 from bevformer_plugin.geometry import BEVGrid, bev_reference_points
 from bevformer_plugin.handed_down import with_handed_down
-from bevformer_plugin.maps import IGNORED, between_planes, find_protocol, plane_to_global
+from bevformer_plugin.maps import IGNORED, MapProtocol, between_planes, find_protocol, plane_to_global
 from bevformer_plugin.models.bev import EncodedFrames, Frame
 
 from .bev_head import BEVHead
@@ -70,22 +70,22 @@ class MapHead(BEVHead):
         """
         if self.protocol.frame == 'lidar':
             return self.places.expand(len(frames), -1, -1, -1)
-        planes = torch.stack([self._to_lidar(frame) for frame in frames]).to(self.places)  # Bx2x3
+        return self.places_in(torch.stack([map_to_lidar(self.protocol, frame) for frame in frames]))
+
+    def places_in(self, planes: Tensor) -> Tensor:
+        """Find where the cells of the map lie in the BEV, given how its plane lies in the LiDAR's.
+
+        Args:
+            planes: (B, 2, 3) of each sample, see :func:`map_to_lidar`.
+
+        Returns:
+            (B, H, W, 2) x and y, from -1 to 1 within the BEV.
+        """
+        planes = planes.to(self.places)
         centres = _centres(self.protocol.grid).to(self.places)
         return _in_bev(
             torch.einsum('bij,hwj->bhwi', planes[:, :, :2], centres) + planes[:, None, None, :, 2], self.grid
         )
-
-    def _to_lidar(self, frame: Frame) -> Tensor:
-        """Return how the plane of the protocol lies in that of the LiDAR, (2, 3) float64."""
-        if frame.lidar2ego is None:
-            raise InputError(
-                f'sample {frame.name} has no lidar2ego, and maps by protocol {self.protocol.name!r} are in the '
-                "vehicle's frame: give the meta lidar2ego (4, 4)"
-            )
-        ego2global, lidar2ego = frame.ego2global.numpy(), frame.lidar2ego.numpy()
-        source = plane_to_global(self.protocol.frame, ego2global, lidar2ego)
-        return torch.from_numpy(between_planes(source, plane_to_global('lidar', ego2global, lidar2ego)))
 
     def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
         """Compute the losses against ``gt_map`` of every sample.
@@ -144,6 +144,27 @@ class MapHead(BEVHead):
     def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
         """Predict the map of every sample: a PixelData of (K, H, W) float32 probabilities."""
         return {'pred_map': [PixelData(data=probabilities) for probabilities in self(encoded)[-1].sigmoid()]}
+
+
+def map_to_lidar(protocol: MapProtocol, frame: Frame) -> Tensor:
+    """Tell how the plane of a protocol's maps lies in that of the LiDAR at a frame.
+
+    Returns:
+        (2, 3) float64 as :func:`bevformer_plugin.maps.between_planes`, metres.
+
+    Raises:
+        InputError: the protocol's frame is the vehicle's, and the frame does not know where its LiDAR is.
+    """
+    if protocol.frame == 'lidar':
+        return torch.eye(2, 3, dtype=torch.float64)
+    if frame.lidar2ego is None:
+        raise InputError(
+            f'sample {frame.name} has no lidar2ego, and maps by protocol {protocol.name!r} are in the '
+            "vehicle's frame: give the meta lidar2ego (4, 4)"
+        )
+    ego2global, lidar2ego = frame.ego2global.numpy(), frame.lidar2ego.numpy()
+    source = plane_to_global(protocol.frame, ego2global, lidar2ego)
+    return torch.from_numpy(between_planes(source, plane_to_global('lidar', ego2global, lidar2ego)))
 
 
 def _centres(grid: BEVGrid) -> Tensor:

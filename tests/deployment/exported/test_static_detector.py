@@ -46,7 +46,7 @@ def assert_same_stream(detector: BEVFormer, frames: list[Frame]) -> None:
         encoded = detector.encode(imgs, [frame], [used])
         outputs = detector.heads['detection'](encoded.bev_embed)
         before = torch.full_like(encoded.bev_embed, 1e3) if used is None else theirs
-        bev, found, overflow = static(
+        bev, found, _, overflow = static(
             imgs,
             before,
             torch.tensor([float(used is not None)]),
