@@ -69,7 +69,9 @@ def test_draws_are_scored_as_the_scenes_alone(mixed):
         assert 0 in part.truth.labels
         alone.append(detection_scores(part, match_boxes(part)).class_aps[0])
     ap = result.class_aps['car']
-    assert ap.low == pytest.approx(min(*alone, ap.value)) and ap.high == pytest.approx(max(*alone, ap.value))
+    # A draw may have the same scene twice, which changes the steps of the curve a little.
+    assert ap.low == pytest.approx(min(*alone, ap.value), abs=0.005)
+    assert ap.high == pytest.approx(max(*alone, ap.value), abs=0.005)
 
 
 def test_a_class_that_a_draw_lacks_keeps_its_value():
