@@ -6,8 +6,8 @@ from typing import ClassVar
 
 from markupsafe import Markup
 
-MISSING = '–'  # stands for a number that does not exist
-MINUS = '−'
+MISSING = '\N{EN DASH}'  # stands for a number that does not exist
+MINUS = '\N{MINUS SIGN}'
 
 
 @dataclass(frozen=True)
@@ -61,15 +61,28 @@ class Table:
 
 @dataclass(frozen=True)
 class Card:
-    """A number of the headline: its name, its value with all digits, its text and what stands below it."""
+    """A number of the headline.
+
+    Attributes:
+        name: short, such as 'mATE'.
+        label: what it is, such as 'translation error in m'.
+        value: with all its digits.
+        below: its interval in words.
+        bar: its drawing.
+        is_wide: larger than the others.
+    """
 
     name: str
+    label: str
     value: float
-    text: str
     below: str
     bar: Markup
     is_wide: bool = False
-    kind: str = ''
+
+    @property
+    def text(self) -> str:
+        """The number for people."""
+        return number(self.value)
 
 
 @dataclass(frozen=True)
@@ -147,7 +160,7 @@ class View:
 
 
 def number(value: float, decimals: int = 3, signed: bool = False) -> str:
-    """Write a number for people, with a sign before positive ones if ``signed``; '–' for one that is not finite."""
+    """Write a number for people, with a sign before positive ones if ``signed``; a dash for one that is not finite."""
     if not isfinite(value):
         return MISSING
     return f'{value:{"+" if signed else ""}.{decimals}f}'.replace('-', MINUS)
@@ -158,9 +171,19 @@ def number_cell(value: float, decimals: int = 3, signed: bool = False, kind: str
     return Cell(number(value, decimals, signed), value, kind if isfinite(value) else 'empty', note)
 
 
+def count_text(value: int) -> str:
+    """Write a count, its thousands apart."""
+    return f'{value:,}'.replace(',', '\N{NO-BREAK SPACE}')
+
+
 def count_cell(value: int) -> Cell:
-    """Return a cell with a count, its thousands apart."""
-    return Cell(f'{value:,}'.replace(',', ' '), value)
+    """Return a cell with a count."""
+    return Cell(count_text(value), int(value))
+
+
+def class_title(name: str) -> str:
+    """Return the name of a class as people write it."""
+    return name.replace('_', ' ')
 
 
 def interval_text(interval: tuple[float, float] | None, decimals: int = 3, signed: bool = False) -> str:

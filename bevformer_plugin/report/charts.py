@@ -4,12 +4,14 @@ Every chart is drawn 340 units wide, which is about a telephone's width in pixel
 there; wider screens show several side by side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
 import numpy as np
 from markupsafe import Markup, escape
+
+from .blocks import number
 
 WIDTH = 340
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 36  # room for ticks and titles of the axes
@@ -91,7 +93,7 @@ def axis_from_zero(title: str, highest: float) -> Axis:
     power = 10.0 ** np.floor(np.log10(highest / 5))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power * 5 >= highest * (1 - 1e-9))
     count = int(np.ceil(highest / step - 1e-9))
-    return Axis(title, 0.0, float(count * step), tuple(float(number * step) for number in range(count + 1)))
+    return Axis(title, 0.0, float(count * step), tuple(float(index * step) for index in range(count + 1)))
 
 
 def axis_around_zero(title: str, largest: float) -> Axis:
@@ -156,10 +158,14 @@ def bar_chart(bars: Sequence[Bar], axis: Axis, title: str, key: str, signed: boo
 
 def interval_bar(value: float, interval: tuple[float, float] | None, axis: Axis, note: str) -> Markup:
     """Draw a bar with a whisker that fills the cell of a table, without letters of its own."""
-    zero, end = (100 * axis.fraction(number) for number in (0.0, value if isfinite(value) else 0.0))
+
+    def percent(place: float) -> float:
+        return 100 * axis.fraction(place)
+
+    zero, end = percent(0.0), percent(value if isfinite(value) else 0.0)
     whisker = ''
     if interval is not None and all(map(isfinite, interval)):
-        low, high = (100 * axis.fraction(number) for number in interval)
+        low, high = map(percent, interval)
         whisker = _line(low, 5, high, 5, 'whisker') + ''.join(_line(x, 2, x, 8, 'whisker') for x in (low, high))
     middle = _line(zero, 0, zero, 10, 'zero') if axis.low < 0 else ''
     return Markup(
@@ -230,7 +236,7 @@ def _curve(curve: Curve, x_axis: Axis, y_axis: Axis) -> str:
     return f'<g class="c{curve.color}" data-curve="{escape(curve.name)}">{drawn}</g>'
 
 
-def _bar(bar: Bar, top: float, place, signed: bool) -> str:
+def _bar(bar: Bar, top: float, place: Callable[[float], float], signed: bool) -> str:
     """Draw one row of a bar chart."""
     middle = top + ROW / 2
     shown = bar.name if len(bar.name) <= LONGEST_NAME else bar.name[: LONGEST_NAME - 1] + '…'
@@ -245,8 +251,7 @@ def _bar(bar: Bar, top: float, place, signed: bool) -> str:
         low, high = (place(end) for end in bar.interval)
         parts.append(_line(low, middle, high, middle, 'whisker'))
         parts += [_line(x, middle - 3, x, middle + 3, 'whisker') for x in (low, high)]
-    number = '–' if not isfinite(bar.value) else f'{bar.value:+.3f}' if signed else f'{bar.value:.3f}'
-    parts.append(_text(WIDTH - 2, middle + 3.5, number.replace('-', '−'), 'number', 'end'))
+    parts.append(_text(WIDTH - 2, middle + 3.5, number(bar.value, signed=signed), 'number', 'end'))
     return f'<g class="c{bar.color}" data-bar="{escape(bar.name)}" data-value="{bar.value!r}">{"".join(parts)}</g>'
 
 
@@ -261,9 +266,9 @@ def _text(x: float, y: float, text: str, kind: str, anchor: str) -> str:
 def _tick(value: float, axis: Axis) -> str:
     """Write a tick with as many decimals as the ticks of its axis need."""
     decimals = next(
-        (number for number in range(4) if all(abs(round(tick, number) - tick) < 1e-9 for tick in axis.ticks)), 4
+        (places for places in range(4) if all(abs(round(tick, places) - tick) < 1e-9 for tick in axis.ticks)), 4
     )
-    return f'{value:.{decimals}f}'.replace('-', '−')
+    return number(value, decimals)
 
 
 def _n(value: float) -> str:

@@ -22,7 +22,7 @@ def render_page(views: list[View], title: str, lead: str, footer: str) -> str:
     Returns:
         The page's text.
     """
-    folder = resources.files(__package__)
+    folder = resources.files('bevformer_plugin.report')
     files = {name: folder.joinpath(f'page.{name}').read_text(encoding='utf-8') for name in ('html', 'css', 'js')}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(files['html']).render(

@@ -85,9 +85,7 @@ class Page:
 
     def resize(self, width: int, height: int, mobile: bool = False) -> None:
         """Show the page in a window of this many pixels."""
-        self.send(
-            'Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=mobile
-        )
+        self.send('Emulation.setDeviceMetricsOverride', width=width, height=height, deviceScaleFactor=1, mobile=mobile)
 
     def _wait(self, wanted: Callable[[dict], bool]) -> dict:
         end = time.monotonic() + SECONDS
