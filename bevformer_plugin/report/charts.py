@@ -97,11 +97,9 @@ def axis_from_zero(title: str, highest: float) -> Axis:
 
 
 def axis_around_zero(title: str, largest: float) -> Axis:
-    """Return an axis with 0 in its middle that reaches to ``largest`` to both sides, or a little further."""
-    half = axis_from_zero(title, largest / 0.9)
-    ends = half.ticks[:: 2 if len(half.ticks) % 2 else 1][1:] if len(half.ticks) > 3 else half.ticks[1:]
-    ticks = (*(-tick for tick in reversed(ends)), 0.0, *ends)
-    return Axis(title, -half.high, half.high, ticks)
+    """Return an axis with 0 in its middle that reaches to ``largest`` to both sides, or further to a round number."""
+    half = axis_from_zero(title, largest).high
+    return Axis(title, -half, half, (-half, 0.0, half))
 
 
 def line_chart(curves: Sequence[Curve], x_axis: Axis, y_axis: Axis, title: str, key: str) -> Markup:
@@ -127,7 +125,7 @@ def line_chart(curves: Sequence[Curve], x_axis: Axis, y_axis: Axis, title: str, 
     return _figure(title, key, svg + (f'<ul class="legend">{legend}</ul>' if legend else ''))
 
 
-def bar_chart(bars: Sequence[Bar], axis: Axis, title: str, key: str, signed: bool = False) -> Markup:
+def bar_chart(bars: Sequence[Bar], axis: Axis, title: str, key: str) -> Markup:
     """Draw horizontal bars from 0, each with its name, its number and perhaps a whisker.
 
     Args:
@@ -135,7 +133,6 @@ def bar_chart(bars: Sequence[Bar], axis: Axis, title: str, key: str, signed: boo
         axis: has 0 in it.
         title: stands above the chart.
         key: name of the chart for links and tests.
-        signed: write a plus sign before positive numbers, as differences have.
 
     Returns:
         A ``figure`` element.
@@ -152,7 +149,7 @@ def bar_chart(bars: Sequence[Bar], axis: Axis, title: str, key: str, signed: boo
         parts.append(_text(x, bottom + 14, _tick(tick, axis), 'tick', 'middle'))
     parts.append(_text((left + right) / 2, bottom + 29, axis.title, 'axis', 'middle'))
     for index, bar in enumerate(bars):
-        parts.append(_bar(bar, TOP + ROW * index, place, signed))
+        parts.append(_bar(bar, TOP + ROW * index, place))
     return _figure(title, key, _svg(title, bottom + BOTTOM, ''.join(parts)))
 
 
@@ -236,7 +233,7 @@ def _curve(curve: Curve, x_axis: Axis, y_axis: Axis) -> str:
     return f'<g class="c{curve.color}" data-curve="{escape(curve.name)}">{drawn}</g>'
 
 
-def _bar(bar: Bar, top: float, place: Callable[[float], float], signed: bool) -> str:
+def _bar(bar: Bar, top: float, place: Callable[[float], float]) -> str:
     """Draw one row of a bar chart."""
     middle = top + ROW / 2
     shown = bar.name if len(bar.name) <= LONGEST_NAME else bar.name[: LONGEST_NAME - 1] + '…'
@@ -251,7 +248,7 @@ def _bar(bar: Bar, top: float, place: Callable[[float], float], signed: bool) ->
         low, high = (place(end) for end in bar.interval)
         parts.append(_line(low, middle, high, middle, 'whisker'))
         parts += [_line(x, middle - 3, x, middle + 3, 'whisker') for x in (low, high)]
-    parts.append(_text(WIDTH - 2, middle + 3.5, number(bar.value, signed=signed), 'number', 'end'))
+    parts.append(_text(WIDTH - 2, middle + 3.5, number(bar.value), 'number', 'end'))
     return f'<g class="c{bar.color}" data-bar="{escape(bar.name)}" data-value="{bar.value!r}">{"".join(parts)}</g>'
 
 
