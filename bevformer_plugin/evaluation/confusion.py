@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
+from nuscenes.eval.detection.constants import DETECTION_NAMES
 
-from .matching import Matches
+from .detection_scores import AT_TP_DISTANCE, class_records
+from .matching import TP_DISTANCE, UNMATCHED, Matches, greedy_matches, near_pairs
 from .scored_boxes import ScoredBoxes
 
 
@@ -17,7 +19,7 @@ class Confusion:
         missed: (10,) int, true boxes of each class without a predicted box.
         unmatched: (10,) int, predicted boxes of each class without a true box.
         thresholds: (10,) scores from which on predicted boxes were taken: of each class the score with the highest F1
-            at 2 m; NaN for a class of which no box is matched, whose boxes are not taken.
+            at 2 m; NaN for a class of which no box is matched, whose boxes are all taken.
     """
 
     counts: np.ndarray
@@ -32,9 +34,47 @@ def class_confusion(boxes: ScoredBoxes, matches: Matches) -> Confusion:
     Boxes that the devkit matches at 2 m are right. The other predicted boxes at or above their class's threshold are
     matched, by falling score, with the nearest true box of another class that is still free within 2 m.
     """
-    raise NotImplementedError
+    truth, predictions = boxes.truth, boxes.predictions
+    thresholds = best_thresholds(boxes, matches)
+    taken = above_thresholds(boxes, thresholds)
+    partner = np.where(taken, matches.at(TP_DISTANCE), UNMATCHED)
+    pairs = near_pairs(truth, predictions, matches.order, TP_DISTANCE)
+    free = np.ones(len(truth), dtype=bool)
+    free[partner[partner != UNMATCHED]] = False
+    open_pairs = (
+        (pairs.distances < TP_DISTANCE)
+        & (truth.labels[pairs.truth] != predictions.labels[pairs.predictions])
+        & free[pairs.truth]
+        & (taken & (partner == UNMATCHED))[pairs.predictions]
+    )
+    others = greedy_matches(pairs.select(open_pairs), len(truth), len(predictions))
+    partner = np.where(partner == UNMATCHED, others, partner)
+    classes = len(DETECTION_NAMES)
+    matched = np.flatnonzero(partner != UNMATCHED)
+    counts = np.zeros((classes, classes), dtype=int)
+    np.add.at(counts, (truth.labels[partner[matched]], predictions.labels[matched]), 1)
+    return Confusion(
+        counts=counts,
+        missed=np.bincount(truth.labels, minlength=classes) - counts.sum(axis=1),
+        unmatched=np.bincount(predictions.labels[taken], minlength=classes) - counts.sum(axis=0),
+        thresholds=thresholds,
+    )
 
 
 def best_thresholds(boxes: ScoredBoxes, matches: Matches) -> np.ndarray:
     """Return the scores (10,) with the highest F1 of each class at 2 m, NaN for a class of which no box is matched."""
-    raise NotImplementedError
+    thresholds = np.full(len(DETECTION_NAMES), np.nan)
+    for label, record in enumerate(class_records(boxes.truth, boxes.predictions, matches)):
+        hits = record.hits[AT_TP_DISTANCE]
+        if not hits.any():
+            continue
+        f1 = 2 * np.cumsum(hits) / (np.arange(1, len(hits) + 1) + record.positives)
+        # A threshold takes all boxes of equal score, so only the last of them tells what it gives.
+        last = np.append(record.scores[1:] != record.scores[:-1], True)
+        thresholds[label] = record.scores[np.argmax(np.where(last, f1, -1))]
+    return thresholds
+
+
+def above_thresholds(boxes: ScoredBoxes, thresholds: np.ndarray) -> np.ndarray:
+    """Tell of each predicted box (n,) whether it is at or above its class's threshold; NaN takes all boxes."""
+    return ~(boxes.predictions.scores < thresholds[boxes.predictions.labels])

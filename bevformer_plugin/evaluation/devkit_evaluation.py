@@ -1,6 +1,8 @@
 """The official nuScenes detection metric, on a whole split or on the samples that info files cover."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +52,10 @@ class SampleDetectionEval(DetectionEval):
     :func:`reference_record`, and other rules than 'points' may decide which true boxes count. In all other cases the
     numbers are the devkit's, to the digit.
 
+    Beside the devkit's ``gt_boxes`` and ``pred_boxes`` it keeps ``left_out_truth`` and ``left_out_predictions``, lists
+    of the boxes that the range of their class or a bicycle rack leaves out, and ``annotation_of``, the row of each
+    true box by the box's ``id``.
+
     Args:
         nusc: tables with the samples and their annotations.
         result_path: the submission.
@@ -74,7 +80,11 @@ class SampleDetectionEval(DetectionEval):
         predictions, self.meta = load_prediction_of_sample_tokens(
             result_path, self.cfg.max_boxes_per_sample, DetectionBox, sample_tokens=sample_tokens
         )
-        self.pred_boxes, self.gt_boxes = (self._within_range(boxes) for boxes in (predictions, truth))
+        self.annotation_of = {
+            id(box): row for token, its in rows.items() for box, row in zip(truth[token], its, strict=True)
+        }
+        self.pred_boxes, self.left_out_predictions = self._within_range(predictions)
+        self.gt_boxes, self.left_out_truth = self._within_range(truth)
         self.sample_tokens = self.gt_boxes.sample_tokens
         if not self.gt_boxes.all:
             raise InputError(
@@ -83,8 +93,12 @@ class SampleDetectionEval(DetectionEval):
                 '(--format-only), or take another rule (--true-boxes)'
             )
 
-    def _within_range(self, boxes: EvalBoxes) -> EvalBoxes:
-        """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep."""
+    def _within_range(self, boxes: EvalBoxes) -> tuple[EvalBoxes, list[DetectionBox]]:
+        """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep.
+
+        Returns:
+            Those, and the boxes that are left out although they have points.
+        """
         for token in boxes.sample_tokens:
             record = reference_record(self.nusc, self.nusc.get('sample', token))
             pose = self.nusc.get('ego_pose', record['ego_pose_token'])
@@ -94,8 +108,11 @@ class SampleDetectionEval(DetectionEval):
                 box.ego_translation = tuple(
                     place - start for place, start in zip(box.translation, origin, strict=True)
                 )
+        every = boxes.all
         # The devkit looks at the type of the first box, so it fails if there are no boxes.
-        return filter_eval_boxes(self.nusc, boxes, {**self.cfg.class_range}) if boxes.all else boxes
+        kept = filter_eval_boxes(self.nusc, boxes, {**self.cfg.class_range}) if every else boxes
+        inside = {id(box) for box in kept.all}
+        return kept, [box for box in every if id(box) not in inside and box.num_pts != 0]
 
 
 def evaluate_results(
@@ -131,14 +148,71 @@ def evaluate_results(
             annotations, or no true box counts.
     """
     check_rule(true_boxes)
-    results = load_results(results_path)
+    submissions = open_submissions([results_path], root, version, split, infos)
+    tokens = submissions.tokens[0]
+    out_dir = str(Path(results_path).parent if out_dir is None else out_dir)
+    Path(out_dir).mkdir(parents=True, exist_ok=True)
+    with refuse_tables_that_do_not_fit(submissions.tables, f'split {submissions.split}'):
+        evaluation = SampleDetectionEval(submissions.tables, str(results_path), tokens, out_dir, true_boxes)
+    metrics, details = evaluation.evaluate()
+    present = {box.detection_name for boxes in evaluation.gt_boxes.boxes.values() for box in boxes}
+    summary = {
+        **metrics.serialize(),
+        'meta': evaluation.meta,
+        'true_boxes': true_boxes,
+        'num_samples': len(tokens),
+        'num_split_samples': submissions.num_split_samples,
+        'num_predictions': len(evaluation.pred_boxes.all),
+        'classes_present': sorted(present),
+        'classes_detected': None if classes_detected is None else sorted(classes_detected),
+    }
+    Path(out_dir, 'metrics_summary.json').write_text(json.dumps(summary, indent=2))
+    Path(out_dir, 'metrics_details.json').write_text(json.dumps(details.serialize(), indent=2))
+    return summary
+
+
+@dataclass(frozen=True)
+class Submissions:
+    """Submissions whose samples have been checked, and the tables to score them against.
+
+    Attributes:
+        tables: the devkit's reader.
+        split: name of the split.
+        num_split_samples: number of samples of the split.
+        tokens: samples of each submission, in its order.
+    """
+
+    tables: NuScenes
+    split: str
+    num_split_samples: int
+    tokens: list[list[str]]
+
+
+def open_submissions(
+    results_paths: Sequence[str | Path], root: str, version: str, split: str | None, infos: str | None
+) -> Submissions:
+    """Open the tables and check that every submission is whole and has the samples of the split or of the infos.
+
+    Args:
+        results_paths: the submissions, JSON files.
+        root: nuScenes dataroot.
+        version: nuScenes version.
+        split: name of the split; None chooses one as :func:`evaluate_results` says.
+        infos: info file, or None.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        InputError: see :func:`evaluate_results`.
+    """
+    submissions = {str(path): list(load_results(path)) for path in results_paths}
     check_tables(root, version)
     refuse_without_annotations(root, version)
     metainfo, in_infos = None, None
     if infos is not None:
         content = load_infos(infos, root=root)
         metainfo, in_infos = content['metainfo'], {entry['token'] for entry in content['data_list']}
-        _refuse_other_samples(set(results), in_infos, results_path, infos)
+        for path, tokens in submissions.items():
+            _refuse_other_samples(set(tokens), in_infos, path, infos)
     split = split_to_evaluate(split, version, root, metainfo)
     nusc = open_tables(root, version)
     in_split = _split_tokens(nusc, scenes_of(split, version, root, metainfo))
@@ -149,27 +223,9 @@ def evaluate_results(
         expected &= in_infos
         if not expected:
             raise InputError(f'{infos} has no sample of split {split} of {version}')
-    _require_same_samples(set(results), expected, results_path, split)
-
-    out_dir = str(Path(results_path).parent if out_dir is None else out_dir)
-    Path(out_dir).mkdir(parents=True, exist_ok=True)
-    with refuse_tables_that_do_not_fit(nusc, f'split {split}'):
-        evaluation = SampleDetectionEval(nusc, str(results_path), list(results), out_dir, true_boxes)
-    metrics, details = evaluation.evaluate()
-    present = {box.detection_name for boxes in evaluation.gt_boxes.boxes.values() for box in boxes}
-    summary = {
-        **metrics.serialize(),
-        'meta': evaluation.meta,
-        'true_boxes': true_boxes,
-        'num_samples': len(results),
-        'num_split_samples': len(in_split),
-        'num_predictions': len(evaluation.pred_boxes.all),
-        'classes_present': sorted(present),
-        'classes_detected': None if classes_detected is None else sorted(classes_detected),
-    }
-    Path(out_dir, 'metrics_summary.json').write_text(json.dumps(summary, indent=2))
-    Path(out_dir, 'metrics_details.json').write_text(json.dumps(details.serialize(), indent=2))
-    return summary
+    for path, tokens in submissions.items():
+        _require_same_samples(set(tokens), expected, path, split)
+    return Submissions(nusc, split, len(in_split), [submissions[str(path)] for path in results_paths])
 
 
 def refuse_without_annotations(root: str | Path, version: str) -> None:

@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
-from .matching import Matches
+import numpy as np
+
+from .confusion import above_thresholds, best_thresholds
+from .detection_scores import average_precision, precision_curve
+from .matching import TP_DISTANCE, UNMATCHED, Matches
 from .scored_boxes import ScoredBoxes
 
 
@@ -31,4 +35,44 @@ class FrameScore:
 
 def frame_scores(boxes: ScoredBoxes, matches: Matches) -> list[FrameScore]:
     """Score all keyframes that have true boxes, from the worst to the best; thresholds: see `best_thresholds`."""
-    raise NotImplementedError
+    keyframes, predictions = boxes.keyframes, boxes.predictions
+    frames = len(keyframes.tokens)
+    hits = matches.at(TP_DISTANCE) != UNMATCHED
+    taken = above_thresholds(boxes, best_thresholds(boxes, matches))
+    true_counts = np.bincount(boxes.truth.frames, minlength=frames)
+    found_counts = np.bincount(predictions.frames[hits & taken], minlength=frames)
+    false_counts = np.bincount(predictions.frames[~hits & taken], minlength=frames)
+    by_frame = [matches.order[predictions.frames[matches.order] == frame] for frame in range(frames)]
+    true_labels = [boxes.truth.labels[boxes.truth.frames == frame] for frame in range(frames)]
+    scores = [
+        FrameScore(
+            token=keyframes.tokens[frame],
+            scene=keyframes.scene_names[keyframes.scenes[frame]],
+            position=int(keyframes.positions[frame]),
+            score=_mean_ap(true_labels[frame], predictions.labels[by_frame[frame]], hits[by_frame[frame]]),
+            true_count=int(true_counts[frame]),
+            found_count=int(found_counts[frame]),
+            false_count=int(false_counts[frame]),
+        )
+        for frame in np.flatnonzero(true_counts).tolist()
+    ]
+    return sorted(scores, key=lambda frame: (frame.score, frame.scene, frame.position))
+
+
+def _mean_ap(true_labels: np.ndarray, labels: np.ndarray, hits: np.ndarray) -> float:
+    """Return the mean AP of a keyframe's classes.
+
+    Args:
+        true_labels: (n,) classes of the true boxes.
+        labels: (m,) classes of the predicted boxes, by falling score.
+        hits: (m,) bool, whether they are matched.
+    """
+    classes, counts = np.unique(true_labels, return_counts=True)
+    return float(
+        np.mean(
+            [
+                average_precision(precision_curve(hits[labels == label], int(count)))
+                for label, count in zip(classes, counts, strict=True)
+            ]
+        )
+    )

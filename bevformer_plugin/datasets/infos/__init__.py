@@ -13,7 +13,7 @@ from .entry_checks import in_time_order
 from .formats import load_infos, require_matching
 from .nuscenes_tables import CATEGORIES, reference_record, visibility_level
 from .published import BOX_CONVENTIONS
-from .row_checks import check_annotations, check_transform
+from .row_checks import check_annotations, check_intrinsic, check_transform
 from .splits import OFFICIAL_SPLITS, default_split, find_splits, is_official, role_of
 from .table_files import check_tables, has_annotations, open_tables, refuse_tables_that_do_not_fit
 from .true_boxes import TRUE_BOX_RULES, check_rule, count_true_boxes, counted_boxes
@@ -25,6 +25,7 @@ __all__ = [
     'OFFICIAL_SPLITS',
     'TRUE_BOX_RULES',
     'check_annotations',
+    'check_intrinsic',
     'check_rule',
     'check_tables',
     'check_transform',
