@@ -35,13 +35,13 @@ def budget_part(run: RunAnalysis) -> Part:
         bar_chart(
             [Bar(share.cause, share.nds_gain, note=MEANINGS[share.cause]) for share in budget.shares],
             axis,
-            'NDS that mending a cause alone would give',
+            'NDS gained by mending one cause',
             'budget-nds',
         ),
         bar_chart(
             [Bar(share.cause, share.ap_gain, note=MEANINGS[share.cause], color=2) for share in budget.shares],
             axis_ap,
-            'mAP that mending a cause alone would give',
+            'mAP gained by mending one cause',
             'budget-map',
         ),
     )
@@ -56,42 +56,43 @@ def budget_part(run: RunAnalysis) -> Part:
         lead,
         (
             Charts(charts),
-            budget_table(budget),
+            cause_table(budget),
+            Paragraph('False and missing boxes', is_title=True),
+            Paragraph('Predicted boxes without a match and true boxes without one, at each distance of the devkit.'),
+            count_table(budget),
             Paragraph('AP gained in each class', is_title=True),
             class_gains(budget, [curves.true_count > 0 for curves in run.curves]),
         ),
     )
 
 
-def budget_table(budget: ErrorBudget) -> Table:
-    """Return the table of causes: gains, and counts of wrong and missing boxes at each distance."""
-    near = [f'{distance:g} m' for distance in DISTANCES]
-    head = (
-        'cause',
-        'NDS gained',
-        'share of loss',
-        'mAP gained',
-        *(f'false, {distance}' for distance in near),
-        *(f'missing, {distance}' for distance in near),
-        'meaning',
-    )
-    rows = [
+def cause_table(budget: ErrorBudget) -> Table:
+    """Return the table of what the causes mean and cost."""
+    rows = tuple(
         Row(
             share.cause,
             (
+                Cell(MEANINGS[share.cause], kind='words'),
                 number_cell(share.nds_gain, signed=True),
                 Cell(f'{100 * share.share:.0f} %', share.share),
                 number_cell(share.ap_gain, signed=True),
-                *map(count_cell, share.false_positives.tolist()),
-                *map(count_cell, share.misses.tolist()),
-                Cell(MEANINGS[share.cause], kind='words'),
             ),
         )
         for share in budget.shares
+    )
+    return Table('budget', ('cause', 'of', 'NDS gained', 'of the loss', 'mAP gained'), rows)
+
+
+def count_table(budget: ErrorBudget) -> Table:
+    """Return the table of wrong and missing boxes of each cause, at each distance."""
+    head = ('cause', *(f'{kind}, {distance:g} m' for kind in ('false', 'missing') for distance in DISTANCES))
+    rows = [
+        Row(share.cause, (*map(count_cell, share.false_positives.tolist()), *map(count_cell, share.misses.tolist())))
+        for share in budget.shares
+        if share.false_positives.any() or share.misses.any()
     ]
-    counts = (*budget.false_positives.tolist(), *budget.misses.tolist())
-    total = Row('all', (Cell(), Cell(), Cell(), *map(count_cell, counts), Cell()), kind='total')
-    return Table('budget', head, (*rows, total))
+    total = (*map(count_cell, budget.false_positives.tolist()), *map(count_cell, budget.misses.tolist()))
+    return Table('budget-counts', head, (*rows, Row('all', total, kind='total')))
 
 
 def class_gains(budget: ErrorBudget, present: list[bool]) -> Table:

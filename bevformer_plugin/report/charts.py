@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from .blocks import number
 
 WIDTH = 340
-LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 36  # room for ticks and titles of the axes
+LEFT, RIGHT, TOP, BOTTOM = 42, 14, 8, 36  # room for ticks and titles of the axes
 PLOT_HEIGHT = 170
 LABELS, VALUES = 128, 54  # room for names left of bars and for numbers right of them
 ROW = 24  # height of a bar with its space
@@ -193,7 +193,7 @@ def _grid(x_axis: Axis, y_axis: Axis) -> str:
         x = LEFT + x_axis.fraction(tick) * (right - LEFT)
         parts += [
             _line(x, TOP, x, bottom, 'grid'),
-            _text(x, bottom + 14, _tick(tick, x_axis), 'tick', 'end' if x > right - 4 else 'middle'),
+            _text(x, bottom + 14, _tick(tick, x_axis), 'tick', 'middle'),
         ]
     for tick in y_axis.ticks:
         y = bottom - y_axis.fraction(tick) * PLOT_HEIGHT

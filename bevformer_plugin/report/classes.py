@@ -12,7 +12,11 @@ from .charts import Curve, axis_from_zero, line_chart, share_axis
 
 RECALLS = np.linspace(0, 1, 101)  # of the curves
 COUNTED_RECALL = 0.1  # the recall from which on the devkit counts errors
-ERROR_NAMES = ('translation (m)', 'scale (1 - IoU)', 'orientation (rad)', 'velocity (m/s)', 'attribute (1 - acc.)')
+ERROR_NAMES = ('translation, m', 'size, 1 - IoU', 'orientation, rad', 'velocity, m/s', 'attribute, 1 - acc.')
+ERROR_COLUMNS = ('ATE', 'ASE', 'AOE', 'AVE', 'AAE')  # the same in the devkit's letters
+ERRORS_IN_WORDS = (
+    'ATE, ASE, AOE, AVE and AAE are the errors in translation (m), size, orientation (rad), velocity (m/s), attribute.'
+)
 
 
 def class_part(run: RunAnalysis) -> Part:
@@ -38,13 +42,16 @@ def class_part(run: RunAnalysis) -> Part:
         ),
         Charts(tuple(error_chart(run.curves[number], run.scores.errors[number]) for number in present)),
     ]
-    lead = "Boxes that the devkit scores: true ones that count by the rule, both kinds within their class's range."
+    lead = (
+        "Boxes that the devkit scores: true ones that count by the rule, both kinds within their class's range. "
+        + ERRORS_IN_WORDS
+    )
     return Part('classes', 'Classes', lead, tuple(blocks))
 
 
 def class_table(curves: list[ClassCurves], scores: DetectionScores) -> Table:
     """Return the table of the classes: counts, AP, AP at each distance, and errors at 2 m."""
-    head = ('class', 'true', 'predicted', 'AP', *(f'AP {distance:g} m' for distance in DISTANCES), *ERROR_NAMES)
+    head = ('class', 'true', 'predicted', 'AP', *(f'AP {distance:g} m' for distance in DISTANCES), *ERROR_COLUMNS)
     rows = [
         Row(
             class_title(curve.name),
@@ -89,7 +96,7 @@ def error_chart(curves: ClassCurves, errors: np.ndarray) -> Markup:
             continue  # the devkit has no such error for this class
         recalls, values = reached(curves, at, curves.errors[number])
         counted = recalls >= COUNTED_RECALL - 1e-9
-        drawn.append(Curve(f'{name} {errors[number]:.3f}', recalls[counted], values[counted], number))
+        drawn.append(Curve(f'{name}: {errors[number]:.3f}', recalls[counted], values[counted], number))
     values = np.concatenate([curve.y for curve in drawn]) if drawn else np.zeros(0)
     axis = axis_from_zero('error', float(np.nanmax(values)) if np.isfinite(values).any() else 1.0)
     return line_chart(drawn, share_axis('recall'), axis, class_title(curves.name), f'errors-{curves.name}')

@@ -10,10 +10,10 @@ LABELS = {  # figures of the headline -> what they are
     'NDS': 'nuScenes detection score',
     'mAP': 'mean average precision',
     'mATE': 'translation, m',
-    'mASE': 'scale, 1 - IoU',
+    'mASE': 'size, 1 - IoU',
     'mAOE': 'orientation, rad',
     'mAVE': 'velocity, m/s',
-    'mAAE': 'attribute, 1 - accuracy',
+    'mAAE': 'attribute, 1 - acc.',
 }
 HIGHER_IS_BETTER = ('NDS', 'mAP')
 FEW_SCENES = 20  # below so many, intervals over scenes are rough
@@ -33,8 +33,8 @@ def interval_words(bootstrap: Bootstrap) -> str:
     if bootstrap.scenes < 2:
         return 'No intervals: they come from drawing scenes with replacement, and there is only one scene.'
     words = (
-        f'Intervals hold 95 % of {count_text(bootstrap.draws)} scores of {bootstrap.scenes} scenes, drawn with '
-        f'replacement from the {bootstrap.scenes} there are (seed {bootstrap.seed}).'
+        f'Intervals hold the scores of 95 % of {count_text(bootstrap.draws)} draws of the {bootstrap.scenes} scenes with '
+        f'replacement (seed {bootstrap.seed}).'
     )
     if bootstrap.scenes < FEW_SCENES:
         words += ' From so few scenes they are rough, and too narrow rather than too wide.'

@@ -26,7 +26,7 @@
     button.addEventListener('click', function () { show(button.dataset.show); });
   });
   document.querySelectorAll('.picture img').forEach(function (picture) {
-    picture.addEventListener('click', function () { picture.classList.toggle('large'); });
+    picture.addEventListener('click', function () { picture.closest('figure').classList.toggle('large'); });
   });
   window.addEventListener('hashchange', follow);
   if (views.length) { show(views[0].dataset.view); }

@@ -7,14 +7,18 @@ from bevformer_plugin.evaluation.slices import Slice, Slicing
 from .analysis import RunAnalysis
 from .blocks import Block, Cell, Paragraph, Part, Row, Table, count_cell, number, number_cell
 from .charts import interval_bar, share_axis
-from .classes import ERROR_NAMES
+from .classes import ERROR_COLUMNS
 
 
 def slice_part(run: RunAnalysis) -> Part:
     """Return the part about the slices of a run."""
     blocks: list[Block] = []
     for slicing in run.slices:
-        blocks += [Paragraph(slicing.name, is_title=True), Paragraph(slicing.rule), slice_table(slicing)]
+        blocks += [
+            Paragraph(slicing.name.capitalize() if slicing.name.islower() else slicing.name, is_title=True),
+            Paragraph(slicing.rule),
+            slice_table(slicing),
+        ]
     lead = (
         'Every true box is in one slice of each table. The AP of a slice is over the classes that have true boxes in '
         'it, so compare slices of one table with care, and mind the counts: few boxes say little.'
@@ -26,7 +30,7 @@ def slice_table(slicing: Slicing) -> Table:
     """Return the table of one way of slicing; where only the truth is known, recall stands in for AP."""
     of_truth = slicing.of_truth_only
     head = ('slice', 'true', *(() if of_truth else ('predicted',)), 'recall 2 m' if of_truth else 'mAP', '')
-    head = (*head, *(() if of_truth else ('recall 2 m',)), *ERROR_NAMES)
+    head = (*head, *(() if of_truth else ('recall 2 m',)), *ERROR_COLUMNS)
     return Table(slice_key(slicing), head, tuple(_row(part, of_truth) for part in slicing.slices))
 
 

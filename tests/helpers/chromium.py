@@ -6,6 +6,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -148,7 +149,7 @@ def browser_page(profile: Path) -> Iterator[Page]:
     try:
         yield Page(to_browser, from_browser)
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # the browser with its helper processes
         process.wait()
         os.close(to_browser)
         os.close(from_browser)
