@@ -18,8 +18,7 @@ class Confusion:
         counts: (10, 10) int, true boxes (rows) that a predicted box (columns) within 2 m was matched with.
         missed: (10,) int, true boxes of each class without a predicted box.
         unmatched: (10,) int, predicted boxes of each class without a true box.
-        thresholds: (10,) scores from which on predicted boxes were taken: of each class the score with the highest F1
-            at 2 m; NaN for a class of which no box is matched, whose boxes are all taken.
+        thresholds: (10,) scores from which on predicted boxes were taken, see :func:`best_thresholds`.
     """
 
     counts: np.ndarray
@@ -62,19 +61,36 @@ def class_confusion(boxes: ScoredBoxes, matches: Matches) -> Confusion:
 
 
 def best_thresholds(boxes: ScoredBoxes, matches: Matches) -> np.ndarray:
-    """Return the scores (10,) with the highest F1 of each class at 2 m, NaN for a class of which no box is matched."""
-    thresholds = np.full(len(DETECTION_NAMES), np.nan)
-    for label, record in enumerate(class_records(boxes.truth, boxes.predictions, matches)):
-        hits = record.hits[AT_TP_DISTANCE]
-        if not hits.any():
-            continue
-        f1 = 2 * np.cumsum(hits) / (np.arange(1, len(hits) + 1) + record.positives)
-        # A threshold takes all boxes of equal score, so only the last of them tells what it gives.
-        last = np.append(record.scores[1:] != record.scores[:-1], True)
-        thresholds[label] = record.scores[np.argmax(np.where(last, f1, -1))]
-    return thresholds
+    """Return the scores (10,) with the highest F1 of each class at 2 m.
+
+    A class of which no box is matched gets the score with the highest F1 of all classes together, which is NaN if no
+    box is matched at all.
+    """
+    hits = matches.at(TP_DISTANCE)[matches.order] != UNMATCHED
+    of_all = _best_threshold(boxes.predictions.scores[matches.order], hits, len(boxes.truth))
+    records = class_records(boxes.truth, boxes.predictions, matches)
+    of_classes = np.array(
+        [_best_threshold(record.scores, record.hits[AT_TP_DISTANCE], record.positives) for record in records]
+    )
+    return np.where(np.isnan(of_classes), of_all, of_classes)
 
 
 def above_thresholds(boxes: ScoredBoxes, thresholds: np.ndarray) -> np.ndarray:
     """Tell of each predicted box (n,) whether it is at or above its class's threshold; NaN takes all boxes."""
     return ~(boxes.predictions.scores < thresholds[boxes.predictions.labels])
+
+
+def _best_threshold(scores: np.ndarray, hits: np.ndarray, positives: int) -> float:
+    """Return the score with the highest F1, NaN if nothing is matched.
+
+    Args:
+        scores: (n,) falling.
+        hits: (n,) bool, whether boxes are matched.
+        positives: number of true boxes.
+    """
+    if not hits.any():
+        return float('nan')
+    f1 = 2 * np.cumsum(hits) / (np.arange(1, len(hits) + 1) + positives)
+    # A threshold takes all boxes of equal score, so only the last of them tells what it gives.
+    last = np.append(scores[1:] != scores[:-1], True)
+    return float(scores[np.argmax(np.where(last, f1, -1))])

@@ -42,14 +42,16 @@ def frame_scores(boxes: ScoredBoxes, matches: Matches) -> list[FrameScore]:
     true_counts = np.bincount(boxes.truth.frames, minlength=frames)
     found_counts = np.bincount(predictions.frames[hits & taken], minlength=frames)
     false_counts = np.bincount(predictions.frames[~hits & taken], minlength=frames)
-    by_frame = [matches.order[predictions.frames[matches.order] == frame] for frame in range(frames)]
-    true_labels = [boxes.truth.labels[boxes.truth.frames == frame] for frame in range(frames)]
+    by_frame = _split(matches.order, predictions.frames, frames)
+    true_by_frame = _split(np.arange(len(boxes.truth)), boxes.truth.frames, frames)
     scores = [
         FrameScore(
             token=keyframes.tokens[frame],
             scene=keyframes.scene_names[keyframes.scenes[frame]],
             position=int(keyframes.positions[frame]),
-            score=_mean_ap(true_labels[frame], predictions.labels[by_frame[frame]], hits[by_frame[frame]]),
+            score=_mean_ap(
+                boxes.truth.labels[true_by_frame[frame]], predictions.labels[by_frame[frame]], hits[by_frame[frame]]
+            ),
             true_count=int(true_counts[frame]),
             found_count=int(found_counts[frame]),
             false_count=int(false_counts[frame]),
@@ -57,6 +59,18 @@ def frame_scores(boxes: ScoredBoxes, matches: Matches) -> list[FrameScore]:
         for frame in np.flatnonzero(true_counts).tolist()
     ]
     return sorted(scores, key=lambda frame: (frame.score, frame.scene, frame.position))
+
+
+def _split(order: np.ndarray, frames: np.ndarray, count: int) -> list[np.ndarray]:
+    """Split boxes by keyframe, keeping their order within each.
+
+    Args:
+        order: (n,) int, numbers of all boxes.
+        frames: (n,) int, the keyframe of each box.
+        count: number of keyframes.
+    """
+    by_frame = order[np.argsort(frames[order], kind='stable')]
+    return np.split(by_frame, np.cumsum(np.bincount(frames, minlength=count))[:-1])
 
 
 def _mean_ap(true_labels: np.ndarray, labels: np.ndarray, hits: np.ndarray) -> float:

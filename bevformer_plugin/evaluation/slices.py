@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from nuscenes.eval.detection.constants import DETECTION_NAMES
@@ -109,7 +110,7 @@ def conditions_of(description: str) -> str:
 
 
 def _by_distance(boxes: ScoredBoxes) -> _Assignment:
-    names = [f'{low}-{high} m' for low, high in zip(RINGS, RINGS[1:], strict=False)]
+    names = [f'{low}-{high} m' for low, high in pairwise(RINGS)]
 
     def ring(table: BoxTable) -> np.ndarray:
         return np.digitize(table.ego_distances, RINGS[1:-1])
@@ -139,11 +140,9 @@ def _by_seam(boxes: ScoredBoxes) -> _Assignment:
     return _Assignment('camera seam', rule, names, truth, predictions)
 
 
-def _by_frame(
-    boxes: ScoredBoxes, name: str, rule: str, slice_names: Sequence[str], of_frame: np.ndarray
-) -> _Assignment:
+def _by_frame(boxes: ScoredBoxes, name: str, rule: str, names: Sequence[str], of_frame: np.ndarray) -> _Assignment:
     """Assign boxes by their keyframes, whose slices are ``of_frame`` (frames,)."""
-    return _Assignment(name, rule, slice_names, of_frame[boxes.truth.frames], of_frame[boxes.predictions.frames])
+    return _Assignment(name, rule, names, of_frame[boxes.truth.frames], of_frame[boxes.predictions.frames])
 
 
 def _of_scene(keyframes: Keyframes) -> tuple[str, str, Sequence[str], np.ndarray]:
@@ -171,9 +170,7 @@ def _by_visibility(boxes: ScoredBoxes) -> _Assignment:
 
 
 def _by_points(boxes: ScoredBoxes) -> _Assignment:
-    names = [
-        str(low) if high == low + 1 else f'{low}-{high - 1}' for low, high in zip(POINTS, POINTS[1:], strict=False)
-    ]
+    names = [str(low) if high == low + 1 else f'{low}-{high - 1}' for low, high in pairwise(POINTS)]
     rule = 'LiDAR points in the true box; boxes with 0 have radar points, or count by another rule.'
     slices = np.digitize(boxes.truth.lidar_points, POINTS[1:])
     return _Assignment('LiDAR points', rule, [*names, f'more than {POINTS[-1] - 1}'], slices, None)
@@ -181,7 +178,7 @@ def _by_points(boxes: ScoredBoxes) -> _Assignment:
 
 def _ranges(edges: Sequence[float], unit: str) -> list[str]:
     """Name the ranges between edges, the last of which has no end."""
-    names = [f'{low:g}-{high:g}{unit}' for low, high in zip(edges, edges[1:], strict=False)]
+    names = [f'{low:g}-{high:g}{unit}' for low, high in pairwise(edges)]
     return [*names, f'{edges[-1]:g}{unit} and more']
 
 
@@ -191,16 +188,12 @@ def _score(boxes: ScoredBoxes, matches: Matches, assignment: _Assignment) -> Sli
     if assignment.predictions is not None:
         matched = matches.truth != UNMATCHED
         of_prediction = np.where(matched, assignment.truth[matches.truth], assignment.predictions)
-    slices = tuple(
-        _slice(
-            boxes,
-            matches,
-            name,
-            assignment.truth == number,
-            None if of_prediction is None else of_prediction == number,
-        )
-        for number, name in enumerate(assignment.slice_names)
-    )
+
+    def score(number: int, name: str) -> Slice:
+        inside = None if of_prediction is None else of_prediction == number
+        return _slice(boxes, matches, name, assignment.truth == number, inside)
+
+    slices = tuple(score(number, name) for number, name in enumerate(assignment.slice_names))
     return Slicing(assignment.name, assignment.rule, of_prediction is None, slices)
 
 
