@@ -33,8 +33,8 @@ def interval_words(bootstrap: Bootstrap) -> str:
     if bootstrap.scenes < 2:
         return 'No intervals: they come from drawing scenes with replacement, and there is only one scene.'
     words = (
-        f'Intervals hold the scores of 95 % of {count_text(bootstrap.draws)} draws of the {bootstrap.scenes} scenes with '
-        f'replacement (seed {bootstrap.seed}).'
+        f'Intervals hold the scores of 95 % of {count_text(bootstrap.draws)} draws of the {bootstrap.scenes} scenes '
+        f'with replacement (seed {bootstrap.seed}).'
     )
     if bootstrap.scenes < FEW_SCENES:
         words += ' From so few scenes they are rough, and too narrow rather than too wide.'

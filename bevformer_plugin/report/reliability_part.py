@@ -53,7 +53,7 @@ def _bins(curve: Reliability) -> Table:
         )
         for i, count in enumerate(curve.counts)
     ]
-    return Table('reliability-bins', ('score', 'boxes', 'mean score', 'precision at 2 m'), tuple(rows))
+    return Table('reliability-bins', ('score', 'boxes', 'mean score', 'precision'), tuple(rows))
 
 
 def _errors(curves: list[Reliability]) -> Table:
