@@ -25,6 +25,7 @@ MAY_IMPORT = {
     'weights': {'configuration', 'geometry', 'models', 'datasets'},
     'evaluation': {'geometry', 'maps', 'datasets'},
     'visualization': {'geometry', 'maps', 'datasets', 'evaluation'},
+    'report': {'datasets', 'evaluation', 'visualization'},
     'deployment': {
         'configuration',
         'geometry',

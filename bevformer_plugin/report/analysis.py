@@ -18,6 +18,8 @@ from bevformer_plugin.evaluation.reliability import Reliability, score_reliabili
 from bevformer_plugin.evaluation.scored_boxes import ScoredBoxes
 from bevformer_plugin.evaluation.slices import Slicing, slicings
 
+USUAL_NAME = 'results_nusc'  # of a submission's file
+
 
 @dataclass(frozen=True)
 class RunAnalysis:
@@ -95,7 +97,7 @@ def analyse_runs(runs: Sequence[ScoredBoxes]) -> list[RunAnalysis]:
 def run_names(paths: Sequence[str | Path]) -> list[str]:
     """Name submissions by the fewest last parts of their paths that tell them apart.
 
-    A file's usual name, ``results_nusc.json``, says nothing of a run and is left out where the folders differ.
+    The end ``results_nusc`` of a file's name, which says nothing of a run, is left out.
 
     Raises:
         InputError: two paths are one file.
@@ -104,12 +106,10 @@ def run_names(paths: Sequence[str | Path]) -> list[str]:
     repeated = [path for path in resolved if resolved.count(path) > 1]
     if repeated:
         raise InputError(f'{repeated[0]} is given twice: a run compared with itself says nothing')
-    parts = [(*path.parts[1:-1], path.stem) for path in resolved]
-    if len(paths) == 1 or len({part[:-1] for part in parts}) == len(parts):
-        parts = [part[:-1] if part[-1] == 'results_nusc' and len(part) > 1 else part for part in parts]
-    longest = max(map(len, parts))
-    for count in range(1, longest):
+    stems = [path.stem.removesuffix(USUAL_NAME).rstrip('_-.') for path in resolved]
+    parts = [(*path.parts[1:-1], *filter(None, (stem,))) for path, stem in zip(resolved, stems, strict=True)]
+    for count in range(1, max(map(len, parts)) + 1):
         names = ['/'.join(part[-count:]) for part in parts]
         if len(set(names)) == len(names):
             return names
-    return ['/'.join(part) for part in parts]
+    return [str(path) for path in resolved]

@@ -62,8 +62,9 @@ class Page:
         return answer['result']
 
     def open(self, address: str) -> None:
-        """Load an address and wait until it is complete."""
-        self._events.clear()
+        """Load an address and wait until it is complete; what earlier pages asked for is forgotten."""
+        for record in (self._events, self.requests, self.complaints):
+            record.clear()
         self.send('Page.navigate', url=address)
         if 'Page.loadEventFired' not in self._events:
             self._wait(lambda message: message.get('method') == 'Page.loadEventFired')

@@ -65,10 +65,16 @@ def written(submissions, synthetic_root, tmp_path_factory):
     return done, page
 
 
-@pytest.fixture
-def opened(written, tmp_path):
-    """The page in a browser with a window of a desktop's width."""
-    with browser_page(tmp_path / 'profile') as page:
-        page.resize(1200, 900)
-        page.open(written[1].as_uri())
+@pytest.fixture(scope='package')
+def browser(tmp_path_factory):
+    """A tab of one browser for all tests."""
+    with browser_page(tmp_path_factory.mktemp('browser') / 'profile') as page:
         yield page
+
+
+@pytest.fixture
+def opened(browser, written):
+    """The page freshly loaded, in a window of a desktop's width."""
+    browser.resize(1200, 900)
+    browser.open(written[1].as_uri())
+    return browser

@@ -71,7 +71,7 @@ def test_curves_are_the_devkits(opened, summaries):
             drawn = [tuple(map(float, pair.split())) for pair in re.split('[ML]', path)[1:]]
             details = of_run['details'][f'car:{distance}']
             reached = [index for index, score in enumerate(details['confidence']) if score > 0]
-            assert len(drawn) == len(reached) > 10
+            assert len(drawn) == len(reached) >= 9
             for index, (x, y) in zip(reached, drawn, strict=True):
                 assert (x - LEFT) / (WIDTH - RIGHT - LEFT) == pytest.approx(details['recall'][index], abs=1e-4)
                 precision = (TOP + PLOT_HEIGHT - y) / PLOT_HEIGHT
@@ -160,7 +160,7 @@ def test_without_images_the_page_has_no_pictures_and_says_so(submissions, copied
     assert done.returncode == 0, done.output
     text = page.read_text()
     assert 'No pictures: none of the 12 keyframes has the images of all its cameras' in text
-    assert 'data:image/jpeg' not in text and 'data-show' not in text
+    assert 'data:image/jpeg' not in text and 'data-show="' not in text
 
 
 def test_a_record_of_other_content_is_not_shown(submissions, tmp_path):
@@ -182,7 +182,9 @@ def test_a_record_of_other_content_is_not_shown(submissions, tmp_path):
         (['a/one.json', 'a/two.json'], ['one', 'two']),
         (['a/results_nusc.json', 'a/b/results_nusc.json'], ['a', 'b']),
         (['a/x/results_nusc.json', 'b/x/results_nusc.json'], ['a/x', 'b/x']),
-        (['a/results_nusc.json', 'a/other.json'], ['results_nusc', 'other']),
+        (['a/results_nusc.json', 'a/other.json'], ['a', 'other']),
+        (['a/one_results_nusc.json', 'a/two_results_nusc.json'], ['one', 'two']),
+        (['/a/results_nusc.json', '/a.json'], ['/a/results_nusc.json', '/a.json']),
     ],
 )
 def test_runs_are_named_by_what_differs(paths, names):
