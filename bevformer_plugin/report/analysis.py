@@ -54,13 +54,16 @@ class RunAnalysis:
     frames: list[FrameScore]
 
 
-def analyse_runs(runs: Sequence[ScoredBoxes]) -> list[RunAnalysis]:
+def analyse_runs(runs: Sequence[ScoredBoxes], names: Sequence[str]) -> list[RunAnalysis]:
     """Compute all that the page shows of submissions of the same samples; the first is what others are compared to.
 
+    Args:
+        runs: the submissions.
+        names: of each, see :func:`run_names`.
+
     Raises:
-        InputError: a record beside a submission cannot be read, or two submissions are one file.
+        InputError: a record beside a submission cannot be read.
     """
-    names = run_names([run.path for run in runs])
     records = [read_run_record(run.path) for run in runs]
     with tqdm(total=6 * len(runs), desc='analysis', unit='step') as progress:
 

@@ -160,10 +160,14 @@ class View:
 
 
 def number(value: float, decimals: int = 3, signed: bool = False) -> str:
-    """Write a number for people, with a sign before positive ones if ``signed``; a dash for one that is not finite."""
+    """Write a number for people, with a sign before positive ones if ``signed``; a dash for one that is not finite.
+
+    What rounds to 0 has no sign.
+    """
     if not isfinite(value):
         return MISSING
-    return f'{value:{"+" if signed else ""}.{decimals}f}'.replace('-', MINUS)
+    rounded = round(value, decimals) or 0.0
+    return f'{rounded:{"+" if signed and rounded else ""}.{decimals}f}'.replace('-', MINUS)
 
 
 def number_cell(value: float, decimals: int = 3, signed: bool = False, kind: str = '', note: str = '') -> Cell:

@@ -48,7 +48,7 @@ def budget_part(run: RunAnalysis) -> Part:
     lead = (
         f'NDS {number(budget.scores.nds)} of the {number(budget.perfect.nds)} that the true boxes themselves would '
         f'get here: {number(budget.nds_lost)} is lost. Every wrong and every missing box has one cause. Gains do not '
-        'add up to the loss: one cause hides another.'
+        'add up to the loss: one cause hides another. A missed box is mended by not counting it.'
     )
     return Part(
         'budget',
@@ -74,7 +74,7 @@ def cause_table(budget: ErrorBudget) -> Table:
             (
                 Cell(MEANINGS[share.cause], kind='words'),
                 number_cell(share.nds_gain, signed=True),
-                Cell(f'{100 * share.share:.0f} %', share.share),
+                Cell(f'{number(100 * share.share, 0)} %', share.share),
                 number_cell(share.ap_gain, signed=True),
             ),
         )

@@ -9,7 +9,7 @@ from bevformer_plugin.datasets.infos import open_tables
 from bevformer_plugin.evaluation import load_results
 from bevformer_plugin.evaluation.scored_boxes import load_scored_boxes
 
-from .analysis import RunAnalysis, analyse_runs
+from .analysis import RunAnalysis, analyse_runs, run_names
 from .blocks import View, count_text, number
 from .causes import budget_part, confusion_part
 from .classes import class_part
@@ -33,8 +33,14 @@ def analyse_submissions(
     infos: str | None = None,
     true_boxes: str = 'points',
 ) -> list[RunAnalysis]:
-    """Load submissions of the same samples and compute all that a report shows; see :func:`load_scored_boxes`."""
-    return analyse_runs(load_scored_boxes(results, root, version, split, infos, true_boxes))
+    """Load submissions of the same samples and compute all that a report shows; see :func:`load_scored_boxes`.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        InputError: see :func:`load_scored_boxes`; or two submissions are one file.
+    """
+    names = run_names(results)
+    return analyse_runs(load_scored_boxes(results, root, version, split, infos, true_boxes), names)
 
 
 def write_page(runs: Sequence[RunAnalysis], root: str, version: str) -> str:

@@ -68,6 +68,10 @@ class Place:
         """Command line that scores a submission."""
         return ['evaluate', results, '--root', self.root, '--version', VERSION, *more]
 
+    def report(self, *results: object) -> list[object]:
+        """Command line that writes a report."""
+        return ['report', *results, '--root', self.root, '--version', VERSION, '--out', self.folder / 'report.html']
+
     def config(self, text: str) -> Path:
         """A config file that inherits from nano."""
         path = self.folder / 'child.py'
