@@ -30,11 +30,11 @@ from .blocks import (
 )
 from .charts import Bar, Curve, axis_around_zero, axis_from_zero, bar_chart, interval_bar, line_chart, share_axis
 from .classes import reached
-from .headline import HIGHER_IS_BETTER, LABELS, interval_words
+from .headline import FEWEST_SCENES, HIGHER_IS_BETTER, LABELS, interval_words
 from .reliability_part import reliability_chart
 from .slice_part import main_score, slice_key
 
-NO_INTERVAL = 'no interval'
+TOO_FEW = 'too few scenes'
 NOISE = 'within noise'
 
 
@@ -46,14 +46,19 @@ def comparison_view(first: RunAnalysis, other: RunAnalysis, key: str) -> View:
     return View(key, names, title, (*parts, _reliability(first, other)))
 
 
-def reading(difference: Interval, higher_is_better: bool) -> tuple[str, str]:
+def reading(difference: Interval, scenes: int, higher_is_better: bool) -> tuple[str, str]:
     """Say in words what a difference means, and by which style it is shown.
 
+    Args:
+        difference: of a run to the first.
+        scenes: how many its interval is over.
+        higher_is_better: whether a positive difference is an improvement.
+
     Returns:
-        'better', 'worse', or 'within noise' where the interval holds 0; the same word as a style, 'noise' for noise.
+        'better' or 'worse', or 'within noise' where the interval holds 0, or 'too few scenes'; and a style.
     """
-    if not isfinite(difference.low):
-        return NO_INTERVAL, 'noise'
+    if scenes < FEWEST_SCENES:
+        return TOO_FEW, 'noise'
     if not difference.excludes_zero:
         return NOISE, 'noise'
     is_better = (difference.value > 0) == higher_is_better
@@ -69,14 +74,14 @@ def _headline(first: RunAnalysis, other: RunAnalysis) -> Part:
             first.bootstrap.headline[name].value,
             other.bootstrap.headline[name].value,
             difference,
-            name in HIGHER_IS_BETTER,
+            reading(difference, other.difference.scenes, name in HIGHER_IS_BETTER),
             _largest(differences.values()),
         )
         for name, difference in differences.items()
     )
     lead = (
         'A difference is called better or worse only if its interval, from the same drawn scenes for both runs, '
-        'leaves out 0; all else may be noise.'
+        f'leaves out 0, and there are at least {FEWEST_SCENES} scenes; all else may be noise.'
     )
     table = Table('difference', ('', *_columns(first, other)), rows)
     return Part('headline', 'Headline', lead, (table, Paragraph(interval_words(other.difference))))
@@ -91,7 +96,7 @@ def _classes(first: RunAnalysis, other: RunAnalysis) -> Part:
             float(first.scores.class_aps[DETECTION_NAMES.index(name)]),
             float(other.scores.class_aps[DETECTION_NAMES.index(name)]),
             difference,
-            True,
+            reading(difference, other.difference.scenes, higher_is_better=True),
             _largest(differences.values()),
         )
         for name, difference in differences.items()
@@ -172,9 +177,9 @@ def _columns(first: RunAnalysis, other: RunAnalysis) -> tuple[str, ...]:
 
 
 def _difference_row(
-    name: str, before: float, after: float, difference: Interval, higher_is_better: bool, largest: float
+    name: str, before: float, after: float, difference: Interval, words_and_style: tuple[str, str], largest: float
 ) -> Row:
-    words, style = reading(difference, higher_is_better)
+    words, style = words_and_style
     ends = (difference.low, difference.high)
     return Row(
         name,

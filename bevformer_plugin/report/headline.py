@@ -17,6 +17,8 @@ LABELS = {  # figures of the headline -> what they are
 }
 HIGHER_IS_BETTER = ('NDS', 'mAP')
 FEW_SCENES = 20  # below so many, intervals over scenes are rough
+# Of 3 scenes, 3.7 % of draws hold a certain one alone, so an interval would end at the scores of single scenes.
+FEWEST_SCENES = 4
 NOT_RECORDED = 'not recorded'
 
 
@@ -36,7 +38,9 @@ def interval_words(bootstrap: Bootstrap) -> str:
         f'Intervals hold the scores of 95 % of {count_text(bootstrap.draws)} draws of the {bootstrap.scenes} scenes '
         f'with replacement (seed {bootstrap.seed}).'
     )
-    if bootstrap.scenes < FEW_SCENES:
+    if bootstrap.scenes < FEWEST_SCENES:
+        words += ' They only reach from scene to scene: so few say nothing about others.'
+    elif bootstrap.scenes < FEW_SCENES:
         words += ' From so few scenes they are rough, and too narrow rather than too wide.'
     return words
 

@@ -84,9 +84,9 @@ def terminal_table(runs: Sequence[RunAnalysis]) -> str:
         assert run.difference is not None, 'a run other than the first has a difference'
         for name in HIGHER_IS_BETTER:
             difference = run.difference.headline[name]
-            words = reading(difference, higher_is_better=True)[0]
+            words = reading(difference, run.difference.scenes, higher_is_better=True)[0]
             lines.append(
-                f'{run.name} minus {runs[0].name}: {name} {difference.value:+.4f} '
+                f'{run.name} minus {runs[0].name}: {name} {number(difference.value, 4, True)} '
                 f'({number(difference.low, 4, True)} to {number(difference.high, 4, True)}), {words}'
             )
     return '\n'.join(lines)

@@ -7,9 +7,11 @@ import shutil
 import pytest
 
 from bevformer_plugin.evaluation import read_run_record, record_path
+from bevformer_plugin.evaluation.bootstrap import Interval
 from bevformer_plugin.evaluation.report import MEAN_ERRORS
 from bevformer_plugin.report.analysis import run_names
 from bevformer_plugin.report.charts import LEFT, PLOT_HEIGHT, RIGHT, TOP, WIDTH
+from bevformer_plugin.report.comparison import reading
 from tests.helpers.processes import run_tool
 from tests.report.conftest import VERSION
 
@@ -113,7 +115,7 @@ def test_a_click_shows_the_other_run_and_the_difference(opened, summaries):
     assert opened.evaluate(SHOWN) == ['difference-1'] and opened.evaluate(visible) == []
     row = opened.evaluate(ROW.format(view='difference-1', table='difference', row='NDS, nuScenes detection score'))
     assert row[:3] == pytest.approx([*nds, nds[1] - nds[0]], abs=1e-6)
-    assert row[5] == 'worse'
+    assert row[5] == 'too few scenes'
     assert opened.complaints == []
 
 
@@ -143,13 +145,29 @@ def test_the_page_says_what_is_known_of_a_run_and_what_is_not(opened, submission
     assert 'not recorded' in opened.evaluate(facts.format('run-1'))
 
 
+@pytest.mark.parametrize(
+    ('low', 'high', 'scenes', 'higher_is_better', 'words'),
+    [
+        (0.01, 0.2, 20, True, 'better'),
+        (0.01, 0.2, 20, False, 'worse'),
+        (-0.2, -0.01, 20, True, 'worse'),
+        (-0.2, -0.01, 4, False, 'better'),
+        (-0.01, 0.2, 20, True, 'within noise'),
+        (0.01, 0.2, 3, True, 'too few scenes'),
+        (float('nan'), float('nan'), 1, True, 'too few scenes'),
+    ],
+)
+def test_noise_is_not_read_as_progress(low, high, scenes, higher_is_better, words):
+    assert reading(Interval((low + high) / 2, low, high), scenes, higher_is_better)[0] == words
+
+
 def test_the_terminal_says_the_same_in_short(written, summaries):
     lines = written[0].output.splitlines()
     (row,) = [line for line in lines if line.startswith('far  ')]
     assert [float(word) for word in row.split()[1:3]] == pytest.approx(
         [summaries[1]['summary'][key] for key in ('nd_score', 'mean_ap')], abs=1e-4
     )
-    assert any(line.startswith('far minus near: NDS ') and line.endswith(', worse') for line in lines)
+    assert any(line.startswith('far minus near: NDS ') and line.endswith(', too few scenes') for line in lines)
     assert lines[-1] == f'wrote {written[1]}: open it in a browser'
 
 
@@ -189,3 +207,27 @@ def test_a_record_of_other_content_is_not_shown(submissions, tmp_path):
 )
 def test_runs_are_named_by_what_differs(paths, names):
     assert run_names(paths) == names
+
+
+@pytest.mark.slow
+def test_real_submissions_get_their_published_headline(shared_dir, browser, tmp_path):
+    """Two submissions of others on real nuScenes, 81 keyframes of which five have images."""
+    root = shared_dir / 'real' / 'nuscenes'
+    published = {
+        'TRELPy_mini_val': 'TRELPy_mini_val_metrics_summary.published.json',
+        'CC3DT_mini_val': 'CC3DT_mini_val_metrics_summary.devkit-1.2.0.json',
+    }
+    results = [root / 'results' / f'{name}_results_nusc.json' for name in published]
+    page = tmp_path / 'report.html'
+    done = run_tool('report', *results, '--root', root, '--version', VERSION, '--out', page)
+    assert done.returncode == 0, done.output
+    assert page.stat().st_size < 3 * MEGABYTE
+    browser.open(page.as_uri())
+    for number, (name, summary) in enumerate(published.items()):
+        expected = headline(json.loads((root / 'results' / summary).read_text()))
+        assert browser.evaluate(CARDS.format(view=f'run-{number}')) == pytest.approx(expected, abs=1e-6)
+        assert browser.evaluate(f'document.querySelector(\'[data-show="run-{number}"]\').textContent') == name
+    assert set(browser.evaluate(SLICE_COUNTS).values()) == {3393}  # the devkit's true boxes with points within range
+    assert browser.complaints == []
+    assert 'Of the 81 keyframes with true boxes, 5 have the images of all their cameras' in page.read_text()
+    assert page.read_text().count('<img src="data:image/jpeg') == 10
