@@ -68,9 +68,10 @@ class Place:
         """Command line that scores a submission."""
         return ['evaluate', results, '--root', self.root, '--version', VERSION, *more]
 
-    def report(self, *results: object) -> list[object]:
-        """Command line that writes a report."""
-        return ['report', *results, '--root', self.root, '--version', VERSION, '--out', self.folder / 'report.html']
+    def report(self, *more: object) -> list[object]:
+        """Command line that writes a report; ``more`` begins with the submissions."""
+        out = self.folder / 'report.html'
+        return ['report', '--root', self.root, '--version', VERSION, '--out', out, *more]
 
     def config(self, text: str) -> Path:
         """A config file that inherits from nano."""
