@@ -1,26 +1,63 @@
-"""Results in nuScenes format, the devkit's metric, the IoU of maps, and checks on the scores."""
+"""Results in nuScenes format, the devkit's metric, the IoU of maps, checks on the scores, and why they are so."""
 
+from .bootstrap import Bootstrap, Interval, bootstrap_scores
+from .confusion import Confusion, best_thresholds, class_confusion
+from .detection_scores import ClassCurves, DetectionScores, class_curves, detection_scores
 from .devkit_evaluation import evaluate_results
+from .error_budget import CAUSES, CauseShare, ErrorBudget, error_budget
+from .frame_scores import FrameScore, frame_scores
 from .map_counts import HEADLINE, MapCounts
 from .map_metric import SUMMARY, MapMetric, read_map, read_map_protocol
+from .matching import DISTANCES, ERRORS, Matches, match_boxes
 from .nuscenes_devkit_metric import NuScenesDevkitMetric
+from .reliability import Reliability, score_reliability
 from .report import box_convention_warning, comparison_table, metric_values, metrics_table, read_summary
 from .results import detections_to_results, load_results, refuse_existing, refuse_unwritable, write_results
 from .run_record import RunRecord, file_sha256, read_run_record, record_path, write_run_record
+from .scored_boxes import BoxTable, Keyframes, ScoredBoxes, TrueBoxTable, load_scored_boxes
+from .slices import Slice, Slicing, slicings
 
 __all__ = [
+    'CAUSES',
+    'DISTANCES',
+    'ERRORS',
     'HEADLINE',
     'SUMMARY',
+    'Bootstrap',
+    'BoxTable',
+    'CauseShare',
+    'ClassCurves',
+    'Confusion',
+    'DetectionScores',
+    'ErrorBudget',
+    'FrameScore',
+    'Interval',
+    'Keyframes',
     'MapCounts',
     'MapMetric',
+    'Matches',
     'NuScenesDevkitMetric',
+    'Reliability',
     'RunRecord',
+    'ScoredBoxes',
+    'Slice',
+    'Slicing',
+    'TrueBoxTable',
+    'best_thresholds',
+    'bootstrap_scores',
     'box_convention_warning',
+    'class_confusion',
+    'class_curves',
     'comparison_table',
+    'detection_scores',
     'detections_to_results',
+    'error_budget',
     'evaluate_results',
     'file_sha256',
+    'frame_scores',
     'load_results',
+    'load_scored_boxes',
+    'match_boxes',
     'metric_values',
     'metrics_table',
     'read_map',
@@ -30,6 +67,8 @@ __all__ = [
     'record_path',
     'refuse_existing',
     'refuse_unwritable',
+    'score_reliability',
+    'slicings',
     'write_results',
     'write_run_record',
 ]

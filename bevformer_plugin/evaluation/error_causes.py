@@ -12,6 +12,7 @@ from .matching import (
     Matches,
     Pairs,
     greedy_matches,
+    least_squares_matches,
     near_pairs,
     score_order,
 )
@@ -55,8 +56,10 @@ def explain(boxes: ScoredBoxes) -> Explanation:
     """Find out which true box each predicted one is for, and what is wrong with those that are for none.
 
     Boxes are matched as the devkit matches at 0.5 m, what is left at 1 m, then at 2 m and at 4 m, so that a box that
-    fits well is not taken for a badly placed one. What is left after that is matched with true boxes of another class,
-    at up to 2 m. What is still left is
+    fits well is not taken for a badly placed one. These boxes, and others that score as high as their better half,
+    then change partners if that makes the sum of the squared distances smaller, so that in a crowd each box keeps its
+    own true box although others are nearer. What is left is matched with true boxes of another class, at up to 2 m.
+    What is still left is
 
     - 'duplicate' if a true box of its class is within 2 m, which then has another predicted box,
     - 'class' if a true box of another class is,
@@ -72,6 +75,8 @@ def explain(boxes: ScoredBoxes) -> Explanation:
     same, other = pairs.select(same_class), pairs.select(~same_class)
     free = np.ones(len(truth), dtype=bool)
     partner = _match_by_rings(same, DISTANCES, free, np.ones(len(predictions), dtype=bool))
+    credible = _as_good_as_partnered(predictions, partner)
+    partner = least_squares_matches(same.select(credible[same.predictions]), len(truth), len(predictions))
     free[partner[partner != UNMATCHED]] = False
     rings = tuple(distance for distance in DISTANCES if distance <= TP_DISTANCE)
     other_partner = _match_by_rings(other, rings, free, partner == UNMATCHED)
@@ -161,6 +166,16 @@ def _match_by_rings(
         free_truth[matched[matched != UNMATCHED]] = False
         partner = np.where(partner == UNMATCHED, matched, partner)
     return partner
+
+
+def _as_good_as_partnered(predictions: BoxTable, partner: np.ndarray) -> np.ndarray:
+    """Tell which predicted boxes (n,) have a partner, or a score of at least the median of those of their class."""
+    partnered = partner != UNMATCHED
+    good = partnered.copy()
+    for label in np.unique(predictions.labels[partnered]):
+        of_class = predictions.labels == label
+        good |= of_class & (predictions.scores >= np.median(predictions.scores[of_class & partnered]))
+    return good
 
 
 def _joined(first: BoxTable, second: BoxTable) -> BoxTable:

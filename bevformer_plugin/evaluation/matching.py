@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from nuscenes.eval.detection.constants import DETECTION_NAMES, TP_METRICS
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from .scored_boxes import BoxTable, ScoredBoxes
@@ -123,6 +126,39 @@ def greedy_matches(pairs: Pairs, true_count: int, predicted_count: int) -> np.nd
         if matches[prediction] == UNMATCHED and not taken[true]:
             matches[prediction], taken[true] = true, True
     return np.array(matches, dtype=int)
+
+
+def least_squares_matches(pairs: Pairs, true_count: int, predicted_count: int) -> np.ndarray:
+    """Match each box at most once so that the sum of the squared distances is least.
+
+    A box that stays alone counts as one that is matched at 4 m, the largest of ``DISTANCES``.
+
+    Args:
+        pairs: that may be matched.
+        true_count: number of all true boxes.
+        predicted_count: number n of all predicted boxes.
+
+    Returns:
+        (n,) int, the true box of each predicted one, or ``UNMATCHED``.
+    """
+    matches = np.full(predicted_count, UNMATCHED)
+    if not len(pairs.truth):
+        return matches
+    nodes = predicted_count + true_count
+    edges = (pairs.predictions, predicted_count + pairs.truth)
+    graph = coo_array((np.ones(len(pairs.truth)), edges), shape=(nodes, nodes))
+    component = connected_components(graph, directed=False)[1][pairs.predictions]
+    order = np.argsort(component, kind='stable')
+    alone = max(DISTANCES) ** 2
+    for group in np.split(order, np.flatnonzero(np.diff(component[order])) + 1):
+        rows, row = np.unique(pairs.predictions[group], return_inverse=True)
+        columns, column = np.unique(pairs.truth[group], return_inverse=True)
+        cost = np.full((len(rows), len(columns)), alone)
+        cost[row, column] = np.minimum(pairs.distances[group] ** 2, alone)
+        first, second = linear_sum_assignment(cost)
+        near = cost[first, second] < alone
+        matches[rows[first[near]]] = columns[second[near]]
+    return matches
 
 
 def box_errors(truth: BoxTable, predictions: BoxTable, matched: np.ndarray) -> np.ndarray:
