@@ -1,6 +1,8 @@
 """The official nuScenes detection metric, on a whole split or on the samples that info files cover."""
 
 import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -67,35 +69,105 @@ class SampleDetectionEval(DetectionEval):
         self.nusc, self.result_path, self.output_dir, self.verbose = nusc, result_path, output_dir, False
         self.plot_dir = str(Path(output_dir, 'plots'))
         self.cfg = config_factory('detection_cvpr_2019')
-        rows = {token: _annotations(nusc, token) for token in sample_tokens}
-        _check_truth(nusc, sample_tokens)
+        rows = checked_annotations(nusc, sample_tokens, category_to_detection_name)
         truth = load_gt_of_sample_tokens(nusc, sample_tokens, DetectionBox)
-        _apply_rule(truth, rows, true_boxes, nusc)
+        apply_rule(truth, rows, true_boxes, nusc)
         predictions, self.meta = load_prediction_of_sample_tokens(
             result_path, self.cfg.max_boxes_per_sample, DetectionBox, sample_tokens=sample_tokens
         )
-        self.pred_boxes, self.gt_boxes = (self._within_range(boxes) for boxes in (predictions, truth))
+        self.pred_boxes, self.gt_boxes = (
+            boxes_within_range(nusc, boxes, self.cfg.class_range) for boxes in (predictions, truth)
+        )
         self.sample_tokens = self.gt_boxes.sample_tokens
         if not self.gt_boxes.all:
-            raise InputError(
-                f'no true box of the {len(sample_tokens)} samples counts by true_boxes={true_boxes!r} within the '
-                "devkit's class ranges, so there is nothing to score against: write the submission only "
-                '(--format-only), or take another rule (--true-boxes)'
-            )
+            raise no_true_box(len(sample_tokens), true_boxes)
 
-    def _within_range(self, boxes: EvalBoxes) -> EvalBoxes:
-        """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep."""
-        for token in boxes.sample_tokens:
-            record = reference_record(self.nusc, self.nusc.get('sample', token))
-            pose = self.nusc.get('ego_pose', record['ego_pose_token'])
-            check_transform(pose, 'ego_pose', f'sample {token}')
-            origin = pose['translation']
-            for box in boxes[token]:
-                box.ego_translation = tuple(
-                    place - start for place, start in zip(box.translation, origin, strict=True)
-                )
-        # The devkit looks at the type of the first box, so it fails if there are no boxes.
-        return filter_eval_boxes(self.nusc, boxes, {**self.cfg.class_range}) if boxes.all else boxes
+
+def no_true_box(num_samples: int, rule: str) -> InputError:
+    """Return the error that there is nothing to score against, for the caller to raise."""
+    return InputError(
+        f"no true box of the {num_samples} samples counts by true_boxes={rule!r} within the devkit's class ranges, so "
+        'there is nothing to score against: write the submission only (--format-only), or take another rule '
+        '(--true-boxes)'
+    )
+
+
+def boxes_within_range(nusc: NuScenes, boxes: EvalBoxes, class_range: dict[str, float]) -> EvalBoxes:
+    """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep.
+
+    Args:
+        nusc: the tables.
+        boxes: of detections or of tracks, changed in place.
+        class_range: class name -> metres from the vehicle within which boxes count.
+    """
+    for token in boxes.sample_tokens:
+        record = reference_record(nusc, nusc.get('sample', token))
+        pose = nusc.get('ego_pose', record['ego_pose_token'])
+        check_transform(pose, 'ego_pose', f'sample {token}')
+        origin = pose['translation']
+        for box in boxes[token]:
+            box.ego_translation = tuple(place - start for place, start in zip(box.translation, origin, strict=True))
+    # The devkit looks at the type of the first box, so it fails if there are no boxes.
+    return filter_eval_boxes(nusc, boxes, {**class_range}) if boxes.all else boxes
+
+
+@dataclass(frozen=True)
+class ScoredSamples:
+    """The samples that a submission is scored on, in tables that are open.
+
+    Attributes:
+        nusc: the tables.
+        split: name of the split that the samples are of.
+        tokens: of the samples, in the order of the split.
+        num_split_samples: how many samples the whole split has.
+    """
+
+    nusc: NuScenes
+    split: str
+    tokens: list[str]
+    num_split_samples: int
+
+
+def find_scored_samples(
+    given: Iterable[str],
+    results_path: str,
+    root: str,
+    version: str,
+    split: str | None = None,
+    infos: str | None = None,
+) -> ScoredSamples:
+    """Find the samples that a submission must have, and refuse one that has others.
+
+    Args:
+        given: tokens of the samples that it has.
+        results_path: its file, for messages.
+        root: as of :func:`evaluate_results`, like all that follow.
+        version: nuScenes version.
+        split: name of a split.
+        infos: info file.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        InputError: results, infos, split and version do not match, or the tables are broken or hold no annotations.
+    """
+    given = set(given)
+    check_tables(root, version)
+    refuse_without_annotations(root, version)
+    metainfo, in_infos = None, None
+    if infos is not None:
+        content = load_infos(infos, root=root)
+        metainfo, in_infos = content['metainfo'], {entry['token'] for entry in content['data_list']}
+        _refuse_other_samples(given, in_infos, results_path, infos)
+    split = split_to_evaluate(split, version, root, metainfo)
+    nusc = open_tables(root, version)
+    in_split = _split_tokens(nusc, scenes_of(split, version, root, metainfo))
+    if not in_split:
+        raise InputError(f'{version} at {root} has no samples of split {split}; name another with --split')
+    tokens = in_split if in_infos is None else [token for token in in_split if token in in_infos]
+    if not tokens:
+        raise InputError(f'{infos} has no sample of split {split} of {version}')
+    _require_same_samples(given, set(tokens), results_path, split)
+    return ScoredSamples(nusc, split, tokens, len(in_split))
 
 
 def evaluate_results(
@@ -132,29 +204,11 @@ def evaluate_results(
     """
     check_rule(true_boxes)
     results = load_results(results_path)
-    check_tables(root, version)
-    refuse_without_annotations(root, version)
-    metainfo, in_infos = None, None
-    if infos is not None:
-        content = load_infos(infos, root=root)
-        metainfo, in_infos = content['metainfo'], {entry['token'] for entry in content['data_list']}
-        _refuse_other_samples(set(results), in_infos, results_path, infos)
-    split = split_to_evaluate(split, version, root, metainfo)
-    nusc = open_tables(root, version)
-    in_split = _split_tokens(nusc, scenes_of(split, version, root, metainfo))
-    if not in_split:
-        raise InputError(f'{version} at {root} has no samples of split {split}; name another with --split')
-    expected = set(in_split)
-    if in_infos is not None:
-        expected &= in_infos
-        if not expected:
-            raise InputError(f'{infos} has no sample of split {split} of {version}')
-    _require_same_samples(set(results), expected, results_path, split)
-
+    scored = find_scored_samples(results, results_path, root, version, split, infos)
     out_dir = str(Path(results_path).parent if out_dir is None else out_dir)
     Path(out_dir).mkdir(parents=True, exist_ok=True)
-    with refuse_tables_that_do_not_fit(nusc, f'split {split}'):
-        evaluation = SampleDetectionEval(nusc, str(results_path), list(results), out_dir, true_boxes)
+    with refuse_tables_that_do_not_fit(scored.nusc, f'split {scored.split}'):
+        evaluation = SampleDetectionEval(scored.nusc, str(results_path), list(results), out_dir, true_boxes)
     metrics, details = evaluation.evaluate()
     present = {box.detection_name for boxes in evaluation.gt_boxes.boxes.values() for box in boxes}
     summary = {
@@ -162,7 +216,7 @@ def evaluate_results(
         'meta': evaluation.meta,
         'true_boxes': true_boxes,
         'num_samples': len(results),
-        'num_split_samples': len(in_split),
+        'num_split_samples': scored.num_split_samples,
         'num_predictions': len(evaluation.pred_boxes.all),
         'classes_present': sorted(present),
         'classes_detected': None if classes_detected is None else sorted(classes_detected),
@@ -239,26 +293,35 @@ def _split_tokens(nusc: NuScenes, scenes: list[str]) -> list[str]:
         return [sample['token'] for sample in nusc.sample if sample['scene_token'] in chosen]
 
 
-def _annotations(nusc: NuScenes, token: str) -> list[dict]:
-    """Return a sample's annotations of the ten classes, in the order in which the devkit makes true boxes of them."""
-    rows = [nusc.get('sample_annotation', name) for name in nusc.get('sample', token)['anns']]
-    return [row for row in rows if category_to_detection_name(row['category_name']) is not None]
+def checked_annotations(
+    nusc: NuScenes, sample_tokens: list[str], name_of: Callable[[str], str | None]
+) -> dict[str, list[dict]]:
+    """Return the annotations of samples in the order in which the devkit makes true boxes of them.
 
+    All are checked that the devkit reads, with the bicycle racks, because it leaves out bicycles in racks.
 
-def _check_truth(nusc: NuScenes, sample_tokens: list[str]) -> None:
-    """Refuse broken annotations among those that the devkit reads.
-
-    It reads the ten classes and the bicycle racks, because it leaves out bicycles in racks.
+    Args:
+        nusc: the tables.
+        sample_tokens: of the samples.
+        name_of: the devkit's function from a category's name to the class that is scored, None for those that are not.
 
     Raises:
         InputError: naming the first broken one.
     """
-    rows = [
-        nusc.get('sample_annotation', name) for token in sample_tokens for name in nusc.get('sample', token)['anns']
-    ]
-    rows = [
-        row for row in rows if category_to_detection_name(row['category_name']) or row['category_name'] == BICYCLE_RACK
-    ]
+    found: dict[str, list[dict]] = {}
+    for token in sample_tokens:
+        rows = [nusc.get('sample_annotation', name) for name in nusc.get('sample', token)['anns']]
+        found[token] = [row for row in rows if name_of(row['category_name']) is not None]
+        _check_rows(nusc, [row for row in rows if name_of(row['category_name']) or _is_rack(row)])
+    return found
+
+
+def _is_rack(row: dict) -> bool:
+    return row['category_name'] == BICYCLE_RACK
+
+
+def _check_rows(nusc: NuScenes, rows: list[dict]) -> None:
+    """Refuse annotations with broken numbers or attributes that the devkit does not know."""
     check_annotations(rows)
     for row in rows:
         for token in row['attribute_tokens']:
@@ -270,7 +333,7 @@ def _check_truth(nusc: NuScenes, sample_tokens: list[str]) -> None:
                 )
 
 
-def _apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: NuScenes) -> None:
+def apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: NuScenes) -> None:
     """Make the devkit's filter, which keeps true boxes with points, keep those that count by another rule.
 
     True boxes that count get one point, the others none; by the rule 'points' all keep theirs.
