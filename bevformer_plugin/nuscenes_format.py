@@ -20,4 +20,4 @@ OFFICIAL_SPLITS = {  # version -> split of the devkit -> what the split is for
     'v1.0-mini': {'mini_train': 'train', 'mini_val': 'val'},
     'v1.0-test': {'test': 'test'},
 }
-TRACKED_CLASSES = ('bicycle', 'bus', 'car', 'motorcycle', 'pedestrian', 'trailer', 'truck')  # of nuScenes' tracking task
+TRACKED_CLASSES = ('bicycle', 'bus', 'car', 'motorcycle', 'pedestrian', 'trailer', 'truck')  # of the tracking task

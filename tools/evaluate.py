@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         default='points',
         help='which annotated objects count; official scores count those with LiDAR or radar points',
     )
-    parser.add_argument('--out', help=f'folder for metrics_summary.json or {TRACKING_SUMMARY}; by default that of the results')
+    parser.add_argument('--out', help='folder for the scores; by default that of the results')
     parser.add_argument('--overwrite', action='store_true', help='replace existing scores')
     return parser.parse_args()
 

@@ -279,7 +279,7 @@ def _check_ids(where: str, entries: list[dict]) -> None:
         if not isinstance(name, str) or not name:
             raise InputError(f'{where}: box {number} has tracking_id {name!r}; an id is a text that is not empty')
         if name in seen:
-            raise InputError(f'{where}: box {number} has tracking_id {name!r}, as a box before it: a track has one box')
+            raise InputError(f'{where}: box {number} has tracking_id {name!r}, as a box before it; a track has one')
         seen.add(name)
 
 

@@ -1,4 +1,4 @@
-"""The devkit's tracking evaluation on given samples. It imports motmetrics, so only those who score tracks import it."""
+"""The devkit's tracking evaluation on given samples; it imports motmetrics, and thus is imported when needed."""
 
 from collections import defaultdict
 

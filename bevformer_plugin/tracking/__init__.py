@@ -1,4 +1,4 @@
-"""Tracks of objects from a submission of detections: :mod:`.greedy` follows them in one scene, :mod:`.scenes` in all."""
+"""Tracks from a submission of detections: :mod:`.greedy` follows objects in one scene, :mod:`.scenes` in all."""
 
 from .greedy import GATES, track_scene
 from .scenes import track_results
