@@ -71,5 +71,7 @@ setup(
         'logging': ['tensorboard'],
         # tools/export.py needs the first two, running what it writes the third.
         'onnx': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18'],
+        # tools/evaluate.py --task tracking.
+        'tracking': ['motmetrics>=1.4', 'pandas>=1.5'],
     },
 )

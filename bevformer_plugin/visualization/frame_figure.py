@@ -16,7 +16,7 @@ from .bev_view import ARROW, VELOCITY_SECONDS, draw_bev
 from .camera_overlay import draw_camera
 from .frames import Boxes, PicturedFrame
 from .map_layers import TRUTH_ALPHA, MapLayers
-from .palette import CLASS_COLORS, FAINT_TEXT, PAGE, RING, TEXT, TRUTH_EDGE, class_color
+from .palette import CLASS_COLORS, FAINT_TEXT, PAGE, RING, TEXT, TRUTH_EDGE, class_color, track_color
 
 CAMERA_ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
 COLUMNS = 3
@@ -80,7 +80,7 @@ def draw_frame(frame: PicturedFrame, score_thr: float = 0.3, note: str = '') -> 
         frame.layers,
     )
     side = _pixel_axes(figure, 0, top, SIDE_WIDTH, BEV_SIZE)
-    _draw_legend(side, frame.truth is not None, predictions is not None, score_thr, frame.layers)
+    _draw_legend(side, frame.truth is not None, predictions, score_thr, frame.layers)
     _draw_counts(_pixel_axes(figure, WIDTH - SIDE_WIDTH, top, SIDE_WIDTH, BEV_SIZE), frame.truth, predictions)
     canvas.draw()
     return cv2.cvtColor(np.asarray(canvas.buffer_rgba()), cv2.COLOR_RGBA2BGR)
@@ -146,7 +146,7 @@ def _draw_title(axes: Axes, frame: PicturedFrame, note: str) -> None:
 
 
 def _draw_legend(
-    axes: Axes, with_truth: bool, with_predictions: bool, score_thr: float, layers: MapLayers | None
+    axes: Axes, with_truth: bool, predictions: Boxes | None, score_thr: float, layers: MapLayers | None
 ) -> None:
     """Explain what fills, outlines, ticks and arrows mean."""
     left, right, color = 40, 90, CLASS_COLORS['car']
@@ -157,10 +157,15 @@ def _draw_legend(
         axes.add_patch(Rectangle((left, y - 13), right - left, 26, facecolor=color, alpha=0.55))
         axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=TRUTH_EDGE, linewidth=0.8))
         lines.append('true box')
-    if with_predictions:
+    if predictions is not None:
         y += LINE_HEIGHT
-        axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=color, linewidth=2))
+        edge = color if predictions.ids is None else track_color('12')
+        axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=edge, linewidth=2))
         lines.append(f'predicted box, score at least {score_thr:g}')
+        if predictions.ids is not None:
+            y += LINE_HEIGHT
+            axes.text(left, y, '12', color=edge, fontsize=TEXT_SIZE, va='center')
+            lines.append('id and colour of a track')
     y += LINE_HEIGHT
     axes.plot([left, right], [y, y], color=TRUTH_EDGE, linewidth=1.2)
     axes.plot([left], [y], color=TRUTH_EDGE, marker='|', markersize=14)
