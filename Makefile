@@ -1,4 +1,4 @@
-# make demo: install, make data, train, evaluate, draw.   make test: install, run the tests but for the slow ones.
+# make demo: install, make data, train, evaluate, draw, report.   make test: install, run the tests but for the slow ones.
 # make test-minimum: some of the tests with the lowest versions that setup.py allows, in an environment of their own.
 # make test-wheel: some of the tests in another folder, with the package that a wheel installs there.
 VENV   := .venv
@@ -46,20 +46,23 @@ $(READY): requirements.txt requirements-no-deps.txt setup.py bevformer_plugin/op
 
 demo: setup
 	@test ! -e $(WORK) || { echo "$(WORK) has the pictures and scores of an earlier demo: look there, or run make clean-demo first"; exit 1; }
-	@echo "== 1/6 A synthetic world in nuScenes format"
+	@echo "== 1/7 A synthetic world in nuScenes format"
 	@test -d $(DATA) || $(PY) tools/create_synthetic.py $(DATA) --version v1.0-trainval --scenes-train 36 --scenes-val 4 --frames 20 --seed 0 --image-size 320 180
-	@echo "== 2/6 Info files"
+	@echo "== 2/7 Info files"
 	@test -f $(VAL) || $(PY) tools/create_data.py nuscenes --root $(DATA) --version v1.0-trainval
-	@echo "== 3/6 Training from scratch"
+	@echo "== 3/7 Training from scratch"
 	$(PY) tools/train.py $(CONFIG) --work-dir $(WORK)
-	@echo "== 4/6 Testing on scenes it never saw"
+	@echo "== 4/7 Testing on scenes it never saw"
 	$(PY) tools/test.py $(CONFIG) $(WORK)/last.ckpt --out $(WORK)/results_nusc.json
-	@echo "== 5/6 The same model trained longer"
+	@echo "== 5/7 The same model trained longer"
 	$(PY) tools/test.py $(CONFIG) $(LONGER) --out $(WORK)/trained_longer/results_nusc.json
-	@echo "== 6/6 Pictures"
+	@echo "== 6/7 Pictures"
 	$(PY) tools/visualize.py --root $(DATA) --infos $(VAL) --results $(WORK)/results_nusc.json --best 2 --worst 1 --out $(WORK)/pictures
 	$(PY) tools/visualize.py --root $(DATA) --infos $(VAL) --results $(WORK)/trained_longer/results_nusc.json --best 2 --worst 1 --out $(WORK)/trained_longer/pictures
+	@echo "== 7/7 A report of both models"
+	$(PY) tools/report.py $(WORK)/results_nusc.json $(WORK)/trained_longer/results_nusc.json --root $(DATA) --version v1.0-trainval --out $(WORK)/report.html
 	@$(PY) tools/summarize.py "this demo"=$(WORK)/metrics_summary.json "trained longer"=$(WORK)/trained_longer/metrics_summary.json
+	@echo "Why they score so, and where they fail: open $(WORK)/report.html in a browser"
 
 clean-demo:
 	rm -rf $(WORK) $(DATA)

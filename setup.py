@@ -43,6 +43,7 @@ setup(
             '.mim/tools/*.py',
         ],
         'bevformer_plugin.ops.native': ['*.cpp'],
+        'bevformer_plugin.report': ['page.html', 'page.css', 'page.js'],
     },
     cmdclass={'build_py': BuildWithFinder},
     python_requires='>=3.10,<3.14',
@@ -61,6 +62,7 @@ setup(
         'opencv-python-headless>=4.6.0.66',
         'matplotlib>=3.6.0',
         'shapely>=2.0.0',
+        'jinja2>=3.1.0',
         'tqdm>=4.64.0',
         'pyyaml>=6.0',
     ],
@@ -69,5 +71,7 @@ setup(
         'logging': ['tensorboard'],
         # tools/export.py needs the first two, running what it writes the third.
         'onnx': ['onnx>=1.16', 'onnxscript>=0.5', 'onnxruntime>=1.18'],
+        # tools/evaluate.py --task tracking.
+        'tracking': ['motmetrics>=1.4', 'pandas>=1.5'],
     },
 )

@@ -1,4 +1,4 @@
-"""What the nuScenes format fixes: the names of its tables, and the splits of each version."""
+"""What the nuScenes format fixes: the names of its tables, the splits of each version, the classes of tracks."""
 
 TABLES = (
     'category',
@@ -20,3 +20,4 @@ OFFICIAL_SPLITS = {  # version -> split of the devkit -> what the split is for
     'v1.0-mini': {'mini_train': 'train', 'mini_val': 'val'},
     'v1.0-test': {'test': 'test'},
 }
+TRACKED_CLASSES = ('bicycle', 'bus', 'car', 'motorcycle', 'pedestrian', 'trailer', 'truck')  # of the tracking task

@@ -24,7 +24,9 @@ MAY_IMPORT = {
     'datasets': {'geometry', 'maps'},
     'weights': {'configuration', 'geometry', 'models', 'datasets'},
     'evaluation': {'geometry', 'maps', 'datasets'},
+    'tracking': {'datasets', 'evaluation'},
     'visualization': {'geometry', 'maps', 'datasets', 'evaluation'},
+    'report': {'datasets', 'evaluation', 'visualization'},
     'deployment': {
         'configuration',
         'geometry',

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Score a nuScenes submission: python tools/evaluate.py RESULTS --root data/nuscenes --version v1.0-trainval"""
+"""Score detections or tracks: python tools/evaluate.py RESULTS --root data/nuscenes --version v1.0-trainval"""
 
 import argparse
 import sys
@@ -7,12 +7,22 @@ from pathlib import Path
 
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import evaluate_results, metrics_table, refuse_existing
+from bevformer_plugin.evaluation import (
+    TRACKING_SUMMARY,
+    evaluate_results,
+    evaluate_tracks,
+    metrics_table,
+    refuse_existing,
+    tracking_table,
+)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Score any nuScenes detection submission with the devkit.')
+    parser = argparse.ArgumentParser(description='Score any nuScenes submission with the devkit.')
     parser.add_argument('results')
+    parser.add_argument(
+        '--task', choices=('detection', 'tracking'), default='detection', help='what the submission holds'
+    )
     parser.add_argument('--root', required=True, help='nuScenes dataroot')
     parser.add_argument('--version', required=True, help='v1.0-trainval, v1.0-mini, ...')
     parser.add_argument(
@@ -25,22 +35,23 @@ def parse_args() -> argparse.Namespace:
         default='points',
         help='which annotated objects count; official scores count those with LiDAR or radar points',
     )
-    parser.add_argument('--out', help='folder for metrics_summary.json; by default that of the results')
+    parser.add_argument('--out', help='folder for the scores; by default that of the results')
     parser.add_argument('--overwrite', action='store_true', help='replace existing scores')
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
+    tracking = args.task == 'tracking'
+    evaluate, table = (evaluate_tracks, tracking_table) if tracking else (evaluate_results, metrics_table)
     try:
         if not args.overwrite:
-            refuse_existing(Path(args.out or Path(args.results).parent, 'metrics_summary.json'))
-        summary = evaluate_results(
-            args.results, args.root, args.version, args.split, args.infos, args.out, args.true_boxes
-        )
+            folder = args.out or Path(args.results).parent
+            refuse_existing(Path(folder, TRACKING_SUMMARY if tracking else 'metrics_summary.json'))
+        summary = evaluate(args.results, args.root, args.version, args.split, args.infos, args.out, args.true_boxes)
     except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
-    print(metrics_table(summary))
+    print(table(summary))
 
 
 if __name__ == '__main__':

@@ -9,9 +9,11 @@ from pathlib import Path
 if __name__ == '__main__':
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the imports take seconds, and Ctrl-C then should show no traceback
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import SUMMARY, refuse_existing, refuse_unwritable
+from bevformer_plugin.evaluation import SUMMARY, refuse_existing, refuse_unwritable, write_run_record
 from bevformer_plugin.training import (
     INFERENCE_TYPES,
     Hardware,
@@ -28,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Stream over the test scenes, write a submission and score it.')
     parser.add_argument('config')
     parser.add_argument('checkpoint')
-    parser.add_argument('--out', help='submission file; metrics_summary.json goes beside it')
+    parser.add_argument('--out', help='submission file; its record and metrics_summary.json go beside it')
     parser.add_argument('--format-only', action='store_true', help='write submission and maps, do not score them')
     parser.add_argument('--maps-out', metavar='DIR', help='folder for predicted maps and map_summary.json')
     parser.add_argument('--devices', default='auto', help="devices on each node: how many, or which: '0,1' or '2,'")
@@ -65,6 +67,8 @@ def main() -> None:
         direct_results(cfg, args.out, args.format_only, args.maps_out)
         hardware = Hardware(parse_devices(args.devices), args.num_nodes, args.accelerator)
         test_with_lightning(cfg, args.checkpoint, hardware, args.optimize)
+        if args.out:
+            rank_zero_only(write_run_record)(args.out, args.config, args.checkpoint, sys.argv)
     except (InputError, OSError) as error:
         sys.exit(f'error: {message_of(error)}')
 

@@ -30,6 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--root', required=True, help='nuScenes dataroot')
     parser.add_argument('--infos', required=True, help='info file')
     parser.add_argument('--results', help='nuScenes submission; without it only true boxes are drawn')
+    parser.add_argument('--tracks', help='submission of tools/track.py: draw its boxes with colours and ids of tracks')
     parser.add_argument(
         '--maps',
         metavar='DIR',
@@ -51,6 +52,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('say what to draw: --sample TOKEN, --scene NAME, --best K or --worst K')
     if (args.best or args.worst) and args.results is None:
         parser.error('--best and --worst need --results')
+    if args.results is not None and args.tracks is not None:
+        parser.error('tracks are predicted boxes as well: give either --results or --tracks')
     if args.maps is not None and args.map_protocol is not None:
         parser.error('--maps says by which protocol its maps are: leave --map-protocol out')
     return args
@@ -61,7 +64,7 @@ def main() -> None:
     try:
         check_score_threshold(args.score_thr)
         drawn = Path(args.maps) if args.maps else PROTOCOLS.get(args.map_protocol)
-        source = FrameSource(args.root, args.infos, args.results, args.true_boxes, drawn)
+        source = FrameSource(args.root, args.infos, args.results, args.true_boxes, drawn, args.tracks)
         folder = prepare_folder(args.out, args.overwrite)
         paths = []
         if args.sample:

@@ -1,4 +1,4 @@
-"""Results in nuScenes format, the devkit's metric, the IoU of maps, checks on the scores, and why they are so."""
+"""Results in nuScenes format, the devkit's metrics, the IoU of maps, checks on the scores, and why they are so."""
 
 from .bootstrap import Bootstrap, Interval, bootstrap_scores
 from .confusion import Confusion, best_thresholds, class_confusion
@@ -12,16 +12,33 @@ from .matching import DISTANCES, ERRORS, Matches, match_boxes
 from .nuscenes_devkit_metric import NuScenesDevkitMetric
 from .reliability import Reliability, score_reliability
 from .report import box_convention_warning, comparison_table, metric_values, metrics_table, read_summary
-from .results import detections_to_results, load_results, refuse_existing, refuse_unwritable, write_results
+from .results import (
+    DETECTIONS,
+    TRACKS,
+    Submission,
+    SubmissionKind,
+    detections_to_results,
+    load_results,
+    load_tracks,
+    read_submission,
+    refuse_existing,
+    refuse_unwritable,
+    write_results,
+)
+from .run_record import RunRecord, file_sha256, read_run_record, record_path, write_run_record
 from .scored_boxes import BoxTable, Keyframes, ScoredBoxes, TrueBoxTable, load_scored_boxes
 from .slices import Slice, Slicing, slicings
+from .tracking_metric import TRACKING_SUMMARY, evaluate_tracks, tracking_table
 
 __all__ = [
     'CAUSES',
+    'DETECTIONS',
     'DISTANCES',
     'ERRORS',
     'HEADLINE',
     'SUMMARY',
+    'TRACKING_SUMMARY',
+    'TRACKS',
     'Bootstrap',
     'BoxTable',
     'CauseShare',
@@ -37,9 +54,12 @@ __all__ = [
     'Matches',
     'NuScenesDevkitMetric',
     'Reliability',
+    'RunRecord',
     'ScoredBoxes',
     'Slice',
     'Slicing',
+    'Submission',
+    'SubmissionKind',
     'TrueBoxTable',
     'best_thresholds',
     'bootstrap_scores',
@@ -51,20 +71,28 @@ __all__ = [
     'detections_to_results',
     'error_budget',
     'evaluate_results',
+    'evaluate_tracks',
+    'file_sha256',
     'frame_scores',
     'load_results',
     'load_scored_boxes',
+    'load_tracks',
     'match_boxes',
     'metric_values',
     'metrics_table',
     'missing_maps',
     'read_map',
     'read_map_protocol',
+    'read_run_record',
+    'read_submission',
     'read_summary',
+    'record_path',
     'refuse_existing',
     'refuse_unwritable',
     'score_reliability',
     'slicings',
+    'tracking_table',
     'write_map',
     'write_results',
+    'write_run_record',
 ]

@@ -1,7 +1,7 @@
 """The official nuScenes detection metric, on a whole split or on the samples that info files cover."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,10 +73,9 @@ class SampleDetectionEval(DetectionEval):
         self.nusc, self.result_path, self.output_dir, self.verbose = nusc, result_path, output_dir, False
         self.plot_dir = str(Path(output_dir, 'plots'))
         self.cfg = config_factory('detection_cvpr_2019')
-        rows = {token: _annotations(nusc, token) for token in sample_tokens}
-        _check_truth(nusc, sample_tokens)
+        rows = checked_annotations(nusc, sample_tokens, category_to_detection_name)
         truth = load_gt_of_sample_tokens(nusc, sample_tokens, DetectionBox)
-        _apply_rule(truth, rows, true_boxes, nusc)
+        apply_rule(truth, rows, true_boxes, nusc)
         predictions, self.meta = load_prediction_of_sample_tokens(
             result_path, self.cfg.max_boxes_per_sample, DetectionBox, sample_tokens=sample_tokens
         )
@@ -87,32 +86,101 @@ class SampleDetectionEval(DetectionEval):
         self.gt_boxes, self.left_out_truth = self._within_range(truth)
         self.sample_tokens = self.gt_boxes.sample_tokens
         if not self.gt_boxes.all:
-            raise InputError(
-                f'no true box of the {len(sample_tokens)} samples counts by true_boxes={true_boxes!r} within the '
-                "devkit's class ranges, so there is nothing to score against: write the submission only "
-                '(--format-only), or take another rule (--true-boxes)'
-            )
+            raise no_true_box(len(sample_tokens), true_boxes)
 
     def _within_range(self, boxes: EvalBoxes) -> tuple[EvalBoxes, list[DetectionBox]]:
-        """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep.
-
-        Returns:
-            Those, and the boxes that are left out although they have points.
-        """
-        for token in boxes.sample_tokens:
-            record = reference_record(self.nusc, self.nusc.get('sample', token))
-            pose = self.nusc.get('ego_pose', record['ego_pose_token'])
-            check_transform(pose, 'ego_pose', f'sample {token}')
-            origin = pose['translation']
-            for box in boxes[token]:
-                box.ego_translation = tuple(
-                    place - start for place, start in zip(box.translation, origin, strict=True)
-                )
+        """Return the boxes that the devkit's filters keep, and those that they leave out although they have points."""
         every = boxes.all
-        # The devkit looks at the type of the first box, so it fails if there are no boxes.
-        kept = filter_eval_boxes(self.nusc, boxes, {**self.cfg.class_range}) if every else boxes
+        kept = boxes_within_range(self.nusc, boxes, self.cfg.class_range)
         inside = {id(box) for box in kept.all}
         return kept, [box for box in every if id(box) not in inside and box.num_pts != 0]
+
+
+def no_true_box(num_samples: int, rule: str) -> InputError:
+    """Return the error that there is nothing to score against, for the caller to raise."""
+    return InputError(
+        f"no true box of the {num_samples} samples counts by true_boxes={rule!r} within the devkit's class ranges, so "
+        'there is nothing to score against: write the submission only (--format-only), or take another rule '
+        '(--true-boxes)'
+    )
+
+
+def boxes_within_range(nusc: NuScenes, boxes: EvalBoxes, class_range: dict[str, float]) -> EvalBoxes:
+    """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep.
+
+    Args:
+        nusc: the tables.
+        boxes: of detections or of tracks, changed in place.
+        class_range: class name -> metres from the vehicle within which boxes count.
+    """
+    for token in boxes.sample_tokens:
+        record = reference_record(nusc, nusc.get('sample', token))
+        pose = nusc.get('ego_pose', record['ego_pose_token'])
+        check_transform(pose, 'ego_pose', f'sample {token}')
+        origin = pose['translation']
+        for box in boxes[token]:
+            box.ego_translation = tuple(place - start for place, start in zip(box.translation, origin, strict=True))
+    # The devkit looks at the type of the first box, so it fails if there are no boxes.
+    return filter_eval_boxes(nusc, boxes, {**class_range}) if boxes.all else boxes
+
+
+@dataclass(frozen=True)
+class ScoredSamples:
+    """The samples that submissions are scored on, in tables that are open.
+
+    Attributes:
+        nusc: the tables.
+        split: name of the split that the samples are of.
+        tokens: of the samples, in the order of the split.
+        num_split_samples: how many samples the whole split has.
+    """
+
+    nusc: NuScenes
+    split: str
+    tokens: list[str]
+    num_split_samples: int
+
+
+def find_scored_samples(
+    submissions: Mapping[str, Iterable[str]],
+    root: str,
+    version: str,
+    split: str | None = None,
+    infos: str | None = None,
+) -> ScoredSamples:
+    """Find the samples that submissions must have, and refuse one that has others.
+
+    Args:
+        submissions: file -> tokens of the samples that it has.
+        root: as of :func:`evaluate_results`, like all that follow.
+        version: nuScenes version.
+        split: name of a split.
+        infos: info file.
+
+    Raises:
+        FileNotFoundError: a file or folder is missing.
+        InputError: results, infos, split and version do not match, or the tables are broken or hold no annotations.
+    """
+    given = {path: set(tokens) for path, tokens in submissions.items()}
+    check_tables(root, version)
+    refuse_without_annotations(root, version)
+    metainfo, in_infos = None, None
+    if infos is not None:
+        content = load_infos(infos, root=root)
+        metainfo, in_infos = content['metainfo'], {entry['token'] for entry in content['data_list']}
+        for path, its in given.items():
+            _refuse_other_samples(its, in_infos, path, infos)
+    split = split_to_evaluate(split, version, root, metainfo)
+    nusc = open_tables(root, version)
+    in_split = _split_tokens(nusc, scenes_of(split, version, root, metainfo))
+    if not in_split:
+        raise InputError(f'{version} at {root} has no samples of split {split}; name another with --split')
+    tokens = in_split if in_infos is None else [token for token in in_split if token in in_infos]
+    if not tokens:
+        raise InputError(f'{infos} has no sample of split {split} of {version}')
+    for path, its in given.items():
+        _require_same_samples(its, set(tokens), path, split)
+    return ScoredSamples(nusc, split, tokens, len(in_split))
 
 
 def evaluate_results(
@@ -148,20 +216,20 @@ def evaluate_results(
             annotations, or no true box counts.
     """
     check_rule(true_boxes)
-    submissions = open_submissions([results_path], root, version, split, infos)
-    tokens = submissions.tokens[0]
+    results = load_results(results_path)
+    scored = find_scored_samples({results_path: results}, root, version, split, infos)
     out_dir = str(Path(results_path).parent if out_dir is None else out_dir)
     Path(out_dir).mkdir(parents=True, exist_ok=True)
-    with refuse_tables_that_do_not_fit(submissions.tables, f'split {submissions.split}'):
-        evaluation = SampleDetectionEval(submissions.tables, str(results_path), tokens, out_dir, true_boxes)
+    with refuse_tables_that_do_not_fit(scored.nusc, f'split {scored.split}'):
+        evaluation = SampleDetectionEval(scored.nusc, str(results_path), list(results), out_dir, true_boxes)
     metrics, details = evaluation.evaluate()
     present = {box.detection_name for boxes in evaluation.gt_boxes.boxes.values() for box in boxes}
     summary = {
         **metrics.serialize(),
         'meta': evaluation.meta,
         'true_boxes': true_boxes,
-        'num_samples': len(tokens),
-        'num_split_samples': submissions.num_split_samples,
+        'num_samples': len(results),
+        'num_split_samples': scored.num_split_samples,
         'num_predictions': len(evaluation.pred_boxes.all),
         'classes_present': sorted(present),
         'classes_detected': None if classes_detected is None else sorted(classes_detected),
@@ -169,63 +237,6 @@ def evaluate_results(
     Path(out_dir, 'metrics_summary.json').write_text(json.dumps(summary, indent=2))
     Path(out_dir, 'metrics_details.json').write_text(json.dumps(details.serialize(), indent=2))
     return summary
-
-
-@dataclass(frozen=True)
-class Submissions:
-    """Submissions whose samples have been checked, and the tables to score them against.
-
-    Attributes:
-        tables: the devkit's reader.
-        split: name of the split.
-        num_split_samples: number of samples of the split.
-        tokens: samples of each submission, in its order.
-    """
-
-    tables: NuScenes
-    split: str
-    num_split_samples: int
-    tokens: list[list[str]]
-
-
-def open_submissions(
-    results_paths: Sequence[str | Path], root: str, version: str, split: str | None, infos: str | None
-) -> Submissions:
-    """Open the tables and check that every submission is whole and has the samples of the split or of the infos.
-
-    Args:
-        results_paths: the submissions, JSON files.
-        root: nuScenes dataroot.
-        version: nuScenes version.
-        split: name of the split; None chooses one as :func:`evaluate_results` says.
-        infos: info file, or None.
-
-    Raises:
-        FileNotFoundError: a file or folder is missing.
-        InputError: see :func:`evaluate_results`.
-    """
-    submissions = {str(path): list(load_results(path)) for path in results_paths}
-    check_tables(root, version)
-    refuse_without_annotations(root, version)
-    metainfo, in_infos = None, None
-    if infos is not None:
-        content = load_infos(infos, root=root)
-        metainfo, in_infos = content['metainfo'], {entry['token'] for entry in content['data_list']}
-        for path, tokens in submissions.items():
-            _refuse_other_samples(set(tokens), in_infos, path, infos)
-    split = split_to_evaluate(split, version, root, metainfo)
-    nusc = open_tables(root, version)
-    in_split = _split_tokens(nusc, scenes_of(split, version, root, metainfo))
-    if not in_split:
-        raise InputError(f'{version} at {root} has no samples of split {split}; name another with --split')
-    expected = set(in_split)
-    if in_infos is not None:
-        expected &= in_infos
-        if not expected:
-            raise InputError(f'{infos} has no sample of split {split} of {version}')
-    for path, tokens in submissions.items():
-        _require_same_samples(set(tokens), expected, path, split)
-    return Submissions(nusc, split, len(in_split), [submissions[str(path)] for path in results_paths])
 
 
 def refuse_without_annotations(root: str | Path, version: str) -> None:
@@ -295,26 +306,35 @@ def _split_tokens(nusc: NuScenes, scenes: list[str]) -> list[str]:
         return [sample['token'] for sample in nusc.sample if sample['scene_token'] in chosen]
 
 
-def _annotations(nusc: NuScenes, token: str) -> list[dict]:
-    """Return a sample's annotations of the ten classes, in the order in which the devkit makes true boxes of them."""
-    rows = [nusc.get('sample_annotation', name) for name in nusc.get('sample', token)['anns']]
-    return [row for row in rows if category_to_detection_name(row['category_name']) is not None]
+def checked_annotations(
+    nusc: NuScenes, sample_tokens: list[str], name_of: Callable[[str], str | None]
+) -> dict[str, list[dict]]:
+    """Return the annotations of samples in the order in which the devkit makes true boxes of them.
 
+    All are checked that the devkit reads, with the bicycle racks, because it leaves out bicycles in racks.
 
-def _check_truth(nusc: NuScenes, sample_tokens: list[str]) -> None:
-    """Refuse broken annotations among those that the devkit reads.
-
-    It reads the ten classes and the bicycle racks, because it leaves out bicycles in racks.
+    Args:
+        nusc: the tables.
+        sample_tokens: of the samples.
+        name_of: the devkit's function from a category's name to the class that is scored, None for those that are not.
 
     Raises:
         InputError: naming the first broken one.
     """
-    rows = [
-        nusc.get('sample_annotation', name) for token in sample_tokens for name in nusc.get('sample', token)['anns']
-    ]
-    rows = [
-        row for row in rows if category_to_detection_name(row['category_name']) or row['category_name'] == BICYCLE_RACK
-    ]
+    found: dict[str, list[dict]] = {}
+    for token in sample_tokens:
+        rows = [nusc.get('sample_annotation', name) for name in nusc.get('sample', token)['anns']]
+        found[token] = [row for row in rows if name_of(row['category_name']) is not None]
+        _check_rows(nusc, [row for row in rows if name_of(row['category_name']) or _is_rack(row)])
+    return found
+
+
+def _is_rack(row: dict) -> bool:
+    return row['category_name'] == BICYCLE_RACK
+
+
+def _check_rows(nusc: NuScenes, rows: list[dict]) -> None:
+    """Refuse annotations with broken numbers or attributes that the devkit does not know."""
     check_annotations(rows)
     for row in rows:
         for token in row['attribute_tokens']:
@@ -326,7 +346,7 @@ def _check_truth(nusc: NuScenes, sample_tokens: list[str]) -> None:
                 )
 
 
-def _apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: NuScenes) -> None:
+def apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: NuScenes) -> None:
     """Make the devkit's filter, which keeps true boxes with points, keep those that count by another rule.
 
     True boxes that count get one point, the others none; by the rule 'points' all keep theirs.

@@ -1,9 +1,10 @@
-"""Writing detections as a nuScenes submission, in the global frame with a list of boxes per sample, and reading it."""
+"""Submissions to nuScenes, of detections and of tracks: boxes in the global frame, a list of them per sample."""
 
 import errno
 import json
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES, DETECTION_NAMES
 from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.datasets.infos.numeric_checks import finite_rows, require_all
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.nuscenes_format import TRACKED_CLASSES
 
 MOVING_SPEED = 0.2  # m/s; faster objects get their class's "moving" attribute
 ATTRIBUTES = {  # class -> (attribute when moving, attribute when not)
@@ -37,17 +39,64 @@ CAMERA_ONLY_META = {
     'use_external': False,
 }
 MAX_BOXES = 500  # of a sample, by the devkit's rules
-ENTRY_KEYS = (
-    'sample_token',
-    'translation',
-    'size',
-    'rotation',
-    'velocity',
+SHORTEST_QUATERNION = 1e-3  # the devkit scales quaternions to length 1; one near 0 gives no direction
+
+
+@dataclass(frozen=True)
+class SubmissionKind:
+    """What tells the two kinds of nuScenes submissions apart.
+
+    Attributes:
+        boxes: what the boxes are, in the plural.
+        name: key of a box's class.
+        score: key of a box's score.
+        classes: that boxes may have.
+        further: key that only boxes of this kind have.
+        remedy: what to do with a file of the other kind.
+    """
+
+    boxes: str
+    name: str
+    score: str
+    classes: tuple[str, ...]
+    further: str
+    remedy: str
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys that every box needs."""
+        return ('sample_token', 'translation', 'size', 'rotation', 'velocity', self.name, self.score, self.further)
+
+
+DETECTIONS = SubmissionKind(
+    'detections',
     'detection_name',
     'detection_score',
+    tuple(DETECTION_NAMES),
     'attribute_name',
+    'tools/track.py makes tracks of detections',
 )
-SHORTEST_QUATERNION = 1e-3  # the devkit scales quaternions to length 1; one near 0 gives no direction
+TRACKS = SubmissionKind(
+    'tracks',
+    'tracking_name',
+    'tracking_score',
+    TRACKED_CLASSES,
+    'tracking_id',
+    'tools/evaluate.py --task tracking scores tracks, tools/visualize.py --tracks draws them',
+)
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A submission that was read from a file and checked.
+
+    Attributes:
+        meta: which sensors and data were used, by nuScenes' keys.
+        results: sample token -> entries.
+    """
+
+    meta: dict
+    results: dict[str, list[dict]]
 
 
 def detections_to_results(pred_instances_3d: InstanceData | dict, meta: dict, classes: list[str]) -> list[dict]:
@@ -117,25 +166,53 @@ def refuse_unwritable(path: str | Path) -> None:
         raise OSError(f'{path} cannot be written ({error.strerror}): write elsewhere with --out') from error
 
 
-def write_results(results: dict[str, list[dict]], path: str | Path) -> None:
-    """Write a submission, given as sample token -> entries."""
+def write_results(results: dict[str, list[dict]], path: str | Path, meta: dict | None = None) -> None:
+    """Write a submission.
+
+    Args:
+        results: sample token -> entries.
+        path: of the JSON file.
+        meta: which sensors and data were used, by nuScenes' keys; None for cameras alone.
+    """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
-        file.write(json.dumps({'meta': CAMERA_ONLY_META, 'results': results}).encode())
+        file.write(json.dumps({'meta': CAMERA_ONLY_META if meta is None else meta, 'results': results}).encode())
 
 
 def load_results(path: str | Path) -> dict[str, list[dict]]:
-    """Read and check a submission.
-
-    Returns:
-        Sample token -> entries.
+    """Read and check a submission of detections, and return its entries by sample token; see :func:`read_submission`.
 
     Raises:
         FileNotFoundError: there is no such file.
         InputError: the file is not a detection submission.
     """
+    return read_submission(path, DETECTIONS).results
+
+
+def load_tracks(path: str | Path) -> dict[str, list[dict]]:
+    """Read and check a submission of tracks, and return its entries by sample token; see :func:`read_submission`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the file is not a tracking submission.
+    """
+    return read_submission(path, TRACKS).results
+
+
+def read_submission(path: str | Path, kind: SubmissionKind) -> Submission:
+    """Read and check a submission.
+
+    Args:
+        path: of the JSON file.
+        kind: which one it must be, :data:`DETECTIONS` or :data:`TRACKS`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: the file is no submission of that kind.
+    """
+    writer = 'tools/test.py --out' if kind is DETECTIONS else 'tools/track.py --out'
     if not Path(path).is_file():
-        raise FileNotFoundError(f'results file {path} does not exist; tools/test.py --out writes one')
+        raise FileNotFoundError(f'results file {path} does not exist; {writer} writes one')
     try:
         content = json.loads(Path(path).read_text(), object_pairs_hook=_refuse_repeated_keys)
     except (ValueError, RecursionError) as error:
@@ -145,8 +222,8 @@ def load_results(path: str | Path) -> dict[str, list[dict]]:
     if not isinstance(content['results'], dict):
         raise InputError(f"{path} is no nuScenes submission: 'results' must be an object, sample token -> boxes")
     for token, entries in content['results'].items():
-        _check_entries(f'{path}: sample {token}', token, entries)
-    return content['results']
+        _check_entries(f'{path}: sample {token}', token, entries, kind)
+    return Submission(content['meta'], content['results'])
 
 
 def _refuse_repeated_keys(pairs: list[tuple]) -> dict:
@@ -158,28 +235,56 @@ def _refuse_repeated_keys(pairs: list[tuple]) -> dict:
     return content
 
 
-def _check_entries(where: str, token: str, entries: list[dict]) -> None:
+def _check_entries(where: str, token: str, entries: list[dict], kind: SubmissionKind) -> None:
     """Refuse entries of a sample that the devkit would stumble over or misread; velocities may be NaN (unknown)."""
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f'{where} has no list of boxes, each an object')
     if len(entries) > MAX_BOXES:
         raise InputError(f'{where} has {len(entries)} boxes, at most {MAX_BOXES} are allowed')
+    other = TRACKS if kind is DETECTIONS else DETECTIONS
     for number, entry in enumerate(entries):
-        missing = [key for key in ENTRY_KEYS if key not in entry]
+        if kind.name not in entry and other.name in entry:
+            raise InputError(f'{where}: box {number} is of {other.boxes}, not of {kind.boxes}: {other.remedy}')
+        missing = [key for key in kind.keys if key not in entry]
         if missing:
             raise InputError(f'{where}: box {number} lacks {", ".join(missing)}')
         if entry['sample_token'] != token:
             raise InputError(f'{where}: box {number} has sample_token {entry["sample_token"]!r}, another one')
-        if entry['detection_name'] not in DETECTION_NAMES:
+        if entry[kind.name] not in kind.classes:
             raise InputError(
-                f'{where}: box {number} is of class {entry["detection_name"]!r}; '
-                f'the classes are {", ".join(DETECTION_NAMES)}'
+                f'{where}: box {number} is of class {entry[kind.name]!r}; the classes are {", ".join(kind.classes)}'
             )
+    _check_numbers(where, entries, kind.score)
+    if kind is DETECTIONS:
+        _check_attributes(where, entries)
+    else:
+        _check_ids(where, entries)
+
+
+def _check_attributes(where: str, entries: list[dict]) -> None:
+    """Refuse attributes that nuScenes does not have."""
+    for number, entry in enumerate(entries):
         if entry['attribute_name'] not in ('', *ATTRIBUTE_NAMES):
             raise InputError(
                 f'{where}: box {number} has attribute_name {entry["attribute_name"]!r}; '
                 f"the attributes are '' and {', '.join(ATTRIBUTE_NAMES)}"
             )
+
+
+def _check_ids(where: str, entries: list[dict]) -> None:
+    """Refuse ids that are no text, or that two boxes of a sample share."""
+    seen: set[str] = set()
+    for number, entry in enumerate(entries):
+        name = entry['tracking_id']
+        if not isinstance(name, str) or not name:
+            raise InputError(f'{where}: box {number} has tracking_id {name!r}; an id is a text that is not empty')
+        if name in seen:
+            raise InputError(f'{where}: box {number} has tracking_id {name!r}, as a box before it; a track has one')
+        seen.add(name)
+
+
+def _check_numbers(where: str, entries: list[dict], score: str) -> None:
+    """Refuse places, sizes, rotations, velocities and scores that no box can have."""
 
     def column(key: str) -> list:
         return [entry[key] for entry in entries]
@@ -196,5 +301,5 @@ def _check_entries(where: str, token: str, entries: list[dict]) -> None:
         is_rotation, column('rotation'), named('rotation'), 'is no rotation: a quaternion w, x, y, z has length 1'
     )
     finite_rows(column('velocity'), (2,), named('velocity'), unknown_as_nan=True)
-    scores = finite_rows(column('detection_score'), (), named('detection_score'))
-    require_all((scores >= 0) & (scores <= 1), column('detection_score'), named('detection_score'), 'is not in [0, 1]')
+    scores = finite_rows(column(score), (), named(score))
+    require_all((scores >= 0) & (scores <= 1), column(score), named(score), 'is not in [0, 1]')

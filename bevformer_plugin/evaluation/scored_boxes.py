@@ -14,7 +14,8 @@ from typing_extensions import Self
 from bevformer_plugin.datasets.infos import check_rule, refuse_tables_that_do_not_fit, visibility_level
 
 from .camera_seams import HorizontalView, camera_views, cameras_near
-from .devkit_evaluation import SampleDetectionEval, Submissions, open_submissions
+from .devkit_evaluation import SampleDetectionEval, ScoredSamples, find_scored_samples
+from .results import load_results
 
 
 @dataclass(frozen=True)
@@ -141,17 +142,15 @@ def load_scored_boxes(
         InputError: see :func:`evaluate_results`.
     """
     check_rule(true_boxes)
-    submissions = open_submissions(results_paths, root, version, split, infos)
-    with refuse_tables_that_do_not_fit(submissions.tables, f'split {submissions.split}'):
-        return [
-            _load(str(path), tokens, submissions, true_boxes)
-            for path, tokens in zip(results_paths, submissions.tokens, strict=True)
-        ]
+    tokens = {str(path): list(load_results(path)) for path in results_paths}
+    scored = find_scored_samples(tokens, root, version, split, infos)
+    with refuse_tables_that_do_not_fit(scored.nusc, f'split {scored.split}'):
+        return [_load(str(path), tokens[str(path)], scored, true_boxes) for path in results_paths]
 
 
-def _load(path: str, tokens: list[str], submissions: Submissions, true_boxes: str) -> ScoredBoxes:
+def _load(path: str, tokens: list[str], scored: ScoredSamples, true_boxes: str) -> ScoredBoxes:
     """Load one submission, see :func:`load_scored_boxes`."""
-    tables = submissions.tables
+    tables = scored.nusc
     evaluation = SampleDetectionEval(tables, path, tokens, str(Path(path).parent), true_boxes)
     views = [camera_views(tables, token) for token in tokens]
 
@@ -169,7 +168,7 @@ def _load(path: str, tokens: list[str], submissions: Submissions, true_boxes: st
 
     return ScoredBoxes(
         path=path,
-        split=submissions.split,
+        split=scored.split,
         true_boxes=true_boxes,
         keyframes=_keyframes(tables, tokens),
         truth=true_table(evaluation.gt_boxes.all),

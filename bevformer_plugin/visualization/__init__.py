@@ -10,6 +10,7 @@ from .camera_overlay import boxes_in_image, draw_camera
 from .frame_figure import check_score_threshold, draw_frame
 from .frames import Boxes, Frame, FrameSource, PicturedFrame, boxes_from_results, true_boxes
 from .map_layers import MapLayers
+from .palette import track_color, track_label
 from .pictures import draw_best_and_worst, draw_sample, draw_scene, prepare_folder, write_picture, write_video
 from .ranking import sample_score
 
@@ -30,6 +31,8 @@ __all__ = [
     'draw_scene',
     'prepare_folder',
     'sample_score',
+    'track_color',
+    'track_label',
     'true_boxes',
     'write_picture',
     'write_video',

@@ -5,10 +5,11 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Polygon
+from matplotlib.patheffects import withStroke
 
 from .frames import Boxes
 from .map_layers import MapLayers, draw_map
-from .palette import FAINT_TEXT, GROUND, PAGE, RING, TEXT, TRUTH_EDGE, class_color
+from .palette import FAINT_TEXT, GROUND, PAGE, RING, TEXT, TRUTH_EDGE
 
 LIMIT = 54.0  # metres shown to each side
 RING_STEP = 10.0  # metres from one range ring to the next
@@ -16,6 +17,8 @@ VELOCITY_SECONDS = 1.0  # an arrow ends where its object is after this time
 MIN_SPEED = 0.3  # m/s below which no arrow is drawn
 ARROW = {'arrowstyle': '-|>', 'shrinkA': 0, 'shrinkB': 0}
 UNDERSIDE, FRONT_BOTTOM = [0, 4, 7, 3], [4, 7]  # indices of corners, see Boxes.corners
+LABEL_SIZE = 9  # points, of the ids of tracks
+HALO = [withStroke(linewidth=2, foreground=PAGE)]  # around text over boxes
 EGO_LENGTH, EGO_WIDTH, EGO_CENTRE_Y = 4.08, 1.73, 0.35  # metres, of nuScenes' vehicle in its LiDAR frame
 
 
@@ -96,7 +99,7 @@ def _draw_ego(axes: Axes) -> None:
 
 def _draw_boxes(axes: Axes, boxes: Boxes, filled: bool) -> None:
     """Draw footprints, each with a tick from the centre to the front and an arrow along the velocity."""
-    colors = [class_color(name) for name in boxes.names]
+    colors = boxes.colors
     edges = [TRUTH_EDGE] * len(boxes) if filled else colors
     faces = [to_rgba(color, 0.55) for color in colors] if filled else 'none'
     style = {'linewidths': 0.7, 'zorder': 4} if filled else {'linewidths': 1.6, 'zorder': 5}
@@ -105,6 +108,10 @@ def _draw_boxes(axes: Axes, boxes: Boxes, filled: bool) -> None:
     fronts = corners[:, FRONT_BOTTOM].mean(1)
     axes.add_collection(PolyCollection(list(corners[:, UNDERSIDE]), facecolors=faces, edgecolors=edges, **style))
     axes.add_collection(LineCollection(list(np.stack([centres, fronts], axis=1)), colors=edges, **style))
+    for corner, label, color in zip(corners, boxes.labels, colors, strict=True):
+        x, y = corner[:, 0].max(), corner[:, 1].max()
+        if label and max(abs(x), abs(y)) < LIMIT:
+            axes.text(x, y, label, color=color, fontsize=LABEL_SIZE, zorder=6, path_effects=HALO)
     for centre, velocity, color in zip(centres, boxes.values[:, 7:], edges, strict=True):
         if np.hypot(*velocity) > MIN_SPEED:  # False for an unknown velocity, which is NaN
             axes.add_patch(

@@ -4,13 +4,14 @@ import cv2
 import numpy as np
 
 from .frames import Boxes
-from .palette import TRUTH_EDGE, class_color, color_bgr
+from .palette import PAGE, TRUTH_EDGE, color_bgr
 
 NEAR = 0.1  # metres in front of the camera at which edges are cut
 EDGES = np.array([(0, 1), (1, 2), (2, 3), (3, 0), (4, 5), (5, 6), (6, 7), (7, 4), (0, 4), (1, 5), (2, 6), (3, 7)])
 FRONT_BOTTOM, REAR_BOTTOM = [4, 7], [0, 3]  # indices of corners, see Boxes.corners
 SUBPIXEL_BITS = 4  # of OpenCV's fixed-point coordinates
 FILL_ALPHA = 0.22  # opacity of tinted boxes
+FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.42  # of the ids of tracks
 SMALL_BOX = 40  # pixels of height below which thick lines would hide the object
 
 
@@ -96,18 +97,20 @@ def _tint(picture: np.ndarray, lidar2img: np.ndarray, boxes: Boxes) -> np.ndarra
     """Blend the boxes' silhouettes into the picture, the nearest last."""
     size = (picture.shape[1], picture.shape[0])
     tinted = picture.copy()
-    for corners, name in _far_to_near(boxes, lidar2img, size):
+    for index in _far_to_near(boxes, lidar2img, size):
+        corners = boxes.corners[index]
         # Edges are cut far outside the image, because the hull of edges cut at its sides would miss its corners.
         pixels, visible = cut_segments(corners[EDGES], lidar2img, size, margin=10)
         hull = cv2.convexHull(pixels[visible].reshape(-1, 2).astype(np.float32))
-        cv2.fillConvexPoly(tinted, _fixed_point(hull), color_bgr(class_color(name)), cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.fillConvexPoly(tinted, _fixed_point(hull), color_bgr(boxes.colors[index]), cv2.LINE_AA, SUBPIXEL_BITS)
     return cv2.addWeighted(tinted, FILL_ALPHA, picture, 1 - FILL_ALPHA, 0)
 
 
 def _outline(picture: np.ndarray, lidar2img: np.ndarray, boxes: Boxes, color: str | None, thickness: int) -> None:
     """Draw edges and, on the underside, a tick from the centre to the front, each box in its class's colour or one."""
     size = (picture.shape[1], picture.shape[0])
-    for corners, name in _far_to_near(boxes, lidar2img, size):
+    for index in _far_to_near(boxes, lidar2img, size):
+        corners = boxes.corners[index]
         front, rear = corners[FRONT_BOTTOM].mean(0), corners[REAR_BOTTOM].mean(0)
         tick = np.stack([(front + rear) / 2, front])
         pixels, visible = cut_segments(np.concatenate([corners[EDGES], tick[None]]), lidar2img, size)
@@ -116,18 +119,30 @@ def _outline(picture: np.ndarray, lidar2img: np.ndarray, boxes: Boxes, color: st
             picture,
             list(_fixed_point(pixels[visible])),
             False,
-            color_bgr(color or class_color(name)),
+            color_bgr(color or boxes.colors[index]),
             1 if is_small else thickness,
             cv2.LINE_AA,
             SUBPIXEL_BITS,
         )
+        if boxes.ids is not None:
+            top = pixels[visible].reshape(-1, 2)
+            _write(picture, boxes.labels[index], top[top[:, 1].argmin()], boxes.colors[index])
 
 
-def _far_to_near(boxes: Boxes, lidar2img: np.ndarray, size: tuple[int, int]) -> list[tuple[np.ndarray, str]]:
-    """Return corners and class names of the boxes that the image shows, the farthest first."""
+def _write(picture: np.ndarray, text: str, place: np.ndarray, color: str) -> None:
+    """Write a text above a pixel (column, row), with a dark rim, within the picture."""
+    (width, height), _ = cv2.getTextSize(text, FONT, FONT_SCALE, 1)
+    column = min(max(round(place[0]) - width // 2, 0), picture.shape[1] - width)
+    row = max(round(place[1]) - 3, height + 1)
+    for outline, thickness in ((color_bgr(PAGE), 3), (color_bgr(color), 1)):
+        cv2.putText(picture, text, (column, row), FONT, FONT_SCALE, outline, thickness, cv2.LINE_AA)
+
+
+def _far_to_near(boxes: Boxes, lidar2img: np.ndarray, size: tuple[int, int]) -> list[int]:
+    """Return the indices of the boxes that the image shows, the farthest first."""
     depth = boxes.values[:, :3] @ lidar2img[2, :3] + lidar2img[2, 3]
     is_shown = boxes_in_image(boxes, lidar2img, size)
-    return [(boxes.corners[i], boxes.names[i]) for i in np.argsort(-depth) if is_shown[i]]
+    return [int(index) for index in np.argsort(-depth) if is_shown[index]]
 
 
 def _fixed_point(pixels: np.ndarray) -> np.ndarray:

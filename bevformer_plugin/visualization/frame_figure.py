@@ -15,7 +15,7 @@ from .bev_view import ARROW, VELOCITY_SECONDS, draw_bev
 from .camera_overlay import draw_camera
 from .frames import Boxes, PicturedFrame
 from .map_layers import AREA_ALPHA, MapLayers
-from .palette import CLASS_COLORS, FAINT_TEXT, PAGE, RING, TEXT, TRUTH_EDGE, class_color
+from .palette import CLASS_COLORS, FAINT_TEXT, PAGE, RING, TEXT, TRUTH_EDGE, class_color, track_color
 
 CAMERA_ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
 COLUMNS = 3
@@ -81,7 +81,7 @@ def draw_frame(frame: PicturedFrame, score_thr: float = 0.3, note: str = '') -> 
     side = _pixel_axes(figure, 0, top, SIDE_WIDTH, BEV_SIZE)
     below = LINE_HEIGHT
     if frame.truth is not None or predictions is not None:
-        below = _draw_legend(side, frame.truth is not None, predictions is not None, score_thr)
+        below = _draw_legend(side, frame.truth is not None, predictions, score_thr)
         _draw_counts(_pixel_axes(figure, WIDTH - SIDE_WIDTH, top, SIDE_WIDTH, BEV_SIZE), frame.truth, predictions)
     if frame.layers is not None:
         _draw_map_legend(side, frame.layers, below)
@@ -148,7 +148,7 @@ def _draw_title(axes: Axes, frame: PicturedFrame, note: str) -> None:
     axes.text(WIDTH - 14, HEADER / 2, note, color=TEXT, fontsize=TITLE_SIZE, va='center', ha='right')
 
 
-def _draw_legend(axes: Axes, with_truth: bool, with_predictions: bool, score_thr: float) -> float:
+def _draw_legend(axes: Axes, with_truth: bool, predictions: Boxes | None, score_thr: float) -> float:
     """Explain what fills, outlines, ticks and arrows of boxes mean, and return the height in pixels below it."""
     left, right, color = 40, 90, CLASS_COLORS['car']
     axes.text(left, LINE_HEIGHT, 'Legend', color=TEXT, fontsize=TITLE_SIZE, fontweight='bold', va='center')
@@ -158,10 +158,15 @@ def _draw_legend(axes: Axes, with_truth: bool, with_predictions: bool, score_thr
         axes.add_patch(Rectangle((left, y - 13), right - left, 26, facecolor=color, alpha=0.55))
         axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=TRUTH_EDGE, linewidth=0.8))
         lines.append('true box')
-    if with_predictions:
+    if predictions is not None:
         y += LINE_HEIGHT
-        axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=color, linewidth=2))
+        edge = color if predictions.ids is None else track_color('12')
+        axes.add_patch(Rectangle((left, y - 13), right - left, 26, fill=False, edgecolor=edge, linewidth=2))
         lines.append(f'predicted box, score at least {score_thr:g}')
+        if predictions.ids is not None:
+            y += LINE_HEIGHT
+            axes.text(left, y, '12', color=edge, fontsize=TEXT_SIZE, va='center')
+            lines.append('id and colour of a track')
     y += LINE_HEIGHT
     axes.plot([left, right], [y, y], color=TRUTH_EDGE, linewidth=1.2)
     axes.plot([left], [y], color=TRUTH_EDGE, marker='|', markersize=14)

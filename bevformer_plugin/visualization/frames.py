@@ -14,10 +14,19 @@ from bevformer_plugin.datasets.infos import count_true_boxes, load_infos
 from bevformer_plugin.datasets.map_source import MapSource, footprints_of, require_visibility
 from bevformer_plugin.datasets.transforms import load_camera_image
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import load_results, missing_maps, read_map, read_map_protocol
+from bevformer_plugin.evaluation import (
+    DETECTIONS,
+    TRACKS,
+    SubmissionKind,
+    missing_maps,
+    read_map,
+    read_map_protocol,
+    read_submission,
+)
 from bevformer_plugin.maps import MapProtocol, between_planes, plane_to_global
 
 from .map_layers import MapLayers
+from .palette import class_color, track_color, track_label
 
 
 @dataclass(frozen=True)
@@ -29,11 +38,13 @@ class Boxes:
             (NaN where unknown).
         names: n class names.
         scores: (n,), 1 for true boxes.
+        ids: n ids of the tracks that they are of; None for boxes that are of no tracks.
     """
 
     values: np.ndarray
     names: tuple[str, ...]
     scores: np.ndarray
+    ids: tuple[str, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -44,10 +55,24 @@ class Boxes:
         boxes = LiDARInstance3DBoxes(torch.from_numpy(self.values), box_dim=9, origin=(0.5, 0.5, 0.5))
         return boxes.corners.numpy()
 
+    @property
+    def colors(self) -> list[str]:
+        """Colours of the boxes: those of their tracks, or of their classes where they are of no tracks."""
+        if self.ids is not None:
+            return [track_color(name) for name in self.ids]
+        return [class_color(name) for name in self.names]
+
+    @property
+    def labels(self) -> list[str]:
+        """Texts to write beside the boxes: the ids of their tracks, '' where they are of no tracks."""
+        return [''] * len(self) if self.ids is None else [track_label(name) for name in self.ids]
+
     def select(self, keep: np.ndarray) -> 'Boxes':
         """Return the boxes for which ``keep`` (n,) is True."""
-        names = tuple(name for name, kept in zip(self.names, keep, strict=True) if kept)
-        return replace(self, values=self.values[keep], names=names, scores=self.scores[keep])
+        chosen = np.flatnonzero(keep)
+        names = tuple(self.names[index] for index in chosen)
+        ids = None if self.ids is None else tuple(self.ids[index] for index in chosen)
+        return replace(self, values=self.values[keep], names=names, scores=self.scores[keep], ids=ids)
 
 
 class PicturedFrame(Protocol):
@@ -155,20 +180,21 @@ class Frame:
 
 
 class FrameSource:
-    """The keyframes of an info file, with the boxes of a submission.
+    """The keyframes of an info file, with the boxes of a submission of detections or of tracks.
 
     Args:
         root: nuScenes dataroot.
         infos: info file.
         results: submission, a JSON file; None shows true boxes only.
         rule: which annotated objects are true boxes, 'points', 'visibility' or 'all'.
+        tracks: submission of tracks, a JSON file, in the place of ``results``.
         maps: protocol of the true maps that are drawn, or the folder of predicted maps that tools/test.py --maps-out
             has written, which are drawn with the true ones; None draws none.
 
     Raises:
         FileNotFoundError: a file or folder does not exist.
-        InputError: a file is of another kind or broken, results or predicted maps lack samples of the infos, or the
-            rule is unknown or leaves none of the boxes.
+        InputError: results and tracks are given, a file is of another kind or broken, results or predicted maps lack
+            samples of the infos, or the rule is unknown or leaves none of the boxes.
     """
 
     def __init__(
@@ -178,7 +204,10 @@ class FrameSource:
         results: str | Path | None = None,
         rule: str = 'points',
         maps: MapProtocol | Path | None = None,
+        tracks: str | Path | None = None,
     ) -> None:
+        if results is not None and tracks is not None:
+            raise InputError('tracks are predicted boxes as well: give either --results or --tracks')
         self.root = Path(root)
         if not self.root.is_dir():
             raise FileNotFoundError(f'no dataroot {root}: give the folder that holds samples/')
@@ -186,12 +215,14 @@ class FrameSource:
         count_true_boxes(content['data_list'], rule)
         self.infos = {info['token']: info for info in content['data_list']}
         self.classes = {label: name for name, label in content['metainfo']['categories'].items()}
-        self.results = None if results is None else load_results(results)
+        self.kind = DETECTIONS if tracks is None else TRACKS
+        predicted = results if tracks is None else tracks
+        self.results = None if predicted is None else read_submission(predicted, self.kind).results
         if self.results is not None:
             missing = [token for token in self.infos if token not in self.results]
             if missing:
                 raise InputError(
-                    f'{results} lacks {len(missing)} of the {len(self.infos)} samples in {infos} '
+                    f'{predicted} lacks {len(missing)} of the {len(self.infos)} samples in {infos} '
                     f'(first: {missing[0]}): give the infos on which the results were made'
                 )
 
@@ -237,7 +268,7 @@ class FrameSource:
                 f'{next(iter(self.infos))}'
             )
         info = self.infos[token]
-        predictions = None if self.results is None else boxes_from_results(self.results[token], info)
+        predictions = None if self.results is None else boxes_from_results(self.results[token], info, self.kind)
         return Frame(self.root, info, true_boxes(info, self.classes), predictions, self._layers(info))
 
     def _layers(self, info: dict) -> MapLayers | None:
@@ -268,8 +299,14 @@ def true_boxes(info: dict, classes: dict[int, str]) -> Boxes:
     return Boxes(np.array(values, dtype=np.float64).reshape(-1, 9), names, np.ones(len(names)))
 
 
-def boxes_from_results(entries: list[dict], info: dict) -> Boxes:
-    """Bring the submission entries of a sample from the global frame into its LiDAR frame, ordered by score."""
+def boxes_from_results(entries: list[dict], info: dict, kind: SubmissionKind = DETECTIONS) -> Boxes:
+    """Bring the submission entries of a sample from the global frame into its LiDAR frame, ordered by score.
+
+    Args:
+        entries: of detections or of tracks.
+        info: entry of the info file.
+        kind: which of the two.
+    """
     lidar2global = np.asarray(info['ego2global']) @ np.asarray(info['lidar_points']['lidar2ego'])
     global2lidar = np.linalg.inv(lidar2global)
     rotation, translation = global2lidar[:3, :3], global2lidar[:3, 3]
@@ -280,6 +317,7 @@ def boxes_from_results(entries: list[dict], info: dict) -> Boxes:
         row[:3] = rotation @ entry['translation'] + translation
         row[3:7] = length, width, height, np.arctan2(heading[1], heading[0])
         row[7:] = (rotation @ [*entry['velocity'], 0.0])[:2]
-    scores = np.array([entry['detection_score'] for entry in entries], dtype=np.float64)
+    scores = np.array([entry[kind.score] for entry in entries], dtype=np.float64)
     order = np.argsort(-scores, kind='stable')
-    return Boxes(values[order], tuple(entries[i]['detection_name'] for i in order), scores[order])
+    ids = tuple(entries[i][TRACKS.further] for i in order) if kind is TRACKS else None
+    return Boxes(values[order], tuple(entries[i][kind.name] for i in order), scores[order], ids)

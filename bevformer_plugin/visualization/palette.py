@@ -1,6 +1,8 @@
-"""Colours of the pictures: one for each class, and those of the dark page."""
+"""Colours of the pictures: one for each class, one for each track, and those of the dark page."""
 
-from matplotlib.colors import to_rgb
+import zlib
+
+from matplotlib.colors import hsv_to_rgb, to_hex, to_rgb
 
 CLASS_COLORS = {
     'car': '#58a6ff',
@@ -38,6 +40,17 @@ TRUTH_EDGE = '#f0f6fc'
 def class_color(name: str) -> str:
     """Return the colour of a class, one for all that nuScenes does not have."""
     return CLASS_COLORS.get(name, OTHER_CLASS)
+
+
+def track_color(name: str) -> str:
+    """Return the colour of a track by its id, the same in every picture and process; other tracks may share it."""
+    number = zlib.crc32(name.encode())
+    return to_hex(hsv_to_rgb((number % 360 / 360, 0.45 + number // 360 % 3 * 0.2, 1.0)))
+
+
+def track_label(name: str) -> str:
+    """Return what is written beside a box of a track: its id, without the scene that tools/track.py begins it with."""
+    return name.rpartition('/')[2]
 
 
 def color_bgr(color: str) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.evaluation import DETECTIONS
 
 from .frame_figure import draw_frame
 from .frames import Frame, FrameSource
@@ -92,7 +93,7 @@ def draw_best_and_worst(
         FileNotFoundError: an image is missing.
         InputError: there are no results to rank, training would refuse an image, or ``score_thr`` is impossible.
     """
-    if source.results is None:
+    if source.results is None or source.kind is not DETECTIONS:
         raise InputError('best and worst samples need results: give --results results_nusc.json')
     scores = {
         token: score
@@ -116,7 +117,9 @@ def draw_best_and_worst(
 
 def _draw(frame: Frame, folder: Path, score_thr: float, prefix: str = '') -> Path:
     """Write the picture of a keyframe and return its path."""
-    score = sample_score(frame)
+    # Tracks are of seven classes, so that the score of detections would mislead.
+    is_tracked = frame.predictions is not None and frame.predictions.ids is not None
+    score = None if is_tracked else sample_score(frame)
     picture = draw_frame(frame, score_thr, note='' if score is None else f'{SCORE_NAME}: {score:.2f}')
     info = frame.info
     path = folder / f'{prefix}{info["scene_name"]}_{info["frame_idx"]:03d}_{info["token"][:8]}.png'

@@ -68,6 +68,11 @@ class Place:
         """Command line that scores a submission."""
         return ['evaluate', results, '--root', self.root, '--version', VERSION, *more]
 
+    def report(self, *more: object) -> list[object]:
+        """Command line that writes a report; ``more`` begins with the submissions."""
+        out = self.folder / 'report.html'
+        return ['report', '--root', self.root, '--version', VERSION, '--out', out, *more]
+
     def config(self, text: str) -> Path:
         """A config file that inherits from nano."""
         path = self.folder / 'child.py'

@@ -241,7 +241,27 @@ EXPORTED_FILES = [
     ('latency of nothing', lambda p: ['benchmark', 'stream', p.file('a.onnx', b'x'), '--frames', '0'], 'frames must be at least 1'),
 ]  # fmt: skip
 
-ROWS = [*MAPS, *CONFIGS, *COMMAND_LINES, *CHECKPOINTS, *INFOS_AND_TABLES, *IMAGES, *SUBMISSIONS, *EXPORTED_FILES]
+REPORTS = [
+    ('report on a submission that does not exist', lambda p: p.report(p.folder / 'no.json'), 'no.json does not exist'),
+    ('report on one submission twice', lambda p: p.report(*[p.submission(lambda c: None)] * 2), 'submission.json is given twice'),
+    ('report on a part of the samples', lambda p: p.report(p.submission(lambda c: c['results'].popitem())), 'samples are missing'),
+    ('report of another split', lambda p: p.report(p.submission(lambda c: None), '--split', 'val'), "unknown split 'val'; v1.0-mini has mini_train, mini_val"),
+    ('report of another version', lambda p: p.report(p.submission(lambda c: None), '--version', 'v1.0-trainval'), 'v1.0-trainval'),
+    ('report over another file', lambda p: _replacing(p.report(p.submission(lambda c: None)), p.file('mine.html', b'x')), 'mine.html exists'),
+    ('report into a folder', lambda p: _replacing(p.report(p.submission(lambda c: None), '--overwrite'), p.folder), 'it is a folder'),
+]  # fmt: skip
+
+ROWS = [
+    *MAPS,
+    *CONFIGS,
+    *COMMAND_LINES,
+    *CHECKPOINTS,
+    *INFOS_AND_TABLES,
+    *IMAGES,
+    *SUBMISSIONS,
+    *EXPORTED_FILES,
+    *REPORTS,
+]
 
 
 def _done(_change: object, command: list[object]) -> list[object]:

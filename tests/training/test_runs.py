@@ -1,5 +1,6 @@
 """Real runs of the tools on the synthetic world, under both engines."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bevformer_plugin.evaluation import load_results
+from bevformer_plugin.evaluation import load_results, read_run_record
 from bevformer_plugin.training.callbacks import ValidationPlan
 from tests.helpers.processes import NANO, run_tool
 from tests.helpers.repository import REPO
@@ -79,6 +80,9 @@ def test_both_engines_checkpoints_are_tested_alike(small_options, lightning_run,
         assert done.returncode == 0, done.output
         assert 'NDS' in done.output
         assert len(load_results(tmp_path / name / 'results_nusc.json')) == 12
+        record = read_run_record(tmp_path / name / 'results_nusc.json')
+        assert record is not None and record.config == NANO and str(checkpoint) in record.command
+        assert record.checkpoint_sha256 == hashlib.sha256(checkpoint.read_bytes()).hexdigest()
         summary = json.loads((tmp_path / name / 'metrics_summary.json').read_text())
         assert 0 <= summary['nd_score'] < 0.3
     again = run_tool('test', NANO, checkpoint, '--out', tmp_path / 'mmengine' / 'results_nusc.json')
