@@ -23,12 +23,15 @@ from bevformer_plugin.models.bev import (
     CameraFeatures,
     EncodedFrames,
     Frame,
+    Proposals,
     in_batch_order,
     samples_by_image_size,
     usable_history,
 )
 from bevformer_plugin.models.grid_mask import GridMask
-from bevformer_plugin.models.heads import BEVHead
+from bevformer_plugin.models.heads import BEVHead, PerspectiveHead
+
+from .proposing_head import find_proposing_head
 
 
 @MODELS.register_module()
@@ -59,9 +62,9 @@ class BEVFormer(Base3DDetector):
         train_cfg: None, as ``mmdet3d.apis.init_model`` hands to every detector; nothing is configured by it here.
 
     Raises:
-        InputError: if there are no heads, two fill the same field of a data sample, a part sets what the detector
-            hands down, grid, range or max_time_gap are not usable, activation_checkpointing names another part, or
-            train_cfg is not None.
+        InputError: if there are no heads, two fill the same field of a data sample, one starts from proposals that
+            none makes, a part sets what the detector hands down, grid, range or max_time_gap are not usable,
+            activation_checkpointing names another part, or train_cfg is not None.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class BEVFormer(Base3DDetector):
             }
         )
         _require_distinct_predictions(self.heads)
+        self.proposing_head = find_proposing_head(self.heads)
         self.streams: dict[str, BEVHistory] = {}
         self.warned_of: set[str] = set()  # reasons why history was not used
         self._checkpoint_activations(activation_checkpointing)
@@ -217,7 +221,19 @@ class BEVFormer(Base3DDetector):
             )
             for part in features
         ]
-        return EncodedFrames(in_batch_order(bevs, features), features, list(frames))
+        return EncodedFrames(
+            in_batch_order(bevs, features), features, list(frames), proposals=self._proposals(features, frames)
+        )
+
+    def _proposals(self, features: Sequence[CameraFeatures], frames: Sequence[Frame]) -> list[Proposals] | None:
+        """Let the perspective head propose objects if another head starts from them, in eval mode; else None."""
+        if self.proposing_head is None:
+            return None
+        name, limits = self.proposing_head
+        head = self.heads[name]
+        assert isinstance(head, PerspectiveHead)
+        with eval_mode(head):
+            return head.propose(features, frames, limits)
 
     def camera_features(self, imgs: Tensor, frames: Sequence[Frame]) -> list[CameraFeatures]:
         """Compute the camera features of one frame of every sample, each at its own size of images.

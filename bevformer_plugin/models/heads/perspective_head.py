@@ -1,4 +1,4 @@
-"""The perspective head of BEVFormer v2: 3-D detection in every camera's own view, in training alone."""
+"""The perspective head of BEVFormer v2: 3-D detection in every camera's own view."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
-from bevformer_plugin.models.bev import CameraFeatures, EncodedFrames
+from bevformer_plugin.models.bev import CameraFeatures, EncodedFrames, Frame, ProposalLimits, Proposals
 
 from .bev_head import BEVHead
 from .camera_boxes import CameraBoxes
 from .camera_branches import Branches2D, Branches3D, predictor
+from .camera_proposals import at_all_locations, propose
 from .camera_targets import CameraInstances, LocationTargets, assign_locations
 
 CORNER_VALUES = 24  # x, y and z of a box's eight corners
@@ -60,6 +61,8 @@ class PerspectiveHead(BEVHead):
     Objects are ``gt_camera_instances`` of the data samples, see :class:`LoadCameraInstances`.
 
     Images without objects are left out, as published: neither their background nor their statistics count.
+
+    It is used in training alone, unless another head starts from what it finds (:class:`PerspectiveProposals`).
 
     :class:`PerspectiveSupervision`, the small aid of BEVFormer-nano, is another head.
 
@@ -140,8 +143,39 @@ class PerspectiveHead(BEVHead):
         self.loss_speed = MODELS.build(loss_speed)
 
     def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
-        """Predict nothing, since the head is used in training alone."""
+        """Predict nothing: what the head finds is a beginning for other heads at most, see :meth:`propose`."""
         return {}
+
+    @torch.no_grad()
+    def propose(
+        self, features: Sequence[CameraFeatures], frames: Sequence[Frame], limits: ProposalLimits
+    ) -> list[Proposals]:
+        """Find objects in the LiDAR frame that another head starts from, per sample.
+
+        Call it in eval mode, where samples do not depend on each other by the statistics of norms.
+
+        Args:
+            features: of all samples, one entry for each size of images.
+            frames: per sample.
+            limits: which of the objects are proposed.
+
+        Raises:
+            InputError: if a camera's ``lidar2img`` is no projection.
+        """
+        of_sample: dict[int, Proposals] = {}
+        for part in features:
+            rows = at_all_locations(self([level.flatten(0, 1) for level in part.levels]))
+            sizes: list[tuple[int, ...]] = [tuple(level.shape[-2:]) for level in part.levels]
+            device, cameras = rows['cls'].device, part.levels[0].shape[1]
+            points = torch.cat(self.points.grid_priors(sizes, device=device))
+            canonical_sizes = torch.tensor(self.canonical_sizes, device=device)
+            with torch.autocast(device.type, enabled=False):  # it projects
+                for place, sample in enumerate(part.samples):
+                    own = {name: values[place * cameras : (place + 1) * cameras] for name, values in rows.items()}
+                    of_sample[sample] = propose(
+                        own, points, frames[sample], canonical_sizes, self.depth_range, self.grid, limits
+                    )
+        return [of_sample[sample] for sample in range(len(frames))]
 
     def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
         """Compute losses against ``gt_camera_instances`` of every sample, with names that end in ``_mono``.
