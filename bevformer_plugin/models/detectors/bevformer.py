@@ -208,8 +208,15 @@ class BEVFormer(Base3DDetector):
 
         Raises:
             InputError: if images are not those of ``num_cameras`` cameras, hits come with images of several sizes, or
-                sizes differ where processes must run the same number of forward passes.
+                sizes differ where processes must run the same number of forward passes, or a
+                frame's true boxes were moved as in BEV augmentation.
         """
+        moved = [frame.name for frame in frames if frame.bev_augmentation is not None]
+        if moved:
+            raise InputError(
+                f'the true boxes of sample {moved[0]} were moved by RandomBEVAugmentation, and a BEVFormer does not '
+                'move its BEV with them: leave it out of the pipeline, or take BEVFormerV2'
+            )
         used = [self._used(history, frame) for history, frame in zip(histories, frames, strict=True)]
         features = self.camera_features(imgs, frames)
         if len(features) > 1 and hits is not None:
@@ -270,7 +277,8 @@ class BEVFormer(Base3DDetector):
         if any(isinstance(module, (nn.SyncBatchNorm, FSDPModule)) for module in self.modules()):
             raise InputError(
                 f'images of a training batch differ in size, {sorted(sizes)}, which sharded models and SyncBN cannot '
-                'train on: set image_size of the dataset, or batch_size=1'
+                'train on: set image_size of the dataset and leave RandomResizeMultiView out, or batch_size=1, or (of '
+                "SyncBN) norm_cfg.type='BN' of model.img_backbone and every other part that has it"
             )
 
     def loss(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:

@@ -88,7 +88,7 @@ class PerspectiveHead(BEVHead):
         depth_range: smallest and largest depth that is predicted, metres.
 
     Raises:
-        InputError: if settings that are per level or per class differ in number.
+        InputError: if settings that are per level or per class differ in number, or features are not of ``strides``.
     """
 
     def __init__(
@@ -164,6 +164,7 @@ class PerspectiveHead(BEVHead):
         """
         of_sample: dict[int, Proposals] = {}
         for part in features:
+            self._require_strides(part)
             rows = at_all_locations(self([level.flatten(0, 1) for level in part.levels]))
             sizes: list[tuple[int, ...]] = [tuple(level.shape[-2:]) for level in part.levels]
             device, cameras = rows['cls'].device, part.levels[0].shape[1]
@@ -185,6 +186,7 @@ class PerspectiveHead(BEVHead):
         """
         parts = []
         for features in encoded.camera_features:
+            self._require_strides(features)
             parts.append(self.locations(features.levels, *self._instances(features, samples)))
         with torch.autocast(encoded.bev_embed.device.type, enabled=False):  # it projects
             return {f'{name}_mono': loss for name, loss in self.losses(parts).items()}
@@ -197,6 +199,25 @@ class PerspectiveHead(BEVHead):
             attribute, speed = self.attr_logits(tower), F.relu(self.speed(tower))
             maps.append({**of_boxes, **self.box3d(features, level), 'attribute': attribute, 'speed': speed})
         return maps
+
+    def _require_strides(self, features: CameraFeatures) -> None:
+        """Refuse features whose levels are not of the configured strides.
+
+        Raises:
+            InputError: with both.
+        """
+        sizes = [(level.shape[-2], level.shape[-1]) for level in features.levels]
+        fits = len(sizes) == len(self.strides) and all(
+            abs(length * stride - of_image) < stride
+            for stride, size in zip(self.strides, sizes, strict=True)
+            for length, of_image in zip(size, features.image_hw, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f'strides of the perspective head are {list(self.strides)}, and the neck gives levels of {sizes} for '
+                f'images of {features.image_hw}: give one stride for each of them, and the other settings of levels '
+                'with it'
+            )
 
     def _instances(
         self, features: CameraFeatures, samples: Sequence[Det3DDataSample]
