@@ -41,7 +41,8 @@ class StepBeforeEndLR(MultiStepLR):
             raise InputError('StepBeforeEndLR counts epochs: leave by_epoch out')
         if not 0 < epochs_before_end < end:
             raise InputError(
-                f'epochs_before_end={epochs_before_end} does not lie within the {end} epochs of the training'
+                f'epochs_before_end={epochs_before_end} does not lie within the {end} epochs of the training: set it '
+                'in param_scheduler to fewer, or train longer'
             )
         super().__init__(
             optimizer,

@@ -58,6 +58,7 @@ def parse_args() -> argparse.Namespace:
         'memory', parents=[common], help='peak memory of a training step, with each option that saves some'
     )
     memory.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
+    memory.add_argument('--as-configured', action='store_true', help='leave out the options that save some')
     memory.set_defaults(run=run_memory)
     predictor = commands.add_parser(
         'predictor', parents=[common], help='a step of StreamPredictor on own cameras, beside its network alone'
@@ -115,7 +116,7 @@ def run_stream(args: argparse.Namespace) -> tuple[dict, str]:
 def run_memory(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.memory import benchmark_memory, memory_table
 
-    report = benchmark_memory(_config(args), args.data_root)
+    report = benchmark_memory(_config(args), args.data_root, only_configured=args.as_configured)
     return report, memory_table(report)
 
 

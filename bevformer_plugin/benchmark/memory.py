@@ -1,14 +1,17 @@
 """Measuring the peak memory of a training step with each option that saves some."""
 
 import tempfile
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
 import lightning as L
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATA_SAMPLERS, init_default_scope
+from torch.utils.data import Sampler
 
+from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.training import DetectorDataModule, DetectorModule, check_training, configured_precision
 
@@ -31,14 +34,54 @@ OPTIONS: dict[str, dict[str, object]] = {
 GIB = 2**30
 
 
-def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) -> dict:
+@DATA_SAMPLERS.register_module()
+class LongestHistorySampler(Sampler[int]):
+    """Gives the frames with the most frames of their scene before them first, whose items are the largest.
+
+    Args:
+        dataset: the frames.
+        seed: not used, as nothing is drawn; every sampler is given one.
+    """
+
+    def __init__(self, dataset: NuScenesTemporalDataset, seed: int | None = None) -> None:
+        before = {index: place for scene in dataset.scenes() for place, index in enumerate(scene)}
+        self.order = sorted(before, key=lambda index: -before[index])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+
+def _with_largest_items(cfg: Config) -> Config:
+    """Change the training of a config with fixed frames so that all its items are of the largest kind.
+
+    Those of BEVFormerV2 differ much in memory: in the number of frames that their scene has before them, and in the
+    drawn size of their images.
+    """
+    dataset = cfg.train_dataloader.dataset
+    if dataset.get('frame_offsets') is None:
+        return cfg
+    cfg = deepcopy(cfg)
+    cfg.train_dataloader.sampler = {'type': 'LongestHistorySampler'}
+    for transform in cfg.train_dataloader.dataset.pipeline:
+        if transform['type'] == 'RandomResizeMultiView':
+            transform['heights'] = [max(transform['heights'])]
+    return cfg
+
+
+def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2, only_configured: bool = False) -> dict:
     """Train a config for some steps with each option, each time in a fresh process on one device.
+
+    A BEVFormerV2 is trained on its largest items: all frames are there, and images have the largest of their sizes.
 
     Args:
         cfg: as for training.
         data_root: dataroot with the config's info file; by default a small world of 1600 x 900 pixels is made in a
             temporary folder.
         steps: number of steps; the optimizer's state exists from the second one on.
+        only_configured: measure the config as it is, without the options that save memory.
 
     Returns:
         ``settings`` and ``options``: per option its ``changes`` to the config, and ``peak`` and ``before`` of
@@ -51,17 +94,18 @@ def benchmark_memory(cfg: Config, data_root: str | None = None, steps: int = 2) 
     if steps < 2:
         raise InputError(f'steps must be at least 2, not {steps}: the first has no optimizer state yet')
     check_training(cfg)
+    cfg = _with_largest_items(cfg)
     dataset = cfg.train_dataloader.dataset
     settings = {
         **describe_machine(),
         'image size': tuple(dataset.get('image_size') or ()),
-        'queue length': dataset.get('queue_length'),
+        'queue length': dataset.get('queue_length') or len(dataset.get('frame_offsets') or ()) or None,
         'batch': cfg.train_dataloader.get('batch_size', 1),
     }
     with tempfile.TemporaryDirectory() as folder:
         root = data_root or make_world(Path(folder, 'world'))
         options = {}
-        for name, changes in OPTIONS.items():
+        for name, changes in list(OPTIONS.items())[: 1 if only_configured else None]:
             if 'frame_offsets' in dataset and QUEUE in changes:
                 continue  # its frames are no queue
             print(f'measuring: {name}', flush=True)

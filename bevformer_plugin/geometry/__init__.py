@@ -12,10 +12,11 @@ from .boxes import (
     boxes_to_old_convention,
     denormalize_boxes,
     normalize_boxes,
+    transform_boxes,
 )
 from .ego_motion import bev_shift, rotate_bev, rotation_center, sample_rotated, transform_bev
 from .pose import PlanarMotion, heading_of, is_rigid, planar_motion
-from .projection import project_to_cameras
+from .projection import project_to_cameras, split_projection
 
 __all__ = [
     'BOX_VALUES',
@@ -36,5 +37,7 @@ __all__ = [
     'rotate_bev',
     'rotation_center',
     'sample_rotated',
+    'split_projection',
     'transform_bev',
+    'transform_boxes',
 ]

@@ -28,6 +28,21 @@ def denormalize_boxes(boxes: Tensor) -> Tensor:
     return torch.stack([x, y, z, log_l.exp(), log_w.exp(), log_h.exp(), yaw, vx, vy], dim=-1)
 
 
+def transform_boxes(boxes: Tensor, matrix: Tensor) -> Tensor:
+    """Rotate, scale and mirror boxes about the origin of the LiDAR frame.
+
+    Args:
+        boxes: (n, 7) metric boxes without velocity.
+        matrix: (2, 2) that brings places (x, y) to where they shall be: a rotation, a mirroring, a scale, or a product
+            of these. Heights and what is in z grow with its scale.
+    """
+    matrix = matrix.to(boxes)
+    scale = torch.linalg.det(matrix).abs().sqrt()
+    yaw = boxes[:, 6]
+    ahead = torch.stack([yaw.cos(), yaw.sin()], dim=1) @ matrix.T
+    return torch.cat([boxes[:, :2] @ matrix.T, boxes[:, 2:6] * scale, torch.atan2(ahead[:, 1:], ahead[:, :1])], dim=1)
+
+
 def boxes_from_old_convention(boxes: Tensor) -> Tensor:
     """Convert boxes of mmdetection3d before 1.0 to today's convention.
 

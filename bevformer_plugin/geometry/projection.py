@@ -1,4 +1,4 @@
-"""Projection of points in the LiDAR frame to camera pixels."""
+"""Projection of points in the LiDAR frame to camera pixels, and what a projection consists of."""
 
 import torch
 from torch import Tensor
@@ -33,3 +33,31 @@ def project_to_cameras(points: Tensor, lidar2img: Tensor, image_hw: tuple[int, i
         inside = (reference_points_cam > 0) & (reference_points_cam < 1)
         visible = (depth > MIN_DEPTH) & inside.all(-1)
     return reference_points_cam, visible
+
+
+def split_projection(lidar2img: Tensor) -> tuple[Tensor, Tensor]:
+    """Split projections into the intrinsics of their cameras and where these stand.
+
+    The camera frame is x to the right of the image, y down, z forward, metres. A projection into a mirrored image is
+    one of a mirrored camera: its frame is left-handed, and the focal lengths are positive as everywhere.
+
+    Args:
+        lidar2img: (N, 4, 4) LiDAR metres to homogeneous pixels.
+
+    Returns:
+        intrinsics: (N, 3, 3) float64, camera metres to homogeneous pixels; upper triangular, 1 at the lower right.
+        lidar2cam: (N, 4, 4) float64, a rotation, or in a mirrored image a rotation and a mirroring, and a translation.
+
+    Raises:
+        ValueError: if a matrix projects everything onto a line or a point, with the places of these cameras.
+    """
+    projection = lidar2img.double()[:, :3]
+    square = projection[:, :, :3]
+    # M = K R with R orthogonal, so M M^T = K K^T. Turned by half a turn, K is the lower triangle that Cholesky finds.
+    factors, failures = torch.linalg.cholesky_ex((square @ square.transpose(1, 2)).flip(1, 2))
+    if failures.any():
+        raise ValueError(f'no projections onto images: {failures.nonzero()[:, 0].tolist()}')
+    scaled = factors.flip(1, 2)
+    lidar2cam = torch.eye(4, dtype=torch.float64, device=lidar2img.device).repeat(len(lidar2img), 1, 1)
+    lidar2cam[:, :3] = torch.linalg.solve(scaled, projection)
+    return scaled / scaled[:, 2:, 2:], lidar2cam

@@ -16,6 +16,7 @@ from bevformer_plugin.weights import check_initialization, read_checkpoint
 from bevformer_plugin.weights.comparison import compare_can_bus, compare_frames, infos_command
 
 from .config import check_evaluation
+from .initial_weights import require_file
 
 
 def check_consistency(cfg: Config, datasets: dict[str, DescribedDataset]) -> list[str]:
@@ -59,6 +60,7 @@ def check_run(cfg: Config, datasets: dict[str, DescribedDataset], load_from: str
     """
     remarks = check_consistency(cfg, datasets)
     if load_from:
+        require_file(load_from)
         remarks += check_initialization(cfg, datasets['train'], load_from, read_checkpoint(load_from))
     return remarks
 

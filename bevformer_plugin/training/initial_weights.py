@@ -26,11 +26,7 @@ def check_initial_weights(detector: nn.Module, load_from: str | None, resuming: 
     if resuming:
         return
     if load_from:
-        if not Path(load_from).is_file():
-            raise FileNotFoundError(
-                f'load_from: {load_from} does not exist; download it (r101_dcn_fcos3d_pretrain.pth, of the published '
-                'small and base, is linked in projects/bevformer/README.md), or set load_from to where it is'
-            )
+        require_file(load_from)
         return
     frozen = _frozen_without_start(detector)
     if frozen:
@@ -39,6 +35,19 @@ def check_initial_weights(detector: nn.Module, load_from: str | None, resuming: 
             "load_from to the backbone's file, for the published small and base r101_dcn_fcos3d_pretrain.pth, or give "
             'the backbone a Pretrained init_cfg; to train from random weights let all layers learn, with '
             'frozen_stages=-1, norm_cfg.requires_grad=True and norm_eval=False of model.img_backbone'
+        )
+
+
+def require_file(load_from: str) -> None:
+    """Refuse a file to start from that does not exist; a damaged or foreign one is refused where it is read.
+
+    Raises:
+        FileNotFoundError: with where the files of the published configs are from.
+    """
+    if not Path(load_from).exists() and '://' not in load_from:
+        raise FileNotFoundError(
+            f'load_from: {load_from} does not exist; download it (what the published configs start from is named in '
+            'projects/bevformer/README.md and projects/bevformer_v2/README.md), or set load_from to where it is'
         )
 
 

@@ -146,9 +146,14 @@ CheckpointLoader.register_scheme('', load_from_local, force=True)
 
 
 def training_only(detector: nn.Module) -> tuple[str, ...]:
-    """List the beginnings of the names of tensors that no prediction needs: those of heads that predict nothing."""
-    heads = getattr(detector, 'heads', {})
-    return tuple(f'heads.{name}.' for name, head in heads.items() if not getattr(head, 'predicts', ('unknown',)))
+    """List the beginnings of the names of tensors that no prediction needs.
+
+    They are those of heads that predict nothing, but for one that proposes the objects that another starts from.
+    """
+    heads, proposing = getattr(detector, 'heads', {}), getattr(detector, 'proposing_head', None)
+    needed = () if proposing is None else (proposing[0],)
+    silent = [name for name, head in heads.items() if not getattr(head, 'predicts', ('unknown',))]
+    return tuple(f'heads.{name}.' for name in silent if name not in needed)
 
 
 def without_absent(own: dict[str, Tensor], state: dict[str, Tensor], beginnings: Sequence[str]) -> dict[str, Tensor]:

@@ -75,6 +75,25 @@ def test_objects_in_cameras_have_to_be_loaded(build_dataset):
         item_of(build_dataset(pipeline=[LOAD, OBJECTS, PACK]))
 
 
+@pytest.mark.parametrize('transform', [CROP, FLIP, {'type': 'RandomResizeMultiView', 'heights': [64]}, OBJECTS])
+def test_images_have_to_be_loaded_first(build_dataset, transform):
+    dataset = build_dataset(pipeline=[transform, LOAD, PACK], with_camera_objects=True)
+    with pytest.raises(InputError, match=f'{transform["type"]} finds no images: put LoadMultiViewImages before it'):
+        item_of(dataset)
+
+
+def test_true_boxes_have_to_be_loaded_before_they_are_moved(build_dataset):
+    with pytest.raises(InputError, match='finds no true boxes: put LoadAnnotations3D before it'):
+        item_of(build_dataset(pipeline=[LOAD, BEV, ANNOTATIONS, PACK]))
+
+
+@pytest.mark.parametrize('transform', [CROP, FLIP, {'type': 'RandomResizeMultiView', 'heights': [64]}])
+def test_images_stay_as_they_are_once_the_objects_in_them_are_found(build_dataset, transform):
+    dataset = build_dataset(pipeline=[LOAD, OBJECTS, transform, ANNOTATIONS, PACK], with_camera_objects=True)
+    with pytest.raises(InputError, match=r'after LoadCameraInstances had found .*: put it behind all transforms'):
+        item_of(dataset)
+
+
 @pytest.mark.parametrize(
     ('transforms', 'place'),
     [

@@ -25,6 +25,7 @@ LOAD = "[dict(type='LoadMultiViewImages'), dict(type='LoadAnnotations3D'), dict(
 CROP_ALL = "[dict(type='LoadMultiViewImages'), dict(type='CropMultiView', top=900)]"
 NO_OBJECTS = "[dict(type='LoadMultiViewImages'), dict(type='LoadCameraInstances')]"
 V2 = REPO / 'projects/bevformer_v2/bevformer_v2_nano.py'
+TWO_STAGES = "queries=dict(_delete_=True, type='PerspectiveProposals', num_query=20)"
 NO_RESIZE = f'train_dataloader = dict(dataset=dict(pipeline={LOAD}))'
 WRONG_SCHEDULE = "param_scheduler = [dict(type='CosineAnnealingLR', T_max='long', by_epoch=False)]"
 CLASSES = (
@@ -94,6 +95,7 @@ CONFIGS = [
         ),
         'a single one has nothing to fuse',
     ),
+    ('proposals of no perspective head', lambda p: p.train(*p.options(), config=p.config(f'model = dict(heads=dict(detection=dict({TWO_STAGES})))')), 'starts from the objects of one PerspectiveHead, and model.heads has none'),
     ('crop of more rows than there are', lambda p: p.train(*p.options(), config=p.config(f'train_dataloader = dict(dataset=dict(pipeline={CROP_ALL}))')), 'leaves nothing of an image'),
     ('camera objects that are not loaded', lambda p: p.train(*p.options(), config=p.config(f'train_dataloader = dict(dataset=dict(pipeline={NO_OBJECTS}))')), 'set with_camera_objects=True'),
     ('queue of no frames', lambda p: p.train(*p.options(), 'train_dataloader.dataset.queue_length=0'), 'queue_length'),
@@ -158,6 +160,9 @@ CHECKPOINTS = [
     ('published into a missing folder', lambda p: ['publish_checkpoint', p.checkpoint(lambda c: None), p.folder / 'no' / 'a.pth'], 'no folder'),
     ('converted into a missing folder', lambda p: ['convert_checkpoint', NANO_WEIGHTS, p.folder / 'no' / 'a.pth', '--config', NANO, '--to-published'], 'no folder'),
     ('classes that are no names', lambda p: ['convert_checkpoint', p.checkpoint(_number_classes), p.folder / 'a.pth', '--config', NANO, '--to-published'], 'not a list of names'),
+    ('BEVFormer weights in BEVFormerV2', lambda p: p.test(*p.options(), config=V2), 'model.type was BEVFormer, is BEVFormerV2'),
+    ('BEVFormer weights converted as BEVFormerV2', lambda p: ['convert_checkpoint', NANO_WEIGHTS, p.folder / 'a.pth', '--config', V2, '--to-published'], 'is not of the model of'),
+    ('start from a missing file', lambda p: p.train(*p.options(), 'load_from=ckpts/no.pth'), 'load_from: ckpts/no.pth does not exist; download it'),
     ('start from a published file', lambda p: p.train(*p.options(), f'load_from={_published(p)}'), 'published layout'),
     ('start from nothing that fits', lambda p: p.train(*p.options(), f'load_from={_saved(p, {"a": torch.zeros(1)})}'), 'backbone'),
 ]  # fmt: skip
@@ -235,6 +240,7 @@ EXPORTED_FILES = [
     ('bytes for the benchmark', lambda p: p.export('--profile', 'mlperf', '--images', 'raw', *p.options()), 'give --images normalized'),
     ('unknown profile', lambda p: p.export('--profile', 'tensorrt', *p.options()), "invalid choice: 'tensorrt'"),
     ('export over a checkpoint', lambda p: _replacing(p.export(*p.options()), p.checkpoint(lambda c: None)), 'spoilt.pth exists'),
+    ('export of BEVFormerV2', lambda p: ['export', V2, NANO_WEIGHTS, '--out', p.folder / 'model.onnx'], 'only a BEVFormer can be exported'),
     ('export for a rig that is missing', lambda p: p.export('--rig', 'no.yaml', *p.options()), 'no.yaml does not exist'),
     ('exported file that does not exist', lambda p: p.test(*p.options(), checkpoint='no.onnx'), 'no.onnx does not exist'),
     ('exported file to be optimised', lambda p: p.test('--optimize', *p.options(), checkpoint=p.file('a.onnx', b'x')), '--optimize is for checkpoints'),

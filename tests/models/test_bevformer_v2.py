@@ -1,7 +1,9 @@
 """BEVFormerV2 on the synthetic world: frames kept and frames anew, missing frames, batches, and what is refused."""
 
 import time
+from copy import deepcopy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -275,6 +277,31 @@ def test_positions_count_frames_where_the_scene_does_not():
         assert next_position(history, frame) == expected
         (history,) = left_behind([CameraFeatures([0], [torch.ones(1, 6, 2, 3, 3)], (32, 32))], [frame], [history], 2)
     assert [kept.position for kept in history.kept] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        dict(strides=[8, 16], largest_sides=[64, 1e8], mean_depths=[30, 10], std_depths=[9, 5]),
+        dict(strides=[4, 8, 16, 32, 64]),
+    ],
+    ids=['two for five levels', 'of other levels'],
+)
+def test_strides_of_the_perspective_head_are_those_of_the_neck(cfg, synthetic_root, info_files, settings):
+    changed = deepcopy(cfg)
+    changed.model.heads.perspective.update(settings)
+    model = build(changed).train()
+    item = seeded_item(dataset_of(cfg, 'train', synthetic_root, info_files['mini_train']), 4, 0)
+    with pytest.raises(InputError, match=r'strides of the perspective head are \[.*, and the neck gives levels of \['):
+        model(*batch_of(model, [item]), mode='loss')
+
+
+def test_bevformer_refuses_boxes_that_were_moved_without_its_bev(build_detector, make_sample):
+    model = build_detector().train()
+    imgs, sample = make_sample(range(1))
+    sample.set_metainfo({'bev_augmentation': np.eye(2)})
+    with pytest.raises(InputError, match='of sample a0 were moved by RandomBEVAugmentation, and a BEVFormer does not'):
+        model({'imgs': imgs[None]}, [sample], mode='loss')
 
 
 def test_a_position_that_is_no_number_is_refused(cfg, synthetic_root, info_files):

@@ -54,7 +54,9 @@ def config(folder, norm: str):
 
 
 @pytest.mark.slow
-def test_v2_has_equal_losses_under_both_engines(options, tmp_path):
+@pytest.mark.parametrize('queries', ['LearnedQueries', 'PerspectiveProposals'])
+def test_v2_has_equal_losses_under_both_engines(options, tmp_path, queries):
+    options = [*options, f'model.heads.detection.queries.type={queries}']
     small, losses = config(tmp_path, "dict(type='BN')"), {}
     for engine, steps in (('lightning', lightning_steps), ('mmengine', mmengine_steps)):
         work_dir = tmp_path / engine

@@ -29,7 +29,7 @@ class RandomBEVAugmentation(BaseTransform):
         flip_y_prob: chance that y becomes -y.
 
     Raises:
-        InputError: if a chance is outside [0, 1], or scales are not above 0 and rising.
+        InputError: if a chance is outside [0, 1], scales are not above 0 and rising, or no true boxes are loaded.
     """
 
     def __init__(
@@ -51,6 +51,11 @@ class RandomBEVAugmentation(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Move the true boxes."""
+        if 'gt_bboxes_3d' not in results:
+            raise InputError(
+                'RandomBEVAugmentation finds no true boxes: put LoadAnnotations3D before it into the pipeline, which '
+                'must be one for training'
+            )
         angle = float(np.deg2rad(np.random.uniform(-self.max_degrees, self.max_degrees)))
         scale = float(np.random.uniform(self.scales[0], self.scales[1]))
         flip_x, flip_y = (bool(np.random.random() < prob) for prob in self.flip_probs)

@@ -11,7 +11,7 @@ from torch import Tensor
 from bevformer_plugin.errors import InputError
 
 from ..camera_objects import CameraObjects
-from .image_files import size_of
+from .image_files import images_of, size_of
 
 MIN_DEPTH = 0.1  # metres; corners nearer to the camera's plane do not shape a 2-D box
 
@@ -22,7 +22,8 @@ class LoadCameraInstances(BaseTransform):
 
     Results get ``gt_camera_instances``, an InstanceData with ``cameras`` (n,), ``labels`` (n,), ``boxes2d`` (n, 4) in
     pixels of the image as it is now, ``boxes3d`` (n, 10) in the camera's frame (rotation w, x, y, z; centre; width,
-    length, height), ``attributes`` (n,) and ``speeds`` (n,), and ``camera_intrinsics`` (N, 3, 3) of the images.
+    length, height), ``attributes`` (n,) and ``speeds`` (n,), ``camera_intrinsics`` (N, 3, 3) of the images, and
+    ``camera_instances_lidar2img``, by which ``PackTemporalInputs`` sees that they are still of these images.
 
     In a mirrored image every object is the mirrored one: centre and rotation are those seen by a mirrored camera. The
     boxes of the infos turn about the LiDAR's vertical axis alone, so a slope of the road under the vehicle is not in
@@ -52,13 +53,15 @@ class LoadCameraInstances(BaseTransform):
                 'not be in test_mode'
             )
         intrinsics, found = [], []
-        for camera, (image, pixels) in enumerate(zip(results['images'].values(), results['img'], strict=True)):
+        pixels_of = images_of(results, 'LoadCameraInstances')
+        for camera, (image, pixels) in enumerate(zip(results['images'].values(), pixels_of, strict=True)):
             cam2img = results['lidar2img'][camera] @ np.linalg.inv(image['lidar2cam'])
             mirrored = cam2img[0, 0] < 0
             mirroring = np.diag([-1.0 if mirrored else 1.0, 1.0, 1.0])
             intrinsics.append((cam2img[:3, :3] @ mirroring).astype(np.float32))
             found.append(self._in_camera(camera, image, objects, results['lidar2img'][camera], size_of(pixels)))
         results['camera_intrinsics'] = np.stack(intrinsics)
+        results['camera_instances_lidar2img'] = np.stack(results['lidar2img'])
         results['gt_camera_instances'] = InstanceData.cat(found)
         return results
 

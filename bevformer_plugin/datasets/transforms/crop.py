@@ -6,7 +6,7 @@ from mmdet3d.registry import TRANSFORMS
 
 from bevformer_plugin.errors import InputError
 
-from .image_files import size_of
+from .image_files import images_of, size_of
 
 
 @TRANSFORMS.register_module()
@@ -28,7 +28,7 @@ class CropMultiView(BaseTransform):
     def transform(self, results: dict) -> dict:
         """Crop the current frame and its history."""
         for frame in (*results['history'], results):
-            for camera, image in enumerate(frame['img']):
+            for camera, image in enumerate(images_of(frame, 'CropMultiView')):
                 width, height = size_of(image)
                 if height <= self.top:
                     raise InputError(

@@ -38,7 +38,8 @@ class PackTemporalInputs(BaseTransform):
     drawn ``gt_map``, a PixelData of (classes, rows, columns) uint8.
 
     Raises:
-        InputError: the images differ in size, or are of another size than the dataset's ``image_size``.
+        InputError: the images differ in size, are of another size than the dataset's ``image_size``, or were
+            transformed after ``LoadCameraInstances``.
     """
 
     def transform(self, results: dict) -> dict:
@@ -48,6 +49,11 @@ class PackTemporalInputs(BaseTransform):
         if 'bev_augmentation' in results:
             metas[-1]['bev_augmentation'] = results['bev_augmentation']
         if 'camera_intrinsics' in results:
+            if not np.array_equal(results['camera_instances_lidar2img'], np.stack(results['lidar2img'])):
+                raise InputError(
+                    f'images of sample {results["token"]} were resized, cropped or mirrored after LoadCameraInstances '
+                    'had found the objects in them: put it behind all transforms of images'
+                )
             metas[-1]['camera_intrinsics'] = results['camera_intrinsics']
         sample = Det3DDataSample(metainfo={**metas[-1], 'history': metas[:-1]})
         if 'gt_bboxes_3d' in results:

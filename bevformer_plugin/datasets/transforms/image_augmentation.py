@@ -10,7 +10,7 @@ from PIL import Image
 
 from bevformer_plugin.errors import InputError
 
-from .image_files import size_of
+from .image_files import images_of, size_of
 from .resize import resized_projection
 
 
@@ -40,7 +40,7 @@ class RandomResizeMultiView(BaseTransform):
         """Resize the current frame and its history."""
         height = int(np.random.choice(self.heights))
         for frame in (*results['history'], results):
-            for camera, image in enumerate(frame['img']):
+            for camera, image in enumerate(images_of(frame, 'RandomResizeMultiView')):
                 stored = size_of(image)
                 size = round(stored[0] * height / stored[1]), height
                 frame['img'][camera] = antialiased(image, size)
@@ -74,7 +74,7 @@ class RandomFlipMultiView(BaseTransform):
         if np.random.random() >= self.prob:
             return results
         for frame in (*results['history'], results):
-            for camera, image in enumerate(frame['img']):
+            for camera, image in enumerate(images_of(frame, 'RandomFlipMultiView')):
                 frame['img'][camera] = cv2.flip(image, 1)
                 frame['lidar2img'][camera] = mirrored_projection(frame['lidar2img'][camera], size_of(image)[0])
         return results

@@ -73,6 +73,21 @@ def is_jpeg(content: bytes) -> bool:
     return content.startswith(JPEG_START)
 
 
+def images_of(frame: dict, transform: str) -> list[np.ndarray]:
+    """Return the loaded images of a frame, by camera.
+
+    Args:
+        frame: of an item in the pipeline.
+        transform: name of the transform that wants them, for the message.
+
+    Raises:
+        InputError: if they are not loaded yet.
+    """
+    if 'img' not in frame:
+        raise InputError(f'{transform} finds no images: put LoadMultiViewImages before it into the pipeline')
+    return frame['img']
+
+
 def size_of(pixels: np.ndarray) -> tuple[int, int]:
     """Return the (W, H) of an image."""
     height, width = pixels.shape[:2]

@@ -5,7 +5,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet3d.registry import TRANSFORMS
 
-from .image_files import size_of
+from .image_files import images_of, size_of
 
 
 @TRANSFORMS.register_module()
@@ -22,7 +22,7 @@ class ResizeMultiView(BaseTransform):
             size = frame['scale']
             if size is None:
                 continue
-            for camera, image in enumerate(frame['img']):
+            for camera, image in enumerate(images_of(frame, 'ResizeMultiView')):
                 current_size = size_of(image)
                 if current_size == size:
                     continue

@@ -12,6 +12,7 @@ from .ego_alignment import EgoAlignment
 from .encoded_frames import EncodedFrames
 from .frames import BEVHistory, Frame, History
 from .kept_frames import EncodedParallelFrames, FeatureHistory, KeptFrame, left_behind, next_position
+from .proposals import ProposalLimits, Proposals
 from .usable_history import AnyHistory, usable_history
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     'Frame',
     'History',
     'KeptFrame',
+    'ProposalLimits',
+    'Proposals',
     'in_batch_order',
     'left_behind',
     'next_position',

@@ -1,7 +1,7 @@
 """What all heads see of a batch: the BEV, the camera features, and the frames they are of."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from mmengine.logging import print_log
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .camera_features import CameraFeatures
 from .frames import BEVHistory, Frame
+from .proposals import Proposals
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,13 @@ class EncodedFrames:
         bev_embed: (B, Q, C).
         camera_features: of the batch, one for each size of images.
         frames: per sample.
+        proposals: per sample what the perspective head proposes; None where no head of the detector starts from it.
     """
 
     bev_embed: Tensor
     camera_features: list[CameraFeatures]
     frames: list[Frame]
+    proposals: list[Proposals] | None = field(default=None, kw_only=True)
 
     def histories(self) -> list[BEVHistory | None]:
         """Make the histories for the next frames; a BEV that is not finite gives None and a warning with its sample.

@@ -28,7 +28,10 @@ def usable_history(
         return history
     if gap > 0:
         problem = f'farther apart than max_time_gap={max_time_gap:g} s'
-        remedy = 'set model.max_time_gap for slower frames, or model.use_history=False to treat every frame alone'
+        remedy = (
+            'set model.max_time_gap for slower frames, or treat every frame alone (model.use_history=False; of '
+            'BEVFormerV2 model.frame_offsets=[0] and model.bev_fusion=None)'
+        )
     else:
         problem = 'not in the order of their timestamps'
         remedy = 'give them in that order, and call reset_streams() before a scene begins again'
@@ -36,7 +39,7 @@ def usable_history(
         warned_of.add(problem)
         print_log(
             f'frames of scene {frame.scene} are {problem}: sample {frame.name} is {gap:g} s after the one before, '
-            'whose BEV is therefore not used as history; the same holds wherever frames are so. To mend it, ' + remedy,
+            'which is therefore not used as history; the same holds wherever frames are so. To mend it, ' + remedy,
             logger='current',
             level=logging.WARNING,
         )

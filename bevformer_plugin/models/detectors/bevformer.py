@@ -23,12 +23,15 @@ from bevformer_plugin.models.bev import (
     CameraFeatures,
     EncodedFrames,
     Frame,
+    Proposals,
     in_batch_order,
     samples_by_image_size,
     usable_history,
 )
 from bevformer_plugin.models.grid_mask import GridMask
-from bevformer_plugin.models.heads import BEVHead
+from bevformer_plugin.models.heads import BEVHead, PerspectiveHead
+
+from .proposing_head import find_proposing_head
 
 
 @MODELS.register_module()
@@ -59,9 +62,9 @@ class BEVFormer(Base3DDetector):
         train_cfg: None, as ``mmdet3d.apis.init_model`` hands to every detector; nothing is configured by it here.
 
     Raises:
-        InputError: if there are no heads, two fill the same field of a data sample, a part sets what the detector
-            hands down, grid, range or max_time_gap are not usable, activation_checkpointing names another part, or
-            train_cfg is not None.
+        InputError: if there are no heads, two fill the same field of a data sample, one starts from proposals that
+            none makes, a part sets what the detector hands down, grid, range or max_time_gap are not usable,
+            activation_checkpointing names another part, or train_cfg is not None.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class BEVFormer(Base3DDetector):
             }
         )
         _require_distinct_predictions(self.heads)
+        self.proposing_head = find_proposing_head(self.heads)
         self.streams: dict[str, BEVHistory] = {}
         self.warned_of: set[str] = set()  # reasons why history was not used
         self._checkpoint_activations(activation_checkpointing)
@@ -204,8 +208,15 @@ class BEVFormer(Base3DDetector):
 
         Raises:
             InputError: if images are not those of ``num_cameras`` cameras, hits come with images of several sizes, or
-                sizes differ where processes must run the same number of forward passes.
+                sizes differ where processes must run the same number of forward passes, or a
+                frame's true boxes were moved as in BEV augmentation.
         """
+        moved = [frame.name for frame in frames if frame.bev_augmentation is not None]
+        if moved:
+            raise InputError(
+                f'the true boxes of sample {moved[0]} were moved by RandomBEVAugmentation, and a BEVFormer does not '
+                'move its BEV with them: leave it out of the pipeline, or take BEVFormerV2'
+            )
         used = [self._used(history, frame) for history, frame in zip(histories, frames, strict=True)]
         features = self.camera_features(imgs, frames)
         if len(features) > 1 and hits is not None:
@@ -217,7 +228,19 @@ class BEVFormer(Base3DDetector):
             )
             for part in features
         ]
-        return EncodedFrames(in_batch_order(bevs, features), features, list(frames))
+        return EncodedFrames(
+            in_batch_order(bevs, features), features, list(frames), proposals=self._proposals(features, frames)
+        )
+
+    def _proposals(self, features: Sequence[CameraFeatures], frames: Sequence[Frame]) -> list[Proposals] | None:
+        """Let the perspective head propose objects if another head starts from them, in eval mode; else None."""
+        if self.proposing_head is None:
+            return None
+        name, limits = self.proposing_head
+        head = self.heads[name]
+        assert isinstance(head, PerspectiveHead)
+        with eval_mode(head):
+            return head.propose(features, frames, limits)
 
     def camera_features(self, imgs: Tensor, frames: Sequence[Frame]) -> list[CameraFeatures]:
         """Compute the camera features of one frame of every sample, each at its own size of images.
@@ -254,7 +277,8 @@ class BEVFormer(Base3DDetector):
         if any(isinstance(module, (nn.SyncBatchNorm, FSDPModule)) for module in self.modules()):
             raise InputError(
                 f'images of a training batch differ in size, {sorted(sizes)}, which sharded models and SyncBN cannot '
-                'train on: set image_size of the dataset, or batch_size=1'
+                'train on: set image_size of the dataset and leave RandomResizeMultiView out, or batch_size=1, or (of '
+                "SyncBN) norm_cfg.type='BN' of model.img_backbone and every other part that has it"
             )
 
     def loss(self, batch_inputs_dict: dict, batch_data_samples: list[Det3DDataSample]) -> dict[str, Tensor]:

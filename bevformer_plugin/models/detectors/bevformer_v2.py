@@ -135,6 +135,7 @@ class BEVFormerV2(BEVFormer):
             camera_features=features,
             frames=list(frames),
             left_behind=left_behind(features, frames, used, self._reach()),
+            proposals=self._proposals(features, frames),
         )
 
     def _reach(self) -> int:

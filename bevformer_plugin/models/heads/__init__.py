@@ -1,8 +1,8 @@
 """From the BEV, or the camera features below it, to predictions and losses: one head for each task.
 
-Read :mod:`.bev_head` (what a head is), :mod:`.detection_head`, :mod:`.object_queries` with its two kinds
-:mod:`.learned_queries` and :mod:`.bev_proposals`, and :mod:`.criterion`; for maps :mod:`.map_head` and its two
-:mod:`.map_decoders`.
+Read :mod:`.bev_head` (what a head is), :mod:`.detection_head`, :mod:`.object_queries` with its kinds
+:mod:`.learned_queries`, :mod:`.bev_proposals` and :mod:`.perspective_proposals`, and :mod:`.criterion`; for maps
+:mod:`.map_head` and its two :mod:`.map_decoders`.
 """
 
 from .bev_head import BEVHead
@@ -16,6 +16,7 @@ from .map_decoders import ConvMapDecoder, MapDecoder, MaskMapDecoder
 from .map_head import MapHead, map_to_lidar
 from .object_queries import ObjectQueries, QuerySource
 from .perspective_head import PerspectiveHead
+from .perspective_proposals import PerspectiveProposals
 from .perspective_supervision import PerspectiveSupervision
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     'NMSFreeCoder',
     'ObjectQueries',
     'PerspectiveHead',
+    'PerspectiveProposals',
     'PerspectiveSupervision',
     'QuerySource',
     'SetCriterion3D',

@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from bevformer_plugin.geometry import BEVGrid
-from bevformer_plugin.models.bev import EncodedFrames
+from bevformer_plugin.models.bev import EncodedFrames, ProposalLimits
 
 
 class BEVHead(BaseModule):
@@ -28,6 +28,11 @@ class BEVHead(BaseModule):
         super().__init__()
         self.embed_dims = embed_dims
         self.grid = grid
+
+    @property
+    def proposal_limits(self) -> ProposalLimits | None:
+        """Which proposals of the perspective head this head starts from; None if from none."""
+        return None
 
     @abstractmethod
     def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:

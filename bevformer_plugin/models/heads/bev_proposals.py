@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BOX_VALUES, CENTER, BEVGrid, bev_reference_points, normalize_boxes
+from bevformer_plugin.models.bev import Proposals
 
 from .center_heatmap import draw_centers
 from .object_queries import ObjectQueries, QuerySource
@@ -81,7 +82,7 @@ class BEVProposals(QuerySource):
         assert self.heatmap.bias is not None
         nn.init.constant_(self.heatmap.bias, bias_init_with_prob(0.01))
 
-    def forward(self, bev_embed: Tensor) -> ProposedQueries:
+    def forward(self, bev_embed: Tensor, proposals: Sequence[Proposals] | None = None) -> ProposedQueries:
         """Score every cell of a (B, Q, C) BEV and turn the strongest peaks into object queries."""
         return self.strongest(bev_embed, *self._score_cells(bev_embed))
 

@@ -14,7 +14,7 @@ from bevformer_plugin.geometry import BOX_VALUES, CENTER, BEVGrid
 from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.layers import DecodedQueries, Float32Linear, init_transformer_weights
 from bevformer_plugin.layers.decoder import REFERENCE_EPS
-from bevformer_plugin.models.bev import EncodedFrames
+from bevformer_plugin.models.bev import EncodedFrames, ProposalLimits, Proposals
 
 from .bev_head import BEVHead
 from .box_coder import NMSFreeCoder, post_center_range
@@ -43,8 +43,8 @@ class DetectionHead(BEVHead):
 
     Args:
         num_classes: object classes.
-        queries: config of what makes the object queries, :class:`LearnedQueries` as published or
-            :class:`BEVProposals`, without what is given here.
+        queries: config of what makes the object queries, :class:`LearnedQueries` as published,
+            :class:`BEVProposals` or :class:`PerspectiveProposals`, without what is given here.
         decoder: config of the decoder, without what is given here.
         criterion: config of the training criterion.
         box_coder: config of the decoder of raw boxes; its ``post_center_range`` follows the grid's range.
@@ -120,9 +120,19 @@ class DetectionHead(BEVHead):
         super().init_weights()
         init_transformer_weights(self.decoder)
 
-    def forward(self, bev_embed: Tensor) -> DetectionOutputs:
-        """Detect objects in a (B, Q, C) BEV."""
-        queries = self.queries(bev_embed)
+    @property
+    def proposal_limits(self) -> ProposalLimits | None:
+        """Which proposals of the perspective head the object queries start from; None if from none."""
+        return self.queries.proposal_limits
+
+    def forward(self, bev_embed: Tensor, proposals: Sequence[Proposals] | None = None) -> DetectionOutputs:
+        """Detect objects in a BEV.
+
+        Args:
+            bev_embed: (B, Q, C).
+            proposals: per sample, if the head has ``proposal_limits``.
+        """
+        queries = self.queries(bev_embed, proposals)
         decoded = self.decoder(
             queries.content,
             queries.position,
@@ -147,7 +157,7 @@ class DetectionHead(BEVHead):
 
     def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
         """Compute losses against ``gt_instances_3d`` (``bboxes_3d`` and ``labels_3d``) of every sample."""
-        outputs = self(encoded.bev_embed)
+        outputs = self(encoded.bev_embed, encoded.proposals)
         device = outputs.bbox_preds.device
         gt_boxes, gt_labels = [], []
         for sample in samples:
@@ -161,7 +171,7 @@ class DetectionHead(BEVHead):
 
     def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
         """Predict the boxes of every sample, see :meth:`detections`."""
-        return {'pred_instances_3d': self.detections(self(encoded.bev_embed))}
+        return {'pred_instances_3d': self.detections(self(encoded.bev_embed, encoded.proposals))}
 
     def detections(self, outputs: DetectionOutputs) -> list[InstanceData]:
         """Decode the last layer: ``bboxes_3d`` (LiDAR, bottom centre, velocities), ``scores_3d``, ``labels_3d``."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.layers import Float32Linear, init_transformer_weights
+from bevformer_plugin.models.bev import Proposals
 
 from .object_queries import ObjectQueries, QuerySource
 
@@ -46,7 +47,7 @@ class LearnedQueries(QuerySource):
         super().init_weights()
         init_transformer_weights(self)
 
-    def forward(self, bev_embed: Tensor) -> ObjectQueries:
+    def forward(self, bev_embed: Tensor, proposals: Sequence[Proposals] | None = None) -> ObjectQueries:
         """Repeat the queries for every sample of a (B, Q, C) BEV; in eval mode those of the first group."""
         num_groups = self.num_groups if self.training else 1
         queries = self.query_embedding.weight[: num_groups * self.num_query]

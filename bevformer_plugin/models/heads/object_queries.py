@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from bevformer_plugin.geometry import BEVGrid
+from bevformer_plugin.models.bev import ProposalLimits, Proposals
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,19 @@ class QuerySource(BaseModule):
         self.grid = grid
         self.num_query = num_query
 
+    @property
+    def proposal_limits(self) -> ProposalLimits | None:
+        """Which proposals of the perspective head the queries start from; None if from none."""
+        return None
+
     @abstractmethod
-    def forward(self, bev_embed: Tensor) -> ObjectQueries:
-        """Make the queries for a (B, Q, C) BEV."""
+    def forward(self, bev_embed: Tensor, proposals: Sequence[Proposals] | None = None) -> ObjectQueries:
+        """Make the queries for a (B, Q, C) BEV.
+
+        Args:
+            bev_embed: (B, Q, C).
+            proposals: per sample, for a source that has ``proposal_limits``; None for the others.
+        """
 
     @abstractmethod
     def init_branches(self, cls_branches: Sequence[nn.Sequential], reg_branches: Sequence[nn.Sequential]) -> None:

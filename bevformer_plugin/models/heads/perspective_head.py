@@ -1,4 +1,4 @@
-"""The perspective head of BEVFormer v2: 3-D detection in every camera's own view, in training alone."""
+"""The perspective head of BEVFormer v2: 3-D detection in every camera's own view."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
-from bevformer_plugin.models.bev import CameraFeatures, EncodedFrames
+from bevformer_plugin.models.bev import CameraFeatures, EncodedFrames, Frame, ProposalLimits, Proposals
 
 from .bev_head import BEVHead
 from .camera_boxes import CameraBoxes
 from .camera_branches import Branches2D, Branches3D, predictor
+from .camera_proposals import at_all_locations, propose
 from .camera_targets import CameraInstances, LocationTargets, assign_locations
 
 CORNER_VALUES = 24  # x, y and z of a box's eight corners
@@ -61,6 +62,8 @@ class PerspectiveHead(BEVHead):
 
     Images without objects are left out, as published: neither their background nor their statistics count.
 
+    It is used in training alone, unless another head starts from what it finds (:class:`PerspectiveProposals`).
+
     :class:`PerspectiveSupervision`, the small aid of BEVFormer-nano, is another head.
 
     Args:
@@ -85,7 +88,7 @@ class PerspectiveHead(BEVHead):
         depth_range: smallest and largest depth that is predicted, metres.
 
     Raises:
-        InputError: if settings that are per level or per class differ in number.
+        InputError: if settings that are per level or per class differ in number, or features are not of ``strides``.
     """
 
     def __init__(
@@ -140,8 +143,40 @@ class PerspectiveHead(BEVHead):
         self.loss_speed = MODELS.build(loss_speed)
 
     def predict(self, encoded: EncodedFrames) -> Mapping[str, Sequence[BaseDataElement]]:
-        """Predict nothing, since the head is used in training alone."""
+        """Predict nothing: what the head finds is a beginning for other heads at most, see :meth:`propose`."""
         return {}
+
+    @torch.no_grad()
+    def propose(
+        self, features: Sequence[CameraFeatures], frames: Sequence[Frame], limits: ProposalLimits
+    ) -> list[Proposals]:
+        """Find objects in the LiDAR frame that another head starts from, per sample.
+
+        Call it in eval mode, where samples do not depend on each other by the statistics of norms.
+
+        Args:
+            features: of all samples, one entry for each size of images.
+            frames: per sample.
+            limits: which of the objects are proposed.
+
+        Raises:
+            InputError: if a camera's ``lidar2img`` is no projection.
+        """
+        of_sample: dict[int, Proposals] = {}
+        for part in features:
+            self._require_strides(part)
+            rows = at_all_locations(self([level.flatten(0, 1) for level in part.levels]))
+            sizes: list[tuple[int, ...]] = [tuple(level.shape[-2:]) for level in part.levels]
+            device, cameras = rows['cls'].device, part.levels[0].shape[1]
+            points = torch.cat(self.points.grid_priors(sizes, device=device))
+            canonical_sizes = torch.tensor(self.canonical_sizes, device=device)
+            with torch.autocast(device.type, enabled=False):  # it projects
+                for place, sample in enumerate(part.samples):
+                    own = {name: values[place * cameras : (place + 1) * cameras] for name, values in rows.items()}
+                    of_sample[sample] = propose(
+                        own, points, frames[sample], canonical_sizes, self.depth_range, self.grid, limits
+                    )
+        return [of_sample[sample] for sample in range(len(frames))]
 
     def loss(self, encoded: EncodedFrames, samples: Sequence[Det3DDataSample]) -> dict[str, Tensor]:
         """Compute losses against ``gt_camera_instances`` of every sample, with names that end in ``_mono``.
@@ -151,6 +186,7 @@ class PerspectiveHead(BEVHead):
         """
         parts = []
         for features in encoded.camera_features:
+            self._require_strides(features)
             parts.append(self.locations(features.levels, *self._instances(features, samples)))
         with torch.autocast(encoded.bev_embed.device.type, enabled=False):  # it projects
             return {f'{name}_mono': loss for name, loss in self.losses(parts).items()}
@@ -163,6 +199,25 @@ class PerspectiveHead(BEVHead):
             attribute, speed = self.attr_logits(tower), F.relu(self.speed(tower))
             maps.append({**of_boxes, **self.box3d(features, level), 'attribute': attribute, 'speed': speed})
         return maps
+
+    def _require_strides(self, features: CameraFeatures) -> None:
+        """Refuse features whose levels are not of the configured strides.
+
+        Raises:
+            InputError: with both.
+        """
+        sizes = [(level.shape[-2], level.shape[-1]) for level in features.levels]
+        fits = len(sizes) == len(self.strides) and all(
+            abs(length * stride - of_image) < stride
+            for stride, size in zip(self.strides, sizes, strict=True)
+            for length, of_image in zip(size, features.image_hw, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f'strides of the perspective head are {list(self.strides)}, and the neck gives levels of {sizes} for '
+                f'images of {features.image_hw}: give one stride for each of them, and the other settings of levels '
+                'with it'
+            )
 
     def _instances(
         self, features: CameraFeatures, samples: Sequence[Det3DDataSample]
