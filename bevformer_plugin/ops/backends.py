@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bevformer_plugin.errors import InputError
 
-from . import mmcv_operator, native, reference, triton
+from . import mmcv_operator, reference, triton
+from .native import attention as native
 
 VARIABLE = 'BEVFORMER_ATTENTION_BACKEND'
 
