@@ -67,6 +67,15 @@ def _corner(
 
 
 @triton.jit
+def _product(left: tl.tensor, right: tl.tensor, PRECISION: tl.constexpr, WIDEN: tl.constexpr) -> tl.tensor:
+    """Multiply two matrices, summed in float32; Triton's interpreter multiplies no bfloat16, hence WIDEN."""
+    if WIDEN:
+        left = left.to(tl.float32)
+        right = right.to(tl.float32)
+    return tl.dot(left, right, input_precision=PRECISION)
+
+
+@triton.jit
 def _columns(
     image: tl.tensor,
     offset: tl.tensor,
@@ -115,6 +124,7 @@ def forward_kernel(
     outputs_per_group: tl.tensor,
     HAS_BIAS: tl.constexpr,
     PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
@@ -152,7 +162,7 @@ def forward_kernel(
                     mask=channel_inside[:, None] & output_inside[None, :],
                     other=0.0,
                 )
-                total += tl.dot(columns.to(matrix.dtype), matrix, input_precision=PRECISION)
+                total += _product(columns.to(matrix.dtype), matrix, PRECISION, WIDEN)
     if HAS_BIAS:
         total += tl.load(bias + out, mask=output_inside, other=0.0).to(tl.float32)[None, :]
     tl.store(
@@ -183,6 +193,7 @@ def input_gradient_kernel(
     outputs_per_group: tl.tensor,
     deform_groups: tl.tensor,
     PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
@@ -221,7 +232,7 @@ def input_gradient_kernel(
                     mask=output_inside[:, None] & channel_inside[None, :],
                     other=0.0,
                 )
-                grad += tl.dot(of_output, matrix, input_precision=PRECISION)
+                grad += _product(of_output, matrix, PRECISION, WIDEN)
             zero = tl.sum(grad * 0.0, axis=1)  # or NaN
             of_mask += zero
             of_x += zero
@@ -261,6 +272,7 @@ def weight_gradient_kernel(
     piece: tl.tensor,
     outputs_per_group: tl.tensor,
     PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
@@ -290,7 +302,7 @@ def weight_gradient_kernel(
             mask=output_inside[:, None] & row_inside[None, :],
             other=0.0,
         )
-        total += tl.dot(of_output, columns.to(of_output.dtype), input_precision=PRECISION)
+        total += _product(of_output, columns.to(of_output.dtype), PRECISION, WIDEN)
     tl.store(
         grad_weight + ((out * taps + tap) * per_group)[:, None] + (channel - group * per_group)[None, :],
         total.to(grad_weight.dtype.element_ty),

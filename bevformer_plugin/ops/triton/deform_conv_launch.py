@@ -98,7 +98,7 @@ def _numbers(mask: Tensor, weight: Tensor, settings: DeformConvSettings) -> dict
     }
 
 
-def _blocks(weight: Tensor, settings: DeformConvSettings) -> dict[str, int | str]:
+def _blocks(weight: Tensor, settings: DeformConvSettings) -> dict[str, int | str | bool]:
     """Return the sizes of blocks, at least the 16 that a product takes, and the precision, that of convolutions."""
     per_group = weight.shape[1]
     piece = gcd(per_group, per_group * settings.groups // settings.deform_groups)
@@ -106,6 +106,7 @@ def _blocks(weight: Tensor, settings: DeformConvSettings) -> dict[str, int | str
     tf32 = weight.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
     return {
         'PRECISION': 'tf32' if tf32 else 'ieee',
+        'WIDEN': weight.dtype == torch.bfloat16 and weight.device.type == 'cpu',
         'BLOCK_ROWS': BLOCK_ROWS,
         'BLOCK_CHANNELS': min(MOST_CHANNELS, max(16, triton.next_power_of_2(piece))),
         'BLOCK_OUTPUTS': min(MOST_OUTPUTS, max(16, triton.next_power_of_2(outputs))),
