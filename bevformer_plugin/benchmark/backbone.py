@@ -1,6 +1,8 @@
 """How long a backbone with deformable convolutions takes, beside the same with ordinary ones."""
 
 import statistics
+import time
+from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -14,7 +16,6 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.ops import DEFORM_CONV_BACKENDS, set_deform_conv_backend
 
 from .machine import describe_machine
-from .speed import timed
 
 ORDINARY = 'ordinary convolutions'
 FORWARD, BACKWARD = 'forward', 'backward'
@@ -23,7 +24,8 @@ FORWARD, BACKWARD = 'forward', 'backward'
 def benchmark_backbone(cfg: Config, images: int = 6, rounds: int = 3, training: bool = True) -> dict:
     """Time a config's image backbone in float32 with each backend of deformable convolution, and without any.
 
-    In every round each version runs once in turn, in one process.
+    In every round each version runs once in turn, in one process. On a CPU the time is that of the processor, for which
+    other programs on the machine do not count; with one thread it is what a clock shows on an idle machine.
 
     Args:
         cfg: with ``model`` and ``train_dataloader.dataset.image_size``.
@@ -58,9 +60,9 @@ def benchmark_backbone(cfg: Config, images: int = 6, rounds: int = 3, training: 
             for scope, measure in scopes.items():
                 for name, (backbone, backend) in versions.items():
                     set_deform_conv_backend(backend)
-                    time = measure(backbone, batch)
+                    measured = measure(backbone, batch)
                     if number:
-                        seconds[name][scope].append(time)
+                        seconds[name][scope].append(measured)
     finally:
         set_deform_conv_backend(None)
     report = {
@@ -106,7 +108,7 @@ def _images(cfg: Config, images: int) -> Tensor:
 def _forward(backbone: nn.Module, batch: Tensor) -> float:
     """Measure the seconds of inference."""
     backbone.eval()
-    return timed(lambda: backbone(batch))[0]
+    return _seconds(lambda: backbone(batch))
 
 
 def _backward(backbone: nn.Module, batch: Tensor) -> float:
@@ -114,9 +116,22 @@ def _backward(backbone: nn.Module, batch: Tensor) -> float:
     backbone.train()
     total = sum(level.square().mean() for level in backbone(batch))
     assert isinstance(total, Tensor)
-    seconds, _ = timed(total.backward)
+    seconds = _seconds(total.backward)
     backbone.zero_grad()
     return seconds
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Measure the seconds of a function, of the processor, or of a clock if there is a GPU to wait for."""
+    if not torch.cuda.is_available():
+        begin = time.process_time()
+        work()
+        return time.process_time() - begin
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    work()
+    torch.cuda.synchronize()
+    return time.perf_counter() - begin
 
 
 def backbone_table(report: dict) -> str:

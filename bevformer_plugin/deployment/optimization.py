@@ -170,10 +170,10 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
 
     Batch normalisation goes into the convolutions before it, weights and images are laid out with their channels
     last. On a CPU with a C++ compiler, backbone and neck are compiled into one graph when they see the first images of
-    a size, which takes some seconds, a minute or two for a ResNet-101; not for a processor without vector instructions (or with
-    ``ATEN_CPU_CAPABILITY=default``), for which PyTorch writes pooling that is not valid C++. With bfloat16, backbone
-    and neck compute in it throughout, the rest under autocast, which keeps projection, sampling locations and boxes in
-    float32; the BEV that goes from frame to frame is float32 as well.
+    a size, which takes some seconds, and longer for a ResNet-101; not for a processor without vector instructions (or
+    with ``ATEN_CPU_CAPABILITY=default``), for which PyTorch writes pooling that is not valid C++. With bfloat16,
+    backbone and neck compute in it throughout, the rest under autocast, which keeps projection, sampling locations and
+    boxes in float32; the BEV that goes from frame to frame is float32 as well.
 
     On a CPU the whole process keeps freed memory, see :func:`keep_freed_memory`.
 

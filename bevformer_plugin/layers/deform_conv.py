@@ -9,7 +9,7 @@ from bevformer_plugin.ops import modulated_deform_conv2d
 
 @MODELS.register_module('DCNv2', force=True)
 class ModulatedDeformConv2dPack(mmcv.ops.ModulatedDeformConv2dPack):
-    """mmcv's layer with this package's operator, in the place of mmcv's in the registry: the same settings and weights.
+    """mmcv's layer with this package's operator, in its place in the registry: the same settings and weights.
 
     mmcv's own function breaks the graph of ``torch.compile``, and lays its output out with channels first.
     """

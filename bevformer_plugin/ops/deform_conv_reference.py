@@ -144,7 +144,7 @@ def _locations(y: Tensor, x: Tensor, inputs: Tensor) -> Tensor:
 
 
 def _maps(inputs: Tensor, locations: Tensor, settings: DeformConvSettings) -> Tensor:
-    """Divide images (B, C, H, W) into the maps (B * DG, C / DG, H, W) that are sampled, in the type of the locations."""
+    """Divide images (B, C, H, W) into maps (B * DG, C / DG, H, W) to sample, in the type of the locations."""
     batch, channels, height, width = inputs.shape
     groups = settings.deform_groups
     return inputs.reshape(batch * groups, channels // groups, height, width).to(locations.dtype)

@@ -77,11 +77,8 @@ def _keywords(weight: Tensor, settings: DeformConvSettings, with_bias: bool) -> 
     names = ('stride', 'pad', 'dilation', 'kernel')
     pairs = (settings.stride, settings.padding, settings.dilation, tuple(weight.shape[2:]))
     return {
-        **{
-            f'{name}_{axis}': size
-            for name, pair in zip(names, pairs, strict=True)
-            for axis, size in zip('hw', pair, strict=True)
-        },
+        **{f'{name}_h': height for name, (height, _) in zip(names, pairs, strict=True)},
+        **{f'{name}_w': width for name, (_, width) in zip(names, pairs, strict=True)},
         'group': settings.groups,
         'deformable_group': settings.deform_groups,
         'with_bias': with_bias,

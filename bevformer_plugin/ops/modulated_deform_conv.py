@@ -1,7 +1,7 @@
 """Modulated deformable convolution (DCNv2, arXiv 1811.11168).
 
-It is one operator of torch, ``bevformer_plugin::modulated_deform_conv``, whose backends are those of deformable attention:
-C++ for CPUs, Triton for GPUs, mmcv's where it is compiled, and the definition in PyTorch.
+It is one operator of torch, ``bevformer_plugin::modulated_deform_conv``, with the same backends as deformable
+attention: C++ for CPUs, Triton for GPUs, mmcv's where it is compiled, and the definition in PyTorch.
 """
 
 from collections.abc import Sequence
@@ -28,15 +28,17 @@ def modulated_deform_conv2d(
 ) -> Tensor:
     """Convolve with every kernel tap moved by its offset and scaled by its mask.
 
-    Positions are computed in float32 at least, since half precision would be off by pixels on wide maps. Under autocast
-    everything but the offset is cast as for a convolution. The backward pass samples once more instead of keeping what
-    was sampled. All backends agree on what is finite: if the offset or the mask of a tap is not finite, or a value
-    around its position, neither is the output of its pixel. In the backward pass the gradients of such an offset, of
-    its mask, and of the weights that see it are not finite either, while the image gets no gradient from it.
+    Positions are computed in float32 at least, since half precision would be off by pixels on wide maps. Under
+    autocast everything but the offset is cast as for a convolution. The backward pass samples once more instead of
+    keeping what was sampled. All backends agree on what is finite: if the offset or the mask of a tap is not finite,
+    or a value around its position, neither is the output of its pixel. In the backward pass the gradients of such an
+    offset, of its mask, and of the weights that see it are not finite either, while the image gets no gradient from
+    it.
 
     Args:
         inputs: (B, C, H, W).
-        offset: (B, deform_groups * K * 2, Ho, Wo), (y, x) in pixels for each of the K kernel taps, of any floating type.
+        offset: (B, deform_groups * K * 2, Ho, Wo), (y, x) in pixels for each of the K kernel taps, of any floating
+            type.
         mask: (B, deform_groups * K, Ho, Wo).
         weight: (O, C / groups, kh, kw).
         bias: (O,) or None.
@@ -182,7 +184,7 @@ def _laid_out_like(result: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _save_inputs(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
-    *tensors, bias, stride, padding, dilation, groups, deform_groups = inputs
+    *tensors, _bias, stride, padding, dilation, groups, deform_groups = inputs
     ctx.save_for_backward(*tensors)
     ctx.settings = stride, padding, dilation, groups, deform_groups  # pyright: ignore[reportAttributeAccessIssue]
 

@@ -188,7 +188,7 @@ def test_backends_that_do_not_exist_or_cannot_are_refused(monkeypatch):
         (
             0,
             torch.ones(2, 70, 9, 11),
-            r'grad_output.*must be \(2, 20, 9, 11\) in torch\.float32.*got \(2, 70, 9, 11\)',
+            r'grad_output.*must be \(2, 20, 9, 11\) in .*float32.*got \(2, 70, 9, 11\)',
         ),
         (0, torch.ones(2, 20, 9, 11).double(), r'got \(2, 20, 9, 11\) in torch\.float64'),
         (3, torch.ones(2, 9, 9, 10), r'mask.*must be \(2, 9, 9, 11\)'),

@@ -1,4 +1,4 @@
-"""Building the operators in C++ for CPUs, once with the machine's compiler; the library is kept in the user's cache."""
+"""Building the operators in C++ for CPUs, once with the machine's compiler, into the user's cache."""
 
 import ctypes
 import hashlib

@@ -24,8 +24,8 @@ def _place(
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Find the first pixel of the rows' images, the cell above and left of what a tap samples, and the way beyond it.
 
-    Also whether any corner may be inside, and the mask. The distance beyond the cell is NaN if the offset is not finite,
-    so that everything computed with it is NaN, too.
+    Also whether any corner may be inside, and the mask. The distance beyond the cell is NaN if the offset is not
+    finite, so that everything computed with it is NaN, too.
     """
     height = tl.load(sizes)
     width = tl.load(sizes + 1)
@@ -106,7 +106,7 @@ def _columns(
 
 
 @triton.jit
-def forward_kernel(
+def convolution_kernel(
     image: tl.tensor,
     offset: tl.tensor,
     mask: tl.tensor,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bevformer_plugin.ops.deform_conv_arguments import DeformConvSettings
 
-from .deform_conv_kernels import forward_kernel, input_gradient_kernel, weight_gradient_kernel
+from .deform_conv_kernels import convolution_kernel, input_gradient_kernel, weight_gradient_kernel
 
 BLOCK_ROWS = 64
 MOST_CHANNELS = 64  # of a block: columns of 64 rows are 32 registers for each thread of four warps
@@ -36,7 +36,7 @@ def forward(
         settings.groups,
     )
     with torch.cuda.device_of(inputs):
-        forward_kernel[grid](
+        convolution_kernel[grid](
             *(image, offset, mask, matrix, matrix if bias is None else bias, output),
             _sizes(image, mask, weight, settings),
             **numbers,
