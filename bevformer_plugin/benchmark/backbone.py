@@ -24,8 +24,8 @@ FORWARD, BACKWARD = 'forward', 'backward'
 def benchmark_backbone(cfg: Config, images: int = 6, rounds: int = 3, training: bool = True) -> dict:
     """Time a config's image backbone in float32 with each backend of deformable convolution, and without any.
 
-    In every round each version runs once in turn, in one process. On a CPU the time is that of the processor, for which
-    other programs on the machine do not count; with one thread it is what a clock shows on an idle machine.
+    In every round each version runs once in turn, in one process. On a CPU the time is that of the processor, for
+    which other programs on the machine do not count; with one thread it is what a clock shows on an idle machine.
 
     Args:
         cfg: with ``model`` and ``train_dataloader.dataset.image_size``.
