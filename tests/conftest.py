@@ -9,7 +9,7 @@ import pytest
 from nuscenes import NuScenes
 
 from bevformer_plugin.datasets import create_nuscenes_infos
-from bevformer_plugin.ops import set_attention_backend
+from bevformer_plugin.ops import set_attention_backend, set_deform_conv_backend
 from bevformer_plugin.synthetic import create_synthetic_world
 from tests.helpers.installation import install
 
@@ -17,10 +17,11 @@ SYNTHETIC_WORLD = {'scenes_train': 2, 'scenes_val': 2, 'frames': 6, 'seed': 0, '
 
 
 @pytest.fixture(autouse=True)
-def _attention_backend_of_each_test():
-    """A detector whose config names a backend chooses it for the whole process: the next test starts without."""
+def _backends_of_each_test():
+    """A backend that a test chooses is chosen for the whole process: the next test starts without."""
     yield
     set_attention_backend(None)
+    set_deform_conv_backend(None)
 
 
 @pytest.fixture(scope='session')

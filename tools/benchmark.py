@@ -38,6 +38,13 @@ def parse_args() -> argparse.Namespace:
     speed.add_argument('--rounds', type=int, default=5, help='how often to measure each version')
     speed.add_argument('--no-training', action='store_true', help='leave out the training step')
     speed.set_defaults(run=run_speed)
+    backbone = commands.add_parser(
+        'backbone', parents=[common], help='deformable convolutions of a backbone, against ordinary ones'
+    )
+    backbone.add_argument('--images', type=int, default=6, help='how many at once')
+    backbone.add_argument('--rounds', type=int, default=3, help='how often to measure each version')
+    backbone.add_argument('--no-training', action='store_true', help='leave out the backward pass')
+    backbone.set_defaults(run=run_backbone)
     operator = commands.add_parser('operator', help='deformable attention, backend by backend')
     operator.add_argument('--out', help='JSON file for the figures')
     operator.add_argument('--rounds', type=int, default=3, help='how often to measure each backend')
@@ -90,6 +97,13 @@ def run_speed(args: argparse.Namespace) -> tuple[dict, str]:
 
     report = benchmark_speed(_config(args), args.checkpoint, args.data_root, args.rounds, not args.no_training)
     return report, speed_table(report)
+
+
+def run_backbone(args: argparse.Namespace) -> tuple[dict, str]:
+    from bevformer_plugin.benchmark.backbone import backbone_table, benchmark_backbone
+
+    report = benchmark_backbone(_config(args), args.images, args.rounds, not args.no_training)
+    return report, backbone_table(report)
 
 
 def run_operator(args: argparse.Namespace) -> tuple[dict, str]:

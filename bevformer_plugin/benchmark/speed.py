@@ -27,7 +27,7 @@ from bevformer_plugin.deployment import (
 )
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.models import BEVFormer, BEVHistory, CameraFeatures, DetectionHead
-from bevformer_plugin.ops import backend_name, set_attention_backend
+from bevformer_plugin.ops import backend_name, set_attention_backend, set_deform_conv_backend
 from bevformer_plugin.seeding import seeded_generators
 from bevformer_plugin.weights import load_weights
 
@@ -67,7 +67,8 @@ def benchmark_speed(
     """Run a config's detector in several versions over the same frame, which has history.
 
     Versions: the plain formulation of encoder and decoder (``grid_sample``, loops over samples and cameras, padding
-    to the longest list; images and weights with their channels first); the detector as ``tools/test.py`` runs it, and
+    to the longest list; images and weights with their channels first; deformable convolutions by ``grid_sample`` as
+    well); the detector as ``tools/test.py`` runs it, and
     trained as ``tools/train.py`` does; after :func:`bevformer_plugin.deployment.optimize_for_inference` in float32,
     and where the device computes with it, in bfloat16. Each lives in a process of its own, because what a C library
     does with freed memory, on which a frame's time depends, is set for a whole process and shaped by what ran before.
@@ -221,6 +222,7 @@ def build_here(cfg: Config, checkpoint: str | None, data_root: str, name: str, t
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     if name == PLAIN:
         set_attention_backend('reference')  # ``grid_sample`` in the decoder too
+        set_deform_conv_backend('reference')
     elif _device().type == 'cpu' and not training:
         keep_freed_memory()
     _version = Version(build_version(cfg, checkpoint, name, _device()), load_frames(cfg, data_root, _device()))

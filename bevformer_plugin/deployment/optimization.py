@@ -10,6 +10,8 @@ from mmcv.ops import ModulatedDeformConv2d
 from mmdet3d.structures import Det3DDataSample
 from torch import Tensor, nn
 from torch._inductor.cpu_vec_isa import pick_vec_isa
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.models import BEVFormer, BEVHistory, EncodedFrames, Frame
@@ -30,6 +32,7 @@ class FusedImageFeatures(nn.Module):
     def __init__(self, img_backbone: nn.Module, img_neck: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
         self.img_backbone = fuse_conv_bn(img_backbone)
+        _fuse_deform_convs(self.img_backbone)
         self.img_neck = fuse_conv_bn(img_neck)
         self.dtype = dtype
         for part in (self.img_backbone, self.img_neck):
@@ -41,7 +44,7 @@ class FusedImageFeatures(nn.Module):
             self.compute = torch.compile(self._features, dynamic=False, options=options)
 
     def _pays_to_compile(self) -> bool:
-        """Tell whether the graph is whole, on a CPU with a C++ compiler and vector instructions.
+        """Tell whether it runs on a CPU with a C++ compiler and vector instructions.
 
         The width of the processor's vectors is told to the compiler although it finds the same, because what it is
         told is part of the key under which a compiled graph is kept on the disk. Without it, a graph that was written
@@ -49,8 +52,7 @@ class FusedImageFeatures(nn.Module):
         writes beyond the end.
         """
         on_cpu = next(self.parameters()).device.type == 'cpu'
-        whole = not any(isinstance(module, ModulatedDeformConv2d) for module in self.modules())
-        return bool(on_cpu and whole and native.load_library() and pick_vec_isa())
+        return bool(on_cpu and native.load_library() and pick_vec_isa())
 
     def _features(self, imgs: Tensor) -> list[Tensor]:
         return list(self.img_neck(self.img_backbone(imgs)))
@@ -60,6 +62,22 @@ class FusedImageFeatures(nn.Module):
         """Compute features of (I, 3, H, W) images of any type, a list over levels of (I, C, h, w)."""
         with torch.autocast(imgs.device.type, enabled=False):  # it has its type already
             return self.compute(imgs.to(dtype=self.dtype, memory_format=torch.channels_last))
+
+
+def _fuse_deform_convs(module: nn.Module) -> None:
+    """Fold batch normalisation into the deformable convolutions before it, which ``fuse_conv_bn`` does not know."""
+    convolution = None
+    for name, child in module.named_children():
+        if isinstance(convolution, ModulatedDeformConv2d) and isinstance(child, _BatchNorm):
+            assert child.running_mean is not None and child.running_var is not None
+            convolution.weight, convolution.bias = fuse_conv_bn_weights(
+                *(convolution.weight, convolution.bias, child.running_mean, child.running_var),
+                *(child.eps, child.weight, child.bias),
+            )
+            setattr(module, name, nn.Identity())
+        else:
+            _fuse_deform_convs(child)
+        convolution = child
 
 
 class PassedLevels(nn.Module):
@@ -152,11 +170,10 @@ def optimize_for_inference(detector: BEVFormer, dtype: torch.dtype | None = None
 
     Batch normalisation goes into the convolutions before it, weights and images are laid out with their channels
     last. On a CPU with a C++ compiler, backbone and neck are compiled into one graph when they see the first images of
-    a size, which takes some seconds; not those with deformable convolutions, each of which would break the graph: that
-    takes minutes and gains nothing; and not for a processor without vector instructions (or with
-    ``ATEN_CPU_CAPABILITY=default``), for which PyTorch writes pooling that is not valid C++. With bfloat16, backbone
-    and neck compute in it throughout, the rest under autocast, which keeps projection, sampling locations and boxes in
-    float32; the BEV that goes from frame to frame is float32 as well.
+    a size, which takes some seconds, and longer for a ResNet-101; not for a processor without vector instructions (or
+    with ``ATEN_CPU_CAPABILITY=default``), for which PyTorch writes pooling that is not valid C++. With bfloat16,
+    backbone and neck compute in it throughout, the rest under autocast, which keeps projection, sampling locations and
+    boxes in float32; the BEV that goes from frame to frame is float32 as well.
 
     On a CPU the whole process keeps freed memory, see :func:`keep_freed_memory`.
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevformer_plugin.layers import DeformableAttentionCore, SpatialCrossAttention
-from bevformer_plugin.ops import convolve_whole_batch
+from bevformer_plugin.ops import DeformConvSettings, convolve_whole_batch
 
 Shape = tuple[int, int]
 
@@ -198,11 +198,7 @@ class StaticDeformConv(nn.Module):
             mask.sigmoid(),
             pack.weight,
             pack.bias,
-            pack.stride,
-            pack.padding,
-            pack.dilation,
-            pack.groups,
-            pack.deform_groups,
+            DeformConvSettings(pack.stride, pack.padding, pack.dilation, pack.groups, pack.deform_groups),
         )
 
 

@@ -2,6 +2,7 @@
 
 from .attention_pooling import MultiHeadAttentionPooling, attention_pooling, causal_mask, padding_mask
 from .decoder import DecodedQueries, DetectionTransformerDecoder, DetectionTransformerDecoderLayer
+from .deform_conv import ModulatedDeformConv2dPack
 from .deformable_attention import DeformableAttentionCore
 from .encoder import AlignedHistory, BEVFormerEncoder, BEVFormerEncoderLayer
 from .float32 import Float32Linear
@@ -29,6 +30,7 @@ __all__ = [
     'Float32Linear',
     'GlobalSpatialCrossAttention',
     'InnerProductScore',
+    'ModulatedDeformConv2dPack',
     'MultiHeadAttentionPooling',
     'PillarHits',
     'PointSpatialCrossAttention',

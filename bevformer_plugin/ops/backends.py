@@ -1,45 +1,30 @@
-"""The backends of multi-scale deformable attention, chosen by device and type or by the user."""
+"""The backends of multi-scale deformable attention and of modulated deformable convolution."""
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
-
-import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
-from bevformer_plugin.errors import InputError
+from . import deform_conv_reference, mmcv_deform_conv, mmcv_operator, reference
+from .backend_choice import Backend, BackendChoice
+from .native import attention as native_attention
+from .native import deform_conv as native_deform_conv
+from .triton import attention as triton_attention
+from .triton import deform_conv as triton_deform_conv
 
-from . import mmcv_operator, native, reference, triton
-
-VARIABLE = 'BEVFORMER_ATTENTION_BACKEND'
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One implementation of the operator.
-
-    Attributes:
-        supports: tells whether it can compute for a value of a device type and dtype on this machine.
-        forward: computes the output, from the arguments of :func:`.reference.forward`.
-        backward: computes the gradients, from the arguments of :func:`.reference.backward`.
-    """
-
-    supports: Callable[[str, torch.dtype], bool]
-    forward: Callable[..., Tensor]
-    backward: Callable[..., tuple[Tensor, Tensor, Tensor]]
-
-
-# In order of preference: the first backend that supports a value is used.
 BACKENDS = {
-    'native': Backend(native.supports, native.forward, native.backward),
-    'triton': Backend(triton.supports, triton.forward, triton.backward),
+    'native': Backend(native_attention.supports, native_attention.forward, native_attention.backward),
+    'triton': Backend(triton_attention.supports, triton_attention.forward, triton_attention.backward),
     'mmcv': Backend(mmcv_operator.supports, mmcv_operator.forward, mmcv_operator.backward),
     'reference': Backend(lambda device, dtype: True, reference.forward, reference.backward),
 }
-
-_chosen: str | None = None
+DEFORM_CONV_BACKENDS = {
+    'native': Backend(native_deform_conv.supports, native_deform_conv.forward, native_deform_conv.backward),
+    'triton': Backend(triton_deform_conv.supports, triton_deform_conv.forward, triton_deform_conv.backward),
+    'mmcv': Backend(mmcv_deform_conv.supports, mmcv_deform_conv.forward, mmcv_deform_conv.backward),
+    'reference': Backend(lambda device, dtype: True, deform_conv_reference.forward, deform_conv_reference.backward),
+}
+ATTENTION = BackendChoice('attention', 'deformable attention', 'BEVFORMER_ATTENTION_BACKEND', BACKENDS)
+DEFORM_CONV = BackendChoice(
+    'deformable convolution', 'deformable convolution', 'BEVFORMER_DEFORM_CONV_BACKEND', DEFORM_CONV_BACKENDS
+)
 
 
 def set_attention_backend(name: str | None) -> None:
@@ -48,39 +33,31 @@ def set_attention_backend(name: str | None) -> None:
     Raises:
         InputError: if the name is unknown.
     """
-    global _chosen
-    if name is not None:
-        _check_name(name)
-    _chosen = name
+    ATTENTION.choose(name)
 
 
-def _check_name(name: str) -> None:
-    if name not in BACKENDS:
-        raise InputError(f'no attention backend {name!r}: choose from {", ".join(BACKENDS)}')
+def set_deform_conv_backend(name: str | None) -> None:
+    """Choose one backend for all deformable convolutions, as :func:`set_attention_backend` does for attention.
+
+    Raises:
+        InputError: if the name is unknown.
+    """
+    DEFORM_CONV.choose(name)
 
 
 def backend_name(value: Tensor) -> str:
-    """Name the backend that computes for a value with this device and type.
+    """Name the backend of deformable attention that computes for a value with this device and type.
 
     Raises:
         InputError: if the chosen backend is unknown, or cannot compute on this device, type or machine.
     """
-    device, dtype, wanted = value.device.type, value.dtype, _chosen or os.environ.get(VARIABLE)
-    if wanted:
-        _check_name(wanted)
-        if not BACKENDS[wanted].supports(device, dtype):
-            raise InputError(
-                f'attention backend {wanted!r} cannot compute {dtype} on {device} here; unset '
-                f'{VARIABLE}, or choose another'
-            )
-        name = wanted
-    else:
-        name = next(name for name, backend in BACKENDS.items() if backend.supports(device, dtype))
-    _report(name, device, dtype)
-    return name
+    return ATTENTION.name_for(value)
 
 
-@cache
-def _report(name: str, device: str, dtype: torch.dtype) -> None:
-    """Log once for each device and type which backend computes."""
-    print_log(f'deformable attention on {device} in {dtype}: {name} backend', logger='current')
+def deform_conv_backend_name(inputs: Tensor) -> str:
+    """Name the backend of deformable convolution that computes for inputs with this device and type.
+
+    Raises:
+        InputError: if the chosen backend is unknown, or cannot compute on this device, type or machine.
+    """
+    return DEFORM_CONV.name_for(inputs)

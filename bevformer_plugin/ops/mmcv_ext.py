@@ -96,20 +96,9 @@ def modulated_deform_conv_forward(
     """Write the convolution into ``output``."""
     from bevformer_plugin.ops import modulated_deform_conv2d
 
-    output.copy_(
-        modulated_deform_conv2d(
-            inputs,
-            offset,
-            mask,
-            weight,
-            bias if with_bias else None,
-            (stride_h, stride_w),
-            (pad_h, pad_w),
-            (dilation_h, dilation_w),
-            group,
-            deformable_group,
-        )
-    )
+    settings = (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group
+    with torch.autocast(inputs.device.type, enabled=False):  # mmcv has cast everything to the type of the offset
+        output.copy_(modulated_deform_conv2d(inputs, offset, mask, weight, bias if with_bias else None, *settings))
 
 
 def modulated_deform_conv_backward(
@@ -140,32 +129,14 @@ def modulated_deform_conv_backward(
     kernel_w: int,
 ) -> None:
     """Write the gradients of input, weight, bias, offset and mask into the ``grad_`` tensors."""
-    from bevformer_plugin.ops import modulated_deform_conv2d
+    import bevformer_plugin.ops  # noqa: F401  # which registers the operator
 
-    def convolve(inputs: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-        return modulated_deform_conv2d(
-            inputs,
-            offset,
-            mask,
-            weight,
-            None,
-            (stride_h, stride_w),
-            (pad_h, pad_w),
-            (dilation_h, dilation_w),
-            group,
-            deformable_group,
-        )
-
-    for b in range(len(inputs)):  # image by image, to hold only one image's columns in memory
-        image = slice(b, b + 1)
-        grad_weight_of_image = torch.empty_like(grad_weight)
-        _write_gradients(
-            convolve,
-            [inputs[image], offset[image], mask[image], weight],
-            grad_output[image],
-            [grad_input[image], grad_offset[image], grad_mask[image], grad_weight_of_image],
-        )
-        grad_weight += grad_weight_of_image
+    pairs = [stride_h, stride_w], [pad_h, pad_w], [dilation_h, dilation_w]
+    grads = torch.ops.bevformer_plugin.modulated_deform_conv_backward(
+        grad_output, inputs, offset, mask, weight, *pairs, group, deformable_group
+    )
+    for target, gradient in zip((grad_input, grad_offset, grad_mask, grad_weight), grads, strict=True):
+        target.copy_(gradient)
     if with_bias:
         grad_bias.copy_(grad_output.sum(dim=(0, 2, 3)))
 

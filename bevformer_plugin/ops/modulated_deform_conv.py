@@ -1,10 +1,17 @@
-"""Modulated deformable convolution (DCNv2, arXiv 1811.11168) in plain PyTorch."""
+"""Modulated deformable convolution (DCNv2, arXiv 1811.11168).
+
+It is one operator of torch, ``bevformer_plugin::modulated_deform_conv``, with the same backends as deformable
+attention: C++ for CPUs, Triton for GPUs, mmcv's where it is compiled, and the definition in PyTorch.
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.autograd.function import FunctionCtx
 
-Pair = tuple[int, int]
+from .backends import DEFORM_CONV
+from .deform_conv_arguments import DeformConvSettings, Pair, check_deform_conv
 
 
 def modulated_deform_conv2d(
@@ -21,148 +28,196 @@ def modulated_deform_conv2d(
 ) -> Tensor:
     """Convolve with every kernel tap moved by its offset and scaled by its mask.
 
-    Images are convolved one by one, so that without gradients only the sampled columns of one image are in memory.
-    Positions are computed in float32 at least, since half precision would be off by pixels on wide maps.
+    Positions are computed in float32 at least, since half precision would be off by pixels on wide maps. Under
+    autocast everything but the offset is cast as for a convolution. The backward pass samples once more instead of
+    keeping what was sampled. All backends agree on what is finite: if the offset or the mask of a tap is not finite,
+    or a value around its position, neither is the output of its pixel. In the backward pass the gradients of such an
+    offset, of its mask, and of the weights that see it are not finite either, while the image gets no gradient from
+    it.
 
     Args:
         inputs: (B, C, H, W).
-        offset: (B, deform_groups * K * 2, Ho, Wo), (y, x) in pixels for each of the K kernel taps.
+        offset: (B, deform_groups * K * 2, Ho, Wo), (y, x) in pixels for each of the K kernel taps, of any floating
+            type.
         mask: (B, deform_groups * K, Ho, Wo).
         weight: (O, C / groups, kh, kw).
         bias: (O,) or None.
 
     Returns:
-        (B, O, Ho, Wo).
+        (B, O, Ho, Wo), with channels last in memory if the inputs are.
 
     Raises:
         ValueError: if shapes, types or devices do not fit each other; the message names them.
     """
-    _check_arguments(inputs, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
-    return torch.cat(
-        [
-            convolve_whole_batch(
-                inputs[b : b + 1],
-                offset[b : b + 1],
-                mask[b : b + 1],
-                weight,
-                bias,
-                stride,
-                padding,
-                dilation,
-                groups,
-                deform_groups,
-            )
-            for b in range(len(inputs))
-        ]
-    )
+    settings = DeformConvSettings(stride, padding, dilation, groups, deform_groups)
+    inputs, mask, weight, bias = _cast_under_autocast(inputs, mask, weight, bias)
+    check_deform_conv(inputs, offset, mask, weight, bias, settings)
+    return _operator(inputs, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
 
 
-def _check_arguments(
+def _cast_under_autocast(
+    inputs: Tensor, mask: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Cast what autocast casts for a convolution; positions would be off by pixels in half precision."""
+    device = inputs.device.type
+    if not torch.is_autocast_enabled(device):
+        return inputs, mask, weight, bias
+    dtype = torch.get_autocast_dtype(device)
+    return inputs.to(dtype), mask.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+@torch.library.custom_op('bevformer_plugin::modulated_deform_conv', mutates_args=())
+def _operator(
     inputs: Tensor,
     offset: Tensor,
     mask: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-    deform_groups: int,
-) -> None:
-    """Refuse arguments of :func:`modulated_deform_conv2d` that do not fit each other."""
-    tensors = {'inputs': inputs, 'offset': offset, 'mask': mask, 'weight': weight}
-    if bias is not None:
-        tensors['bias'] = bias
-    given = ', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in tensors.items())
-    if any(tensor.ndim != 4 for name, tensor in tensors.items() if name != 'bias') or 0 in (
-        *inputs.shape,
-        *weight.shape,
-    ):
-        raise ValueError(f'arguments of the modulated deformable convolution need four axes, none empty: {given}')
-    settings = (
-        f'stride {stride}, padding {padding}, dilation {dilation}, groups {groups}, deform_groups {deform_groups}'
-    )
-    if min(*stride, *dilation, groups, deform_groups) < 1 or min(padding) < 0:
-        raise ValueError(
-            f'settings of the modulated deformable convolution must be positive, padding not negative: {settings}'
-        )
-    batch, channels, *size = inputs.shape
-    outputs, _, *kernel = weight.shape
-    if channels % groups or outputs % groups or channels % deform_groups:
-        raise ValueError(
-            f'{channels} channels and {outputs} outputs do not divide by groups {groups} and '
-            f'deform_groups {deform_groups}'
-        )
-    output_size = [
-        (length + 2 * pad - dilate * (taps - 1) - 1) // step + 1
-        for length, pad, dilate, taps, step in zip(size, padding, dilation, kernel, stride, strict=True)
-    ]
-    taps = deform_groups * kernel[0] * kernel[1]
-    wanted = {
-        'offset': (batch, 2 * taps, *output_size),
-        'mask': (batch, taps, *output_size),
-        'weight': (outputs, channels // groups, *kernel),
-        'bias': (outputs,),
-    }
-    for name, shape in wanted.items():
-        if name in tensors and tensors[name].shape != shape:
-            raise ValueError(
-                f'{name} of the modulated deformable convolution must be {shape}, got {given} with {settings}'
-            )
-    if not offset.is_floating_point() or not inputs.is_floating_point():
-        raise ValueError(f'inputs and offset must be of floating types, got {inputs.dtype} and {offset.dtype}')
-    for name, tensor in tensors.items():
-        if tensor.device != inputs.device or (name != 'offset' and tensor.dtype != inputs.dtype):
-            raise ValueError(
-                f'inputs are {inputs.dtype} on {inputs.device}, {name} is {tensor.dtype} on {tensor.device}'
-            )
-
-
-def convolve_whole_batch(
-    inputs: Tensor,
-    offset: Tensor,
-    mask: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
     groups: int,
     deform_groups: int,
 ) -> Tensor:
-    """Convolve all images at once, by ordinary operators alone, with the sampled columns of all of them in memory.
+    settings = _settings(stride, padding, dilation, groups, deform_groups)
+    check_deform_conv(inputs, offset, mask, weight, bias, settings)
+    with torch.autocast(inputs.device.type, enabled=False):
+        output = DEFORM_CONV.backend_for(inputs).forward(inputs, offset, mask, weight, bias, settings)
+    return _laid_out_like(output, inputs)
 
-    Arguments and result are those of :func:`modulated_deform_conv2d`, and are not checked.
-    """
-    batch, channels, height, width = inputs.shape
-    kernel_h, kernel_w = weight.shape[2:]
-    taps = kernel_h * kernel_w
-    out_h, out_w = offset.shape[2:]
 
-    def tap_positions(size: int, out: int, axis: int) -> Tensor:
-        start = torch.arange(out, device=inputs.device) * stride[axis] - padding[axis]
-        tap = torch.arange(size, device=inputs.device) * dilation[axis]
-        return tap[:, None] + start[None]  # kernel x out
+@torch.library.custom_op('bevformer_plugin::modulated_deform_conv_backward', mutates_args=())
+def _operator_backward(
+    grad_output: Tensor,
+    inputs: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    deform_groups: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    settings = _settings(stride, padding, dilation, groups, deform_groups)
+    check_deform_conv(inputs, offset, mask, weight, None, settings)
+    shape = _output_shape(inputs, weight, settings)
+    if (tuple(grad_output.shape), grad_output.dtype, grad_output.device) != (shape, inputs.dtype, inputs.device):
+        raise ValueError(
+            f'grad_output of the modulated deformable convolution must be {shape} in {inputs.dtype} on '
+            f'{inputs.device}, got {tuple(grad_output.shape)} in {grad_output.dtype} on {grad_output.device}'
+        )
+    with torch.autocast(inputs.device.type, enabled=False):
+        grads = DEFORM_CONV.backend_for(inputs).backward(grad_output, inputs, offset, mask, weight, settings)
+    grad_inputs, grad_offset, grad_mask, grad_weight = map(_laid_out_like, grads, (inputs, offset, mask, weight))
+    return grad_inputs, grad_offset, grad_mask, grad_weight
 
-    rows = tap_positions(kernel_h, out_h, 0)[:, None, :, None].expand(kernel_h, kernel_w, out_h, out_w)
-    cols = tap_positions(kernel_w, out_w, 1)[None, :, None, :].expand(kernel_h, kernel_w, out_h, out_w)
-    offset = offset.reshape(batch * deform_groups, taps, 2, out_h, out_w)
-    if offset.dtype != torch.float64:
-        offset = offset.float()
-    y = rows.reshape(taps, out_h, out_w) + offset[:, :, 0]
-    x = cols.reshape(taps, out_h, out_w) + offset[:, :, 1]
-    locations = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)  # B*DG x T x Ho x Wo x 2
-    columns = F.grid_sample(
-        inputs.reshape(batch * deform_groups, channels // deform_groups, height, width).to(locations.dtype),
-        locations.flatten(1, 2),
-        mode='bilinear',
-        padding_mode='zeros',
-        align_corners=False,
-    ).to(inputs.dtype)
-    columns = columns.view(batch * deform_groups, -1, taps, out_h * out_w) * mask.reshape(
-        batch * deform_groups, 1, taps, out_h * out_w
+
+@_operator.register_fake
+def _(
+    inputs: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    deform_groups: int,
+) -> Tensor:
+    shape = _output_shape(inputs, weight, _settings(stride, padding, dilation, groups, deform_groups))
+    return _empty_like(inputs, shape)
+
+
+@_operator_backward.register_fake
+def _(
+    grad_output: Tensor,
+    inputs: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    deform_groups: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        _empty_like(inputs, inputs.shape),
+        _empty_like(offset, offset.shape),
+        _empty_like(mask, mask.shape),
+        _empty_like(weight, weight.shape),
     )
-    columns = columns.reshape(batch, groups, -1, out_h * out_w)  # B x G x (C/G * T) x HoWo
-    output = torch.matmul(weight.reshape(groups, len(weight) // groups, -1), columns)
-    output = output.view(batch, len(weight), out_h, out_w)
-    return output if bias is None else output + bias.view(1, -1, 1, 1)
+
+
+def _settings(
+    stride: list[int], padding: list[int], dilation: list[int], groups: int, deform_groups: int
+) -> DeformConvSettings:
+    """Read the settings as the operator of torch is given them.
+
+    Raises:
+        ValueError: if a list has not two entries.
+    """
+    for name, pair in (('stride', stride), ('padding', padding), ('dilation', dilation)):
+        if len(pair) != 2:
+            raise ValueError(f'{name} of the modulated deformable convolution must be two numbers, got {list(pair)}')
+    pairs = ((pair[0], pair[1]) for pair in (stride, padding, dilation))
+    return DeformConvSettings(*pairs, groups, deform_groups)
+
+
+def _output_shape(inputs: Tensor, weight: Tensor, settings: DeformConvSettings) -> tuple[int, int, int, int]:
+    return len(inputs), len(weight), *settings.output_size(inputs.shape, weight.shape)
+
+
+def _empty_like(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return an empty tensor of the same type, channels last if the given one is, else contiguous."""
+    last = tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=tensor.dtype, device=tensor.device, memory_format=memory_format)
+
+
+def _laid_out_like(result: Tensor, tensor: Tensor) -> Tensor:
+    """Lay a result out as :func:`_empty_like` promises it, and do not give the same tensor back."""
+    promised = _empty_like(tensor, result.shape)
+    return result if result.stride() == promised.stride() else promised.copy_(result)
+
+
+def _save_inputs(ctx: FunctionCtx, inputs: tuple, output: Tensor) -> None:
+    *tensors, _bias, stride, padding, dilation, groups, deform_groups = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.settings = stride, padding, dilation, groups, deform_groups  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _gradients(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    saved, settings = ctx.saved_tensors, ctx.settings  # pyright: ignore[reportAttributeAccessIssue]
+    grads = _operator_backward(grad_output, *saved, *settings)
+    needs_bias = ctx.needs_input_grad[4]  # pyright: ignore[reportAttributeAccessIssue]
+    return *grads, grad_output.sum((0, 2, 3)) if needs_bias else None, None, None, None, None, None
+
+
+_operator.register_autograd(_gradients, setup_context=_save_inputs)
+
+
+def _under_autocast(
+    inputs: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    deform_groups: int,
+) -> Tensor:
+    """Call the operator as autocast has it called."""
+    inputs, mask, weight, bias = _cast_under_autocast(inputs, mask, weight, bias)
+    with torch.autocast(inputs.device.type, enabled=False):
+        return _operator(inputs, offset, mask, weight, bias, stride, padding, dilation, groups, deform_groups)
+
+
+# ``register_autocast`` would cast the offset as well.
+_library = torch.library.Library('bevformer_plugin', 'FRAGMENT')
+for _device in ('CPU', 'CUDA'):
+    _library.impl('modulated_deform_conv', _under_autocast, f'Autocast{_device}')

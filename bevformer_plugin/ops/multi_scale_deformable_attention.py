@@ -10,7 +10,7 @@ from torch.autograd.function import FunctionCtx
 
 from . import reference
 from .attention_arguments import check_arguments, level_shapes
-from .backends import BACKENDS, backend_name
+from .backends import ATTENTION
 
 
 def multi_scale_deformable_attention(
@@ -68,7 +68,7 @@ def ragged_deformable_attention(
     if torch.is_autocast_enabled(value.device.type):
         dtype = torch.promote_types(dtype, torch.float32)
     inputs = value.to(dtype), spatial_shapes, sampling_locations.to(dtype), attention_weights.to(dtype), lengths
-    if not torch.compiler.is_compiling() and backend_name(inputs[0]) == 'reference':
+    if not torch.compiler.is_compiling() and ATTENTION.name_for(inputs[0]) == 'reference':
         # Plain autograd keeps what the backward pass needs, so this backend need not run its forward pass twice.
         return reference.forward(inputs[0], level_shapes(*inputs[:2]), *inputs[2:])
     return _operator(*inputs)
@@ -94,7 +94,7 @@ def _operator(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
     shapes = _checked_shapes(value, spatial_shapes, sampling_locations, attention_weights, lengths)
-    return BACKENDS[backend_name(value)].forward(value, shapes, sampling_locations, attention_weights, lengths)
+    return ATTENTION.backend_for(value).forward(value, shapes, sampling_locations, attention_weights, lengths)
 
 
 @torch.library.custom_op('bevformer_plugin::deformable_attention_backward', mutates_args=())
@@ -113,7 +113,7 @@ def _operator_backward(
             f'grad_output of deformable attention must be {wanted[0]} in {value.dtype} on {value.device}, got '
             f'{tuple(grad_output.shape)} in {grad_output.dtype} on {grad_output.device}'
         )
-    return BACKENDS[backend_name(value)].backward(
+    return ATTENTION.backend_for(value).backward(
         grad_output, value, shapes, sampling_locations, attention_weights, lengths
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bevformer_plugin.ops.attention_arguments import rows_of_maps
 
-from .kernels import backward_kernel, forward_kernel
+from .attention_kernels import backward_kernel, forward_kernel
 
 ELEMENTS = 1024  # rows times channels of a program, which is a few registers for each thread of its four warps
 
