@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 BOX_VALUES = 10  # of a network box
-CENTER = [0, 1, 4]  # which of them are the centre's x, y and z
 
 
 def normalize_boxes(boxes: Tensor) -> Tensor:
@@ -26,6 +25,12 @@ def denormalize_boxes(boxes: Tensor) -> Tensor:
     x, y, log_l, log_w, z, log_h, sin, cos, vx, vy = boxes.unbind(-1)
     yaw = torch.atan2(sin, cos)
     return torch.stack([x, y, z, log_l.exp(), log_w.exp(), log_h.exp(), yaw, vx, vy], dim=-1)
+
+
+def network_center(boxes: Tensor) -> Tensor:
+    """Return the centres (..., 3) of (..., 10) network boxes."""
+    # Slices, since a list of numbers as an index would be copied to a GPU, and the CPU would wait for it.
+    return torch.cat([boxes[..., :2], boxes[..., 4:5]], dim=-1)
 
 
 def boxes_from_old_convention(boxes: Tensor) -> Tensor:
