@@ -62,7 +62,8 @@ def rotate_bev(
     shift_x = -cos * offset_x - sin_xy * offset_y + offset_x
     shift_y = sin_yx * offset_x - cos * offset_y + offset_y
     cos, sin_xy, sin_yx, shift_x, shift_y = (
-        value.to(bev_embed.device, torch.float32, non_blocking=True) for value in (cos, sin_xy, sin_yx, shift_x, shift_y)
+        value.to(bev_embed.device, torch.float32, non_blocking=True)
+        for value in (cos, sin_xy, sin_yx, shift_x, shift_y)
     )
     return sample_rotated(bev_embed, cos, (sin_xy, sin_yx), (shift_x, shift_y), grid, interpolation)
 

@@ -169,7 +169,9 @@ class BEVFormerEncoder(BaseModule):
         bev_shape = torch.tensor([[grid.bev_h, grid.bev_w]])
 
         current = bev_reference_points(grid, bev_query.device).expand(len(bev_query), -1, -1)  # BxQx2
-        shift = torch.where(history.exists.view(-1, 1, 1).to(bev_query.device, non_blocking=True), history.shift[:, None], 0.0)
+        shift = torch.where(
+            history.exists.view(-1, 1, 1).to(bev_query.device, non_blocking=True), history.shift[:, None], 0.0
+        )
         tsa_reference_points = torch.stack([current + shift, current], dim=1)  # Bx2xQx2
 
         query, with_history = bev_query, self._with_history(bev_query, history)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from mmdet3d.registry import DATASETS, MODELS
+from mmdet3d.structures import Det3DDataSample
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
@@ -53,7 +54,7 @@ def items(cfg: Config, part: str, indices: list[int]) -> list[dict]:
 def training_step(detector: BEVFormer, optimizer: torch.optim.Optimizer, batch: list[dict]) -> dict[str, Tensor]:
     """Take a step of the optimizer, and return the losses before it."""
     detector.train()
-    data = detector.data_preprocessor(pseudo_collate(batch), True)
+    data = detector.data_preprocessor(pseudo_collate([_copied(item) for item in batch]), True)
     loss, values = detector.parse_losses(detector(**data, mode='loss'))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(detector.parameters(), 10)
@@ -66,3 +67,20 @@ def optimizer_of(detector: BEVFormer, cfg: Config) -> torch.optim.Optimizer:
     """The config's optimizer, not fused, which only some devices have."""
     wrapper = {'type': 'OptimWrapper', 'optimizer': {**cfg.optim_wrapper.optimizer, 'fused': False}}
     return build_optim_wrapper(detector, wrapper).optimizer
+
+
+@torch.no_grad()
+def stream(detector: BEVFormer, scene: list[dict]) -> list[Det3DDataSample]:
+    """Predict the frames of a scene one after the other; the detector stays in eval mode and keeps its history."""
+    if detector.training:
+        detector.eval()
+    predicted = []
+    for item in scene:
+        batch = pseudo_collate([_copied(item)])
+        predicted.extend(detector(**detector.data_preprocessor(batch), mode='predict'))
+    return predicted
+
+
+def _copied(item: dict) -> dict:
+    """Copy an item, since the preprocessor writes into its data sample."""
+    return {'inputs': dict(item['inputs']), 'data_samples': item['data_samples'].clone()}

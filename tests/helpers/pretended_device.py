@@ -90,7 +90,7 @@ class _PythonFunctions(TorchFunctionMode):
         if args and isinstance(args[0], PretendedTensor):
             tensor, *rest = args
             if func is Tensor.new_tensor:
-                return torch.tensor(*rest, **{'dtype': tensor.dtype, **kwargs}).to(DEVICE)
+                return torch.as_tensor(*rest, **{'dtype': tensor.dtype, **kwargs}).to(DEVICE, copy=True)
             if func is Tensor.tolist:
                 return tensor.cpu().tolist()
             if func in (Tensor.__getitem__, Tensor.__setitem__):
