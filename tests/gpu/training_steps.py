@@ -34,11 +34,11 @@ def small_world_config(name: str, root: Path, infos: dict[str, Path]) -> Config:
     return load_config(str(MODELS_OF[name]), changes)
 
 
-def build(cfg: Config) -> BEVFormer:
-    """The config's detector with seeded weights."""
+def build(cfg: Config, **changes: object) -> BEVFormer:
+    """The config's detector with seeded weights, some of its arguments changed."""
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet3d'):
-        detector = MODELS.build(cfg.model)
+        detector = MODELS.build({**cfg.model, **changes})
     detector.init_weights()
     return detector
 
@@ -84,3 +84,16 @@ def stream(detector: BEVFormer, scene: list[dict]) -> list[Det3DDataSample]:
 def _copied(item: dict) -> dict:
     """Copy an item, since the preprocessor writes into its data sample."""
     return {'inputs': dict(item['inputs']), 'data_samples': item['data_samples'].clone()}
+
+
+def losses_of(detector: BEVFormer, batch: list[dict]) -> dict[str, Tensor]:
+    """The losses that are trained on, with their graph."""
+    detector.train()
+    data = detector.data_preprocessor(pseudo_collate([_copied(item) for item in batch]), True)
+    return {name: loss for name, loss in detector(**data, mode='loss').items() if 'loss' in name}
+
+
+def gradients_of(detector: BEVFormer, batch: list[dict]) -> dict[str, Tensor]:
+    """The gradients of the sum of the losses, by parameter."""
+    sum(losses_of(detector, batch).values()).backward()
+    return {name: weight.grad for name, weight in detector.named_parameters() if weight.grad is not None}
