@@ -1,4 +1,5 @@
 # make demo: install, make data, train, evaluate, draw, report.   make test: install, run the tests but for the slow ones.
+# make test-gpu: the tests that need a GPU; without one, they are skipped.
 # make test-minimum: some of the tests with the lowest versions that setup.py allows, in an environment of their own.
 # make test-wheel: some of the tests in another folder, with the package that a wheel installs there.
 VENV   := .venv
@@ -28,7 +29,7 @@ PARALLEL := -n auto --maxprocesses 8 --dist loadfile  # the files of tests side 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1 && echo $$p && break; done)
 
-.PHONY: setup demo clean-demo test test-slow test-minimum test-wheel test-processors $(SETTINGS:%=test-processor-%) lint
+.PHONY: setup demo clean-demo test test-slow test-gpu test-minimum test-wheel test-processors $(SETTINGS:%=test-processor-%) lint
 
 setup: $(READY)
 
@@ -68,10 +69,14 @@ clean-demo:
 	rm -rf $(WORK) $(DATA)
 
 test: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "not slow" $(PARALLEL)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "not slow and not gpu" $(PARALLEL)
 
 test-slow: setup
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m slow $(PARALLEL)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(PY) -m pytest -m "slow and not gpu" $(PARALLEL)
+
+# One after the other, since they measure the GPU's memory.
+test-gpu: setup
+	$(PY) -m pytest -m gpu
 
 test-minimum: setup
 	@echo "== Installing the lowest versions that setup.py allows into $(MINIMUM) (about 5 minutes, 6 GB with CUDA builds of torch)"
@@ -106,7 +111,7 @@ $(SETTINGS:%=test-processor-%): test-processor-%: setup
 	@echo "== Tests that compare numbers, setting $*: $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*))"
 	@env $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*)) sh -c '\
 		$(PY) -c "import torch; print(\"PyTorch uses\", torch.backends.cpu.get_cpu_capability(), \"on\", torch.get_num_threads(), \"threads\")" && \
-		$(PY) -m pytest -q -m "not slow" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD) $(PARALLEL))'
+		$(PY) -m pytest -q -m "not slow and not gpu" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD) $(PARALLEL))'
 
 lint: setup $(VENV)/.linters
 	$(PY) -m ruff check .

@@ -6,6 +6,7 @@ import pickle
 import shutil
 
 import pytest
+import torch
 from nuscenes import NuScenes
 
 from bevformer_plugin.datasets import create_nuscenes_infos
@@ -22,6 +23,26 @@ def _backends_of_each_test():
     yield
     set_attention_backend(None)
     set_deform_conv_backend(None)
+
+
+@pytest.fixture(
+    params=[
+        'cpu',
+        pytest.param(
+            'cuda',
+            marks=[
+                pytest.mark.gpu,
+                pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU that PyTorch can use is here'),
+            ],
+        ),
+    ]
+)
+def device(request, monkeypatch):
+    """The CPU, and in ``make test-gpu`` a GPU that computes float32 without TensorFloat-32."""
+    if request.param == 'cuda':
+        monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+        monkeypatch.setattr(torch.backends.cuda.matmul, 'allow_tf32', False)
+    return torch.device(request.param)
 
 
 @pytest.fixture(scope='session')

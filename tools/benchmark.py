@@ -37,6 +37,10 @@ def parse_args() -> argparse.Namespace:
     speed.add_argument('--data-root', help='dataroot with infos; a small synthetic one is made by default')
     speed.add_argument('--rounds', type=int, default=5, help='how often to measure each version')
     speed.add_argument('--no-training', action='store_true', help='leave out the training step')
+    speed.add_argument('--device', default='auto', help='cpu, cuda, or auto: a GPU if there is one')
+    speed.add_argument(
+        '--compile', action='store_true', help='measure a compiled version as well, CUDA graphs on a GPU'
+    )
     speed.set_defaults(run=run_speed)
     backbone = commands.add_parser(
         'backbone', parents=[common], help='deformable convolutions of a backbone, against ordinary ones'
@@ -95,7 +99,15 @@ def run_data(args: argparse.Namespace) -> tuple[dict, str]:
 def run_speed(args: argparse.Namespace) -> tuple[dict, str]:
     from bevformer_plugin.benchmark.speed import benchmark_speed, speed_table
 
-    report = benchmark_speed(_config(args), args.checkpoint, args.data_root, args.rounds, not args.no_training)
+    report = benchmark_speed(
+        _config(args),
+        args.checkpoint,
+        args.data_root,
+        args.rounds,
+        training=not args.no_training,
+        device=args.device,
+        compiled=args.compile,
+    )
     return report, speed_table(report)
 
 

@@ -160,7 +160,7 @@ def benchmark_onnx(cfg: Config, checkpoint: str | None = None, data_root: str | 
             if name in files:
                 started[name].run(_open_here, cfg, root, str(files[name]))
             else:
-                started[name].run(build_here, cfg, checkpoint, root, name, training=False)
+                started[name].run(build_here, cfg, checkpoint, root, name, training=False, device=torch.device('cpu'))
         seconds: dict[str, list[float]] = {name: [] for name in started}
         for number in range(rounds + 1):
             for name, process in started.items():

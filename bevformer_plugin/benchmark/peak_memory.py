@@ -15,7 +15,8 @@ class PeakMemory:
     """The memory that a function needed, in bytes.
 
     Attributes:
-        peak: the largest amount held at any time, on a GPU by the allocator, on a CPU by the whole process.
+        peak: the largest amount held at any time, by the allocator of a GPU if the function used one, else by the
+            whole process.
         before: the amount that the process held before, mostly for libraries; 0 on a GPU.
     """
 
@@ -30,12 +31,12 @@ def peak_memory(work: Callable, *arguments: object) -> PeakMemory:
 
 def measure_peak(work: Callable, *arguments: object) -> PeakMemory:
     """Measure ``work(*arguments)`` in this process, which must not have held more memory before."""
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
-        work(*arguments)
-        return PeakMemory(torch.cuda.max_memory_allocated(), 0)
     before = _most_resident()
     work(*arguments)
+    if torch.cuda.is_initialized() and torch.cuda.max_memory_allocated():
+        return PeakMemory(torch.cuda.max_memory_allocated(), 0)
     return PeakMemory(_most_resident(), before)
 
 

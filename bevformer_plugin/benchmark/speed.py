@@ -38,6 +38,7 @@ from .plain_formulation import PlainEncoder
 from .worlds import make_world
 
 PLAIN, OURS, OPTIMIZED_FLOAT32, OPTIMIZED = 'plain', 'ours', 'optimised, float32', 'optimised, bfloat16'
+COMPILED_FLOAT32, COMPILED = 'compiled, float32', 'compiled, bfloat16'
 TRAINING = 'training step'
 DETECTION = 'detection'  # the head that is timed
 Result = TypeVar('Result')
@@ -62,7 +63,13 @@ class Frames:
 
 
 def benchmark_speed(
-    cfg: Config, checkpoint: str | None = None, data_root: str | None = None, rounds: int = 5, training: bool = True
+    cfg: Config,
+    checkpoint: str | None = None,
+    data_root: str | None = None,
+    rounds: int = 5,
+    training: bool = True,
+    device: str = 'auto',
+    compiled: bool = False,
 ) -> dict:
     """Run a config's detector in several versions over the same frame, which has history.
 
@@ -70,7 +77,8 @@ def benchmark_speed(
     to the longest list; images and weights with their channels first; deformable convolutions by ``grid_sample`` as
     well); the detector as ``tools/test.py`` runs it, and
     trained as ``tools/train.py`` does; after :func:`bevformer_plugin.deployment.optimize_for_inference` in float32,
-    and where the device computes with it, in bfloat16. Each lives in a process of its own, because what a C library
+    and where the device computes with it, in bfloat16; and, if asked for, the last of these with what has fixed shapes
+    compiled, see :func:`compile_fixed_shapes`. Each lives in a process of its own, because what a C library
     does with freed memory, on which a frame's time depends, is set for a whole process and shaped by what ran before.
     In every round one version after another runs each scope once, the others waiting.
 
@@ -85,6 +93,8 @@ def benchmark_speed(
             temporary folder.
         rounds: that count, after one to warm up.
         training: whether to measure the training step, which the optimised versions do not have.
+        device: 'cpu', 'cuda', or 'auto' for a GPU if there is one. Times include the work of a GPU.
+        compiled: whether to measure the compiled version, which takes minutes to make.
 
     Returns:
         ``settings`` and ``versions``: per version ``seconds`` (per scope, a value per round), ``ratio`` (per scope,
@@ -93,16 +103,16 @@ def benchmark_speed(
         boxes of ``ours`` of the distance to the nearest box centre of the same class).
 
     Raises:
-        InputError: for no rounds, or data without a frame that has history.
+        InputError: for no rounds, data without a frame that has history, or a device that is not there.
     """
     if rounds < 1:
         raise InputError(f'rounds must be at least 1, not {rounds}')
-    device = _device()
+    place = chosen_device(device)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         root = data_root or make_world(Path(folder, 'world'))
-        frames = load_frames(cfg, root, device)
-        start = lambda name, training: _start(processes, cfg, checkpoint, root, name, training)  # noqa: E731
-        versions = {name: start(name, training=False) for name in _names(device)}
+        frames = load_frames(cfg, root, place)
+        start = lambda name, training: _start(processes, cfg, checkpoint, root, name, training, place)  # noqa: E731
+        versions = {name: start(name, training=False) for name in _names(place, compiled)}
         trained = {name: start(name, training=True) for name in (PLAIN, OURS) if training}
         memory = {name: process.run(measure_peak, _detect) for name, process in versions.items()}
         boxes = {name: process.run(_detected) for name, process in versions.items()}
@@ -120,16 +130,35 @@ def benchmark_speed(
         }
         for name in versions
     }
-    settings = {**describe_machine(), 'attention backend': backend_name(frames.imgs), 'padded image': frames.image_hw}
+    settings = {
+        **describe_machine(),
+        'device': str(place),
+        'attention backend': backend_name(frames.imgs),
+        'padded image': frames.image_hw,
+    }
     return {'settings': settings, 'versions': report}
 
 
-def _device() -> torch.device:
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+def chosen_device(name: str = 'auto') -> torch.device:
+    """Return the device to measure on.
+
+    Args:
+        name: 'cpu', 'cuda', or 'auto' for a GPU if there is one.
+
+    Raises:
+        InputError: for another name, or if this machine has no such device.
+    """
+    if name not in ('auto', 'cpu', 'cuda'):
+        raise InputError(f"the device to measure on is 'auto', 'cpu' or 'cuda', not {name!r}")
+    if name == 'cuda' and not torch.cuda.is_available():
+        raise InputError('this machine has no GPU that PyTorch can use: measure on the CPU with device cpu, or auto')
+    return torch.device('cuda' if name == 'auto' and torch.cuda.is_available() else name.replace('auto', 'cpu'))
 
 
-def _names(device: torch.device) -> list[str]:
-    return [PLAIN, OURS, OPTIMIZED_FLOAT32, *([OPTIMIZED] if computes_in_bfloat16(device) else [])]
+def _names(device: torch.device, compiled: bool) -> list[str]:
+    in_bfloat16 = computes_in_bfloat16(device)
+    names = [PLAIN, OURS, OPTIMIZED_FLOAT32, *([OPTIMIZED] if in_bfloat16 else [])]
+    return [*names, COMPILED if in_bfloat16 else COMPILED_FLOAT32] if compiled else names
 
 
 def load_frames(cfg: Config, data_root: str, device: torch.device) -> Frames:
@@ -179,8 +208,29 @@ def build_version(
         if device.type == 'cpu':
             detector.to(memory_format=torch.channels_last)  # as Lightning lays it out
     else:
-        return optimize_for_inference(detector, torch.float32 if name == OPTIMIZED_FLOAT32 else torch.bfloat16)
+        in_float32 = name in (OPTIMIZED_FLOAT32, COMPILED_FLOAT32)
+        optimized = optimize_for_inference(detector, torch.float32 if in_float32 else torch.bfloat16)
+        if name in (COMPILED, COMPILED_FLOAT32):
+            compile_fixed_shapes(optimized)
+        return optimized
     return detector
+
+
+def compile_fixed_shapes(version: OptimizedDetector) -> None:
+    """Compile backbone with neck, and detection head with decoder; on a GPU they run as CUDA graphs.
+
+    The BEV encoder stays as it is, since how many pillars the cameras see differs from frame to frame. Compilation
+    happens when they run for the first time, and for each size of images.
+
+    Args:
+        version: its parts are compiled in place.
+    """
+    detector = version.detector
+    if (
+        detector.bev_encoder.cams_embeds.device.type != 'cpu'
+    ):  # on a CPU, backbone and neck are compiled already where that pays
+        detector.img_backbone.compile(mode='reduce-overhead', dynamic=False)
+    detection_head(detector).compile(mode='reduce-overhead', dynamic=False)
 
 
 @dataclass
@@ -208,24 +258,32 @@ def _current() -> Version:
 
 
 def _start(
-    processes: ExitStack, cfg: Config, checkpoint: str | None, data_root: str, name: str, training: bool
+    processes: ExitStack,
+    cfg: Config,
+    checkpoint: str | None,
+    data_root: str,
+    name: str,
+    training: bool,
+    device: torch.device,
 ) -> FreshProcess:
     """Start a process with a version in it."""
     process = processes.enter_context(FreshProcess())
-    process.run(build_here, cfg, checkpoint, data_root, name, training)
+    process.run(build_here, cfg, checkpoint, data_root, name, training, device)
     return process
 
 
-def build_here(cfg: Config, checkpoint: str | None, data_root: str, name: str, training: bool) -> None:
+def build_here(
+    cfg: Config, checkpoint: str | None, data_root: str, name: str, training: bool, device: torch.device
+) -> None:
     """Set this process up for a version: attention backend, memory, detector and frames."""
     global _version
     init_default_scope(cfg.get('default_scope', 'mmdet3d'))
     if name == PLAIN:
         set_attention_backend('reference')  # ``grid_sample`` in the decoder too
         set_deform_conv_backend('reference')
-    elif _device().type == 'cpu' and not training:
+    elif device.type == 'cpu' and not training:
         keep_freed_memory()
-    _version = Version(build_version(cfg, checkpoint, name, _device()), load_frames(cfg, data_root, _device()))
+    _version = Version(build_version(cfg, checkpoint, name, device), load_frames(cfg, data_root, device))
 
 
 @torch.no_grad()
@@ -265,6 +323,7 @@ def _forward_times() -> dict[str, float]:
     detector, precision = parts_of(version)
     current = detector.frames_of([frames.sample.metainfo])
     head = detection_head(detector)
+    torch.compiler.cudagraph_mark_step_begin()
     with precision:
         times['backbone'], levels = timed(lambda: detector.extract_feat(frames.imgs[:, 1]))
         features = CameraFeatures([0], levels, frames.image_hw)
@@ -287,6 +346,7 @@ def detect(version: BEVFormer | OptimizedDetector, frames: Frames, history: BEVH
     """Detect the boxes of the second frame, from its normalised images."""
     detector, precision = parts_of(version)
     head = detection_head(detector)
+    torch.compiler.cudagraph_mark_step_begin()  # what a CUDA graph gave for the frame before may be overwritten
     with precision:
         encoded = detector.encode(frames.imgs[:, 1], detector.frames_of([frames.sample.metainfo]), [history])
         return head.detections(head(encoded.bev_embed))[0]
@@ -366,7 +426,10 @@ def speed_table(report: dict) -> str:
             spread = f'{min(times):.4f} - {max(times):.4f}'
             lines.append(f'  {scope:<24}{statistics.median(times):>10.4f}{spread:>18}{version["ratio"][scope]:>8.2f}')
         work = (version['peak_memory'] - version['memory_before']) / 2**30
-        lines.append(f'  peak memory {work:.2f} GiB, box centres off by {version["deviation"]:.4f} m')
+        rate = 1 / statistics.median(version['seconds']['frame'])
+        lines.append(
+            f'  {rate:.2f} frames/s, peak memory {work:.2f} GiB, box centres off by {version["deviation"]:.4f} m'
+        )
     lines.append(
         'ratio: median over the rounds of the plain time over its own; peak memory: of one frame, without '
         'what the process held before; box centres: median distance to those of "ours"'

@@ -236,6 +236,9 @@ def _suggestion(name: str, known: set[str] | list[str]) -> str:
 def refuse_unknown_options(options: dict, cfg: Config) -> None:
     """Refuse command-line options that do not change a section of the config.
 
+    A name that the config has handed down may be given beside all places that it went to, with the value that these
+    are given: then the command line says one thing.
+
     Args:
         options: values of ``--cfg-options`` by dotted name.
         cfg: the config as read from its file, before the options are applied.
@@ -252,6 +255,8 @@ def refuse_unknown_options(options: dict, cfg: Config) -> None:
         if name in SECTIONS:
             continue
         places = list(_places(name, cfg[name], cfg)) if name in cfg else []
+        if places and all(options.get(place) == options[option] for place in places):
+            continue
         if places:
             raise InputError(
                 f'--cfg-options {option} has no effect: the config has handed {name} down already, to '

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from bevformer_plugin.errors import InputError
 
+from .constants import constants
+
 
 @dataclass(frozen=True)
 class BEVGrid:
@@ -78,8 +80,8 @@ def pillar_points(grid: BEVGrid, num_points: int, device: torch.device | None = 
         (D, Q, 3) float32, LiDAR frame, metres.
     """
     x_min, y_min, z_min, x_max, y_max, z_max = grid.point_cloud_range
-    extent = torch.tensor([x_max - x_min, y_max - y_min], device=device)
-    origin = torch.tensor([x_min, y_min], device=device)
+    extent = constants([x_max - x_min, y_max - y_min], device)
+    origin = constants([x_min, y_min], device)
     plane = bev_reference_points(grid, device) * extent + origin
     depth = z_max - z_min
     heights = torch.linspace(0.5, depth - 0.5, num_points, device=device) + z_min

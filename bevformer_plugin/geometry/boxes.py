@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 BOX_VALUES = 10  # of a network box
-CENTER = [0, 1, 4]  # which of them are the centre's x, y and z
 
 
 def normalize_boxes(boxes: Tensor) -> Tensor:
@@ -41,6 +40,12 @@ def transform_boxes(boxes: Tensor, matrix: Tensor) -> Tensor:
     yaw = boxes[:, 6]
     ahead = torch.stack([yaw.cos(), yaw.sin()], dim=1) @ matrix.T
     return torch.cat([boxes[:, :2] @ matrix.T, boxes[:, 2:6] * scale, torch.atan2(ahead[:, 1:], ahead[:, :1])], dim=1)
+
+
+def network_center(boxes: Tensor) -> Tensor:
+    """Return the centres (..., 3) of (..., 10) network boxes."""
+    # Slices, since a list of numbers as an index would be copied to a GPU, and the CPU would wait for it.
+    return torch.cat([boxes[..., :2], boxes[..., 4:5]], dim=-1)
 
 
 def boxes_from_old_convention(boxes: Tensor) -> Tensor:

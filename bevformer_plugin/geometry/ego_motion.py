@@ -62,7 +62,8 @@ def rotate_bev(
     shift_x = -cos * offset_x - sin_xy * offset_y + offset_x
     shift_y = sin_yx * offset_x - cos * offset_y + offset_y
     cos, sin_xy, sin_yx, shift_x, shift_y = (
-        value.to(bev_embed.device, torch.float32) for value in (cos, sin_xy, sin_yx, shift_x, shift_y)
+        value.to(bev_embed.device, torch.float32, non_blocking=True)
+        for value in (cos, sin_xy, sin_yx, shift_x, shift_y)
     )
     return sample_rotated(bev_embed, cos, (sin_xy, sin_yx), (shift_x, shift_y), grid, interpolation)
 
@@ -139,7 +140,7 @@ def transform_bev(bev_embed: Tensor, matrices: Tensor, grid: BEVGrid) -> Tensor:
     sources = torch.einsum('bij,hwj->bhwi', torch.linalg.inv(matrices.double().cpu()), places)
     middle = sources.new_tensor([x_min + x_max, y_min + y_max]) / 2
     half_extent = sources.new_tensor([x_max - x_min, y_max - y_min]) / 2
-    sampling = ((sources - middle) / half_extent).to(bev_embed.device, torch.float32)
+    sampling = ((sources - middle) / half_extent).to(bev_embed.device, torch.float32, non_blocking=True)
     maps = bev_embed.transpose(1, 2).unflatten(2, (grid.bev_h, grid.bev_w)).float()  # BxCxHxW
     moved = F.grid_sample(maps, sampling, mode='bilinear', padding_mode='zeros', align_corners=False)
     return moved.flatten(2).transpose(1, 2).to(bev_embed.dtype)

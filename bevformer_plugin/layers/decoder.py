@@ -9,7 +9,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.geometry import CENTER
+from bevformer_plugin.geometry import network_center
 
 from .deformable_attention import DeformableAttentionCore
 
@@ -158,5 +158,5 @@ class DetectionTransformerDecoder(BaseModule):
             box = reg_branch(query)
             states.append(query)
             boxes.append(box)
-            references.append((torch.logit(reference, eps=REFERENCE_EPS) + box[..., CENTER]).sigmoid().detach())
+            references.append((torch.logit(reference, eps=REFERENCE_EPS) + network_center(box)).sigmoid().detach())
         return DecodedQueries(torch.stack(states), torch.stack(boxes), torch.stack(references))

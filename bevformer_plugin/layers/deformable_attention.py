@@ -138,5 +138,5 @@ class DeformableAttentionCore(nn.Module):
 
 def _locations(spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor) -> Tensor:
     """Move reference points, which are fractions of each level, by offsets in cells."""
-    cells = spatial_shapes.flip(-1)[:, None, :].to(offsets)  # Lx1x2 in (w, h)
+    cells = spatial_shapes.flip(-1)[:, None, :].to(offsets, non_blocking=True)  # Lx1x2 in (w, h)
     return torch.addcdiv(reference_points, offsets, cells)

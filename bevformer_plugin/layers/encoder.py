@@ -169,7 +169,9 @@ class BEVFormerEncoder(BaseModule):
         bev_shape = torch.tensor([[grid.bev_h, grid.bev_w]])
 
         current = bev_reference_points(grid, bev_query.device).expand(len(bev_query), -1, -1)  # BxQx2
-        shift = torch.where(history.exists.view(-1, 1, 1).to(bev_query.device), history.shift[:, None], 0.0)
+        shift = torch.where(
+            history.exists.view(-1, 1, 1).to(bev_query.device, non_blocking=True), history.shift[:, None], 0.0
+        )
         tsa_reference_points = torch.stack([current + shift, current], dim=1)  # Bx2xQx2
 
         query, with_history = bev_query, self._with_history(bev_query, history)
@@ -191,7 +193,7 @@ class BEVFormerEncoder(BaseModule):
             return without_history
         if exists.all():
             return with_history
-        return torch.where(exists.view(-1, 1, 1, 1).to(query.device), with_history, without_history)
+        return torch.where(exists.view(-1, 1, 1, 1).to(query.device, non_blocking=True), with_history, without_history)
 
     def _check_shapes(
         self, bev_query: Tensor, features: list[Tensor], hits: PillarHits, history: AlignedHistory, grid: BEVGrid

@@ -115,9 +115,9 @@ def assert_same_detections(result: InstanceData, expected: dict, agreement: Agre
 
 @pytest.mark.parametrize('path', files('bevformer_*.stream.npz') + real_files('*.stream.npz'))
 @torch.no_grad()
-def test_stream(path, build_published):
+def test_stream(path, build_published, device):
     name = path.name.split('.')[0]
-    model = build_published(name).eval()
+    model = build_published(name).eval().to(device)
     head = model.heads['detection']
     content = np.load(path)
     frames = [
@@ -130,7 +130,7 @@ def test_stream(path, build_published):
         np.testing.assert_allclose(imgs[:, :, ::37, ::41], expected['img_sample'], atol=1e-5)
         scene += starts_scene(frames, number)
         meta = meta_of(expected['lidar2img'], expected['can_bus'], str(scene), 0.5 * number)
-        encoded = model.encode(imgs[None], model.frames_of([meta]), histories)
+        encoded = model.encode(imgs[None].to(device), model.frames_of([meta]), histories)
         outputs, histories, bev_embed = head(encoded.bev_embed), encoded.histories(), encoded.bev_embed
         if number + 1 < len(frames) and not starts_scene(frames, number + 1):
             # The published code turns the previous BEV in place: the file holds it as the next frame left it.
@@ -139,19 +139,19 @@ def test_stream(path, build_published):
             bev_embed, _ = model.bev_encoder.ego_alignment.align(bev_embed, motion, model.bev_encoder.grid)
         stride = max(1, bev_embed.shape[1] // 250)
         torch.testing.assert_close(
-            bev_embed[0, ::stride], torch.from_numpy(expected['bev_embed_sample']), atol=1e-4, rtol=1e-5
+            bev_embed[0, ::stride].cpu(), torch.from_numpy(expected['bev_embed_sample']), atol=1e-4, rtol=1e-5
         )
         for layer, key, agreement in ((0, '0', FIRST_LAYER), (-1, '', LAST_LAYER[name])):
             assert_close(
                 f'f{number}.cls{key}',
-                outputs.cls_scores[layer, 0],
+                outputs.cls_scores[layer, 0].cpu(),
                 torch.from_numpy(expected[f'cls{key}']),
                 LOGIT,
                 agreement,
             )
             rows = swap_box_convention(torch.from_numpy(expected[f'bbox{key}']).T).T
-            assert_close(f'f{number}.bbox{key}', outputs.bbox_preds[layer, 0], rows, METRES, agreement)
-        assert_same_detections(head.detections(outputs)[0], expected, LAST_LAYER[name])
+            assert_close(f'f{number}.bbox{key}', outputs.bbox_preds[layer, 0].cpu(), rows, METRES, agreement)
+        assert_same_detections(head.detections(outputs)[0].cpu(), expected, LAST_LAYER[name])
 
 
 def without_dropout(model: torch.nn.Module) -> torch.nn.Module:
@@ -174,7 +174,7 @@ def lidar2img_of(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize('path', files('bevformer_*.train.npz') + real_files('*.train.npz'))
-def test_training_step(path, build_published):
+def test_training_step(path, build_published, device):
     reference = np.load(path)
     # The file holds what the network saw; a pose whose differences are these stands for the vehicle's own.
     can_bus = reference['can_bus'].copy()
@@ -187,8 +187,8 @@ def test_training_step(path, build_published):
     )
     imgs = torch.stack([images_of(path, frame) for frame in range(len(metas))])
 
-    model = without_dropout(build_published(path.name.split('.')[0]).train())
-    losses = model.loss(dict(imgs=imgs[None]), [sample])
+    model = without_dropout(build_published(path.name.split('.')[0]).train()).to(device)
+    losses = model.loss(dict(imgs=imgs[None].to(device)), [sample])
     expected = {key.removeprefix('loss.'): reference[key].item() for key in reference if key.startswith('loss.')}
     assert {key: value.item() for key, value in losses.items()} == pytest.approx(expected, rel=1e-4)
 

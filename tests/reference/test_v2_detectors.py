@@ -25,16 +25,16 @@ TIE = 1e-5  # scores nearer to each other than this may change places
 
 
 def assert_close(name: str, ours: torch.Tensor, theirs: np.ndarray, atol: float) -> None:
-    error = (ours - torch.from_numpy(theirs)).abs().max().item()
+    error = (ours.cpu() - torch.from_numpy(theirs)).abs().max().item()
     assert error <= atol, f'{name} is off by {error}'
 
 
 @pytest.mark.parametrize('path', v2_files('bevformerv2_*.sample.npz'))
 @torch.no_grad()
-def test_v2_sample(path):
+def test_v2_sample(path, device):
     drive = Drive.of_file(path)
     content = drive.content
-    model = drive.model(perspective=False).eval()
+    model = drive.model(perspective=False).eval().to(device)
     slots = []
     if model.bev_fusion is not None:
         model.bev_fusion.register_forward_pre_hook(lambda _, inputs: slots.append(inputs[0]))
@@ -45,8 +45,8 @@ def test_v2_sample(path):
         np.testing.assert_allclose(sample, drive.row('img_sample', offset), atol=1e-5)
         frames = model.frames_of([drive.meta(offset)])
         if offset:
-            (history,) = model._states_after(imgs[None], frames, [history])
-    encoded = model.encode(imgs[None], frames, [history])
+            (history,) = model._states_after(imgs[None].to(device), frames, [history])
+    encoded = model.encode(imgs[None].to(device), frames, [history])
 
     (features,) = encoded.camera_features
     for level, (rows, columns) in enumerate(FPN_STEPS):
@@ -68,11 +68,11 @@ def test_v2_sample(path):
     outputs = head(encoded.bev_embed)
     for layer, key in ((0, '0'), (-1, '')):
         assert_close(f'cls{key}', outputs.cls_scores[layer, 0], content[f'cls{key}'], ATOL)
-        rows = swap_box_convention(outputs.bbox_preds[layer, 0].T).T
+        rows = swap_box_convention(outputs.bbox_preds[layer, 0].cpu().T).T
         assert_close(f'bbox{key}', rows, content[f'bbox{key}'], METRES if key else FEW * METRES)
         beyond = (rows - torch.from_numpy(content[f'bbox{key}'])).abs() > METRES
         assert beyond.float().mean() <= 1e-3, f'bbox{key}'
-    assert_same_boxes(head.detections(outputs)[0], content)
+    assert_same_boxes(head.detections(outputs)[0].cpu(), content)
 
 
 def assert_same_boxes(ours, theirs) -> None:
@@ -102,11 +102,11 @@ def test_v2_alignment_of_a_drive(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('path', v2_files('bevformerv2_*.train.npz'))
-def test_v2_training_step(path):
+def test_v2_training_step(path, device):
     drive = Drive.of_file(path)
     content = drive.content
     perspective = 'loss.loss_cls_mono' in content
-    model = without_dropout(drive.model(perspective, int(content['groups'])).train())
+    model = without_dropout(drive.model(perspective, int(content['groups'])).train()).to(device)
     metas = [drive.meta(offset) for offset in drive.present]
     if 'rot_angle' in content:
         draw = [content[name].item() for name in ('rot_angle', 'scale_ratio', 'flip_dx', 'flip_dy')]
@@ -128,7 +128,7 @@ def test_v2_training_step(path):
             speeds=torch.from_numpy(content['ann_speed']).float(),
         )
     imgs = torch.stack([drive.images(offset) for offset in drive.present])
-    losses = model.loss(dict(imgs=imgs[None]), [sample])
+    losses = model.loss(dict(imgs=imgs[None].to(device)), [sample])
     theirs = {key.removeprefix('loss.'): content[key].item() for key in content if key.startswith('loss.')}
     assert {key: value.item() for key, value in losses.items()} == pytest.approx(theirs, rel=1e-4)
 

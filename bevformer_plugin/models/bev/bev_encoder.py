@@ -148,7 +148,7 @@ class BEVEncoder(BaseModule):
             image_hw: padded image size in pixels.
         """
         device = self.bev_embedding.weight.device
-        lidar2img = torch.stack([frame.lidar2img for frame in frames]).to(device, torch.float32)
+        lidar2img = torch.stack([frame.lidar2img for frame in frames]).to(device, torch.float32, non_blocking=True)
         points = pillar_points(self.grid, self.encoder.num_points_in_pillar, device)
         return PillarHits.from_projection(*project_to_cameras(points, lidar2img, image_hw))
 
@@ -157,7 +157,7 @@ class BEVEncoder(BaseModule):
         queries = self.bev_embedding.weight
         if self.can_bus_mlp is None:
             return queries.expand(len(frames), -1, -1)
-        motion_vector = self.ego_alignment.motion_vector(frames, motion).to(queries)  # Bx18
+        motion_vector = self.ego_alignment.motion_vector(frames, motion).to(queries, non_blocking=True)  # Bx18
         return queries + self.can_bus_mlp(motion_vector)[:, None]  # QxC, Bx1xC -> BxQxC
 
     def positions(self) -> Tensor:

@@ -53,4 +53,4 @@ def in_batch_order(parts: Sequence[Tensor], features: Sequence[CameraFeatures]) 
     if len(parts) == 1:
         return parts[0]
     order = torch.tensor([index for part in features for index in part.samples]).argsort()
-    return torch.cat(list(parts))[order.to(parts[0].device)]
+    return torch.cat(list(parts))[order.to(parts[0].device, non_blocking=True)]

@@ -114,7 +114,7 @@ class EgoAlignment:
         if not self.align_history:
             return prev_bev, torch.zeros(len(prev_bev), 2, device=prev_bev.device)
         turned = rotate_bev(prev_bev, motion.turn, grid, self.rotate_center, self.rotate_interpolation)
-        return turned, bev_shift(motion, grid).to(prev_bev.device)
+        return turned, bev_shift(motion, grid).to(prev_bev.device, non_blocking=True)
 
     def aligned(
         self, histories: Sequence[BEVHistory | None], motion: PlanarMotion, grid: BEVGrid, like: Tensor

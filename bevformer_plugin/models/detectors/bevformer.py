@@ -331,8 +331,6 @@ class BEVFormer(Base3DDetector):
                 'earlier: use batch_size=1 or a sampler that steps through different scenes'
             )
         encoded = self.encode(imgs[:, 0], frames, [self.streams.get(scene) for scene in scenes])
-        histories = zip(scenes, encoded.histories(), strict=True)
-        self.streams = {scene: history for scene, history in histories if history is not None}
         for name, head in self._named_heads():
             of_head = head.predict(encoded)
             if set(of_head) != set(head.predicts):
@@ -343,6 +341,9 @@ class BEVFormer(Base3DDetector):
             for field, predictions in of_head.items():
                 for sample, prediction in zip(batch_data_samples, predictions, strict=True):
                     setattr(sample, field, prediction)
+        # After the heads, since it waits for a GPU to have computed the BEV.
+        histories = zip(scenes, encoded.histories(), strict=True)
+        self.streams = {scene: history for scene, history in histories if history is not None}
         for sample in batch_data_samples:
             sample.pred_instances = InstanceData()  # boxes in images, which MMDetection3D's evaluators look for
         return batch_data_samples

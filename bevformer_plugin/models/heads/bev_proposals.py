@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.geometry import BOX_VALUES, CENTER, BEVGrid, bev_reference_points, normalize_boxes
+from bevformer_plugin.geometry import (
+    BOX_VALUES,
+    BEVGrid,
+    bev_reference_points,
+    constants,
+    network_center,
+    normalize_boxes,
+)
 from bevformer_plugin.models.bev import Proposals
 
 from .center_heatmap import draw_centers
@@ -101,9 +108,9 @@ class BEVProposals(QuerySource):
         cell = peak.topk(self.num_query).indices  # BxM
         label = label.gather(1, cell)
         boxes = _gather(cell_boxes.detach(), cell)
-        low, high = boxes.new_tensor(self.grid.point_cloud_range).split(3)
-        reference_points = ((boxes[..., CENTER] - low) / (high - low)).clamp(0, 1)  # BxMx3
-        boxes[..., CENTER] = 0  # the reference points hold the centre
+        low, high = constants(self.grid.point_cloud_range, boxes.device).split(3)
+        reference_points = ((network_center(boxes) - low) / (high - low)).clamp(0, 1)  # BxMx3
+        boxes[..., :2] = boxes[..., 4] = 0  # the reference points hold the centre
         return ProposedQueries(
             content=self.content(_gather(bev_embed, cell)) + self.class_embedding(label),
             position=self.position(reference_points.to(bev_embed.dtype)),
@@ -119,9 +126,9 @@ class BEVProposals(QuerySource):
         grid = self.grid
         features = self.shared(bev_embed.transpose(1, 2).unflatten(2, (grid.bev_h, grid.bev_w)))
         raw = self.boxes(features).flatten(2).transpose(1, 2).float()  # BxQx10
-        low, high = raw.new_tensor(grid.point_cloud_range).split(3)
+        low, high = constants(grid.point_cloud_range, raw.device).split(3)
         center = bev_reference_points(grid, raw.device) * (high - low)[:2] + low[:2]
-        cell = raw.new_tensor([grid.cell_x, grid.cell_y])
+        cell = constants([grid.cell_x, grid.cell_y], raw.device)
         boxes = torch.cat([center + raw[..., :2] * cell, raw[..., 2:]], dim=-1)
         return self.heatmap(features).float(), boxes
 

@@ -5,7 +5,7 @@ from mmdet3d.registry import TASK_UTILS
 from torch import Tensor
 
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.geometry import BEVGrid, denormalize_boxes
+from bevformer_plugin.geometry import BEVGrid, constants, denormalize_boxes
 
 # Of the published range for decoded boxes, in metres: how far beyond the grid in x and y, and how high and low.
 MARGIN, HEIGHT = 10.0, 10.0
@@ -41,8 +41,9 @@ class NMSFreeCoder:
         scores = cls_scores.float().sigmoid().flatten()
         scores, index = scores.topk(min(self.max_num, len(scores)))
         boxes = denormalize_boxes(bbox_preds.float()[index // num_classes])
-        low, high = boxes.new_tensor(self.post_center_range).split(3)
-        keep = torch.logical_and(boxes[:, :3] >= low, boxes[:, :3] <= high).all(-1)
+        low, high = constants(self.post_center_range, boxes.device).split(3)
+        within = torch.logical_and(boxes[:, :3] >= low, boxes[:, :3] <= high).all(-1)
+        keep = within.nonzero().squeeze(1)  # a mask would be counted, and waited for, for each of the three
         return boxes[keep], scores[keep], (index % num_classes)[keep]
 
 

@@ -10,7 +10,7 @@ from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
-from bevformer_plugin.geometry import BOX_VALUES, CENTER, BEVGrid
+from bevformer_plugin.geometry import BOX_VALUES, BEVGrid, constants, network_center
 from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.layers import DecodedQueries, Float32Linear, init_transformer_weights
 from bevformer_plugin.layers.decoder import REFERENCE_EPS
@@ -150,8 +150,8 @@ class DetectionHead(BEVHead):
     def _boxes(self, decoded: DecodedQueries, queries: ObjectQueries) -> Tensor:
         """Add the decoder's corrections to what the queries believed, giving (L, B, M, 10) network boxes in metres."""
         boxes = decoded.boxes + queries.boxes
-        low, high = boxes.new_tensor(self.grid.point_cloud_range).split(3)
-        moved = torch.logit(decoded.references[:-1], eps=REFERENCE_EPS) + boxes[..., CENTER]
+        low, high = constants(self.grid.point_cloud_range, boxes.device).split(3)
+        moved = torch.logit(decoded.references[:-1], eps=REFERENCE_EPS) + network_center(boxes)
         center = moved.sigmoid() * (high - low) + low
         return torch.cat([center[..., :2], boxes[..., 2:4], center[..., 2:], boxes[..., 5:]], dim=-1)
 

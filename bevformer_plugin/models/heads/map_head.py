@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
 from bevformer_plugin.errors import InputError, NotFiniteError
-from bevformer_plugin.geometry import BEVGrid, bev_reference_points
+from bevformer_plugin.geometry import BEVGrid, bev_reference_points, constants
 from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.maps import IGNORED, MapProtocol, between_planes, find_protocol, plane_to_global
 from bevformer_plugin.models.bev import EncodedFrames, Frame
@@ -81,8 +81,8 @@ class MapHead(BEVHead):
         Returns:
             (B, H, W, 2) x and y, from -1 to 1 within the BEV.
         """
-        planes = planes.to(self.places)
-        centres = _centres(self.protocol.grid).to(self.places)
+        planes = planes.to(self.places, non_blocking=True)
+        centres = _centres(self.protocol.grid).to(self.places, non_blocking=True)
         return _in_bev(
             torch.einsum('bij,hwj->bhwi', planes[:, :, :2], centres) + planes[:, None, None, :, 2], self.grid
         )
@@ -176,5 +176,5 @@ def _centres(grid: BEVGrid) -> Tensor:
 
 def _in_bev(points: Tensor, grid: BEVGrid) -> Tensor:
     """Bring (..., 2) points in metres to -1 to 1 over the grid's extent."""
-    low, high = (limit[:2] for limit in points.new_tensor(grid.point_cloud_range).split(3))
+    low, high = (limit[:2] for limit in constants(grid.point_cloud_range, points.device).split(3))
     return 2 * (points - low) / (high - low) - 1
