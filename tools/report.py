@@ -25,9 +25,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--true-boxes', choices=TRUE_BOX_RULES, default='points', help='which annotated objects are true boxes'
     )
-    parser.add_argument(
-        '--tracks', metavar='JSON', help='tracks that tools/track.py made of the submission'
-    )
+    parser.add_argument('--tracks', metavar='JSON', help='tracks that tools/track.py made of the submission')
     parser.add_argument('--out', required=True, metavar='HTML', help='file for the page')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing page')
     args = parser.parse_args()
