@@ -48,8 +48,8 @@ def track_part(tracks: TrackAnalysis) -> Part:
     total = Row('all', _cells({key: tracks.summary[key] for key in keys}), kind='total')
     number = len({entry['tracking_id'] for entries in tracks.entries.values() for entry in entries})
     lead = (
-        f'{count_text(number)} tracks of {tracks.path}, scored by the devkit. Higher is better for AMOTA and MOTA, lower '
-        'for AMOTP (metres between centres) and the counts.'
+        f'{count_text(number)} tracks of {tracks.path}, scored by the devkit. Higher is better for AMOTA and MOTA, '
+        'lower for AMOTP (metres between centres) and the counts.'
     )
     table = Table('tracks', ('class', *SHARES, *COUNTS), (*rows, total))
     return Part('tracks', 'Tracks', lead, (table,))
