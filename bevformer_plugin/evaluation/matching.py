@@ -7,7 +7,7 @@ from nuscenes.eval.detection.constants import DETECTION_NAMES, TP_METRICS
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from .scored_boxes import BoxTable, ScoredBoxes
 
@@ -99,7 +99,7 @@ def near_pairs(truth: BoxTable, predictions: BoxTable, order: np.ndarray, radius
     """
     if not len(truth) or not len(predictions):
         return Pairs(np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0))
-    trees = [cKDTree(np.column_stack([boxes.centres[:, :2], APART * boxes.frames])) for boxes in (predictions, truth)]
+    trees = [KDTree(np.column_stack([boxes.centres[:, :2], APART * boxes.frames])) for boxes in (predictions, truth)]
     found = trees[0].sparse_distance_matrix(trees[1], radius, output_type='ndarray')
     first, second = found['i'].astype(int), found['j'].astype(int)
     distances = np.linalg.norm(predictions.centres[first, :2] - truth.centres[second, :2], axis=1)
