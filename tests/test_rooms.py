@@ -26,6 +26,16 @@ MAY_IMPORT = {
     'evaluation': {'geometry', 'maps', 'datasets'},
     'tracking': {'datasets', 'evaluation'},
     'visualization': {'geometry', 'maps', 'datasets', 'evaluation'},
+    'inspection': {
+        'configuration',
+        'geometry',
+        'layers',
+        'models',
+        'datasets',
+        'weights',
+        'evaluation',
+        'visualization',
+    },
     'deployment': {
         'configuration',
         'geometry',
