@@ -110,7 +110,7 @@ class SampleEncoder:
                     records = stack.enter_context(recorded_sampling(encoder))
                 encoded = self.detector.encode(imgs, frames, [history])
             history = encoded.histories()[0]
-        head = self.detector.heads['detection'] if 'detection' in self.detector.heads else None
+        head = self.detector.heads.get('detection', None)
         results = None
         meta = samples[0].metainfo
         if isinstance(head, DetectionHead):

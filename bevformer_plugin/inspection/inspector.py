@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
@@ -90,6 +91,7 @@ class BEVInspector:
             view = pillar_view(
                 encoded.sampling, query_at(grid, x, y), grid, encoded.image_hw, maps_to_stored(encoded, frame)
             )
+            print_log(view.summary, logger='current')
             picture = draw_pillar_view(view, grid.point_cloud_range, frame, note)
             paths.append(write_picture(picture, folder / f'attention_{x:g}_{y:g}_{name}.png'))
         return paths

@@ -19,7 +19,7 @@ from .palette import FAINT_TEXT, PAGE, TEXT
 
 WIDTH, HEADER, GAP, COLUMNS = 1920, 64, 6, 3  # pixels; cameras in a row
 PANEL_WIDTH = (WIDTH - (COLUMNS - 1) * GAP) // COLUMNS
-BEV_SIZE, MARGIN = 720, 70  # pixels: the view from above, and what its axes' names need
+BEV_SIZE, MARGIN = 720, 80  # pixels: the view from above, and what its axes' names need
 AREA = 3000.0  # square points of a sampling point that has all the weight of its layer
 SMALLEST_AREA = 2.0  # so that points without weight are seen to be there
 HEADING, LINE = 15, 13  # points
@@ -58,10 +58,19 @@ class PillarView:
     num_layers: int
     looks: Mapping[str, CameraLook]
 
+    @property
+    def summary(self) -> str:
+        """Which cameras see it, as a sentence."""
+        x, y = self.centre
+        name = f'the pillar at x {x:.1f} m, y {y:.1f} m'
+        if not self.looks:
+            return f'no camera sees {name}: spatial cross-attention adds nothing but a bias there'
+        return f'{name} is seen by {", ".join(self.looks)}'
+
 
 def layer_colors(number: int) -> list[tuple[float, ...]]:
     """Return a colour for each layer of an encoder, from the first (violet) to the last (yellow)."""
-    return [colormaps['plasma'](0.25 + 0.7 * index / max(number - 1, 1)) for index in range(number)]
+    return [colormaps['plasma'](0.3 + 0.65 * index / max(number - 1, 1)) for index in range(number)]
 
 
 def draw_pillar_view(
