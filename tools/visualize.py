@@ -92,7 +92,7 @@ def main() -> None:
         paths = []
         if args.model is not None:
             pillar = None if args.attention is None else (args.attention[0], args.attention[1])
-            inspector = BEVInspector(*args.model, source, args.infos, pillar)
+            inspector = BEVInspector(args.model[0], args.model[1], source, args.infos, pillar)
             paths += inspector.draw(args.sample, folder, args.bev, args.score_thr)
         elif args.sample:
             paths.append(draw_sample(source, args.sample, folder, args.score_thr))

@@ -1,7 +1,7 @@
 """The official nuScenes detection metric, on a whole split or on the samples that info files cover."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def no_true_box(num_samples: int, rule: str) -> InputError:
     )
 
 
-def boxes_within_range(nusc: NuScenes, boxes: EvalBoxes, class_range: dict[str, float]) -> EvalBoxes:
+def boxes_within_range(nusc: NuScenes, boxes: EvalBoxes, class_range: Mapping[str, float]) -> EvalBoxes:
     """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep.
 
     Args:

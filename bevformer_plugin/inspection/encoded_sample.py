@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
 from mmengine.logging import print_log
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -77,7 +78,9 @@ class SampleEncoder:
             raise InputError(f'model.type of the config is {type(detector).__name__}, and this looks into a BEVFormer')
         self.classes = list(dataset.metainfo['classes'])
         load_content(detector, content, str(checkpoint), tuple(self.classes))
-        self.detector = detector.to(get_device()).eval()
+        self.detector: BEVFormer = detector
+        self.detector.to(get_device())
+        self.detector.eval()
 
     @property
     def grid(self) -> BEVGrid:
@@ -110,11 +113,12 @@ class SampleEncoder:
                     records = stack.enter_context(recorded_sampling(encoder))
                 encoded = self.detector.encode(imgs, frames, [history])
             history = encoded.histories()[0]
-        head = self.detector.heads.get('detection', None)
+        head = dict(self.detector.heads.items()).get('detection')
         results = None
         meta = samples[0].metainfo
         if isinstance(head, DetectionHead):
             found = head.predict(encoded)['pred_instances_3d'][0]
+            assert isinstance(found, InstanceData)
             results = detections_to_results(found, meta, self.classes)
         return EncodedSample(
             bev_embed=encoded.bev_embed[0].float().cpu(),

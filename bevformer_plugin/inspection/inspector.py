@@ -53,7 +53,7 @@ class BEVInspector:
                 raise InputError(
                     f'model.bev_grid and model.point_cloud_range of {config} are missing: take a BEVFormer'
                 )
-            query_at(BEVGrid(*shape, tuple(limits)), *pillar)  # before weights are loaded
+            query_at(BEVGrid(shape[0], shape[1], tuple(limits)), *pillar)  # before weights are loaded
         self.source = source
         self.encoder = SampleEncoder(cfg, checkpoint, source.root, infos)
 
