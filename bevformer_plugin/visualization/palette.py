@@ -43,7 +43,7 @@ def class_color(name: str) -> str:
 def track_color(name: str) -> str:
     """Return the colour of a track by its id, the same in every picture and process; other tracks may share it."""
     number = zlib.crc32(name.encode())
-    return to_hex(hsv_to_rgb((number % 360 / 360, 0.45 + number // 360 % 3 * 0.2, 1.0)))
+    return to_hex(tuple(hsv_to_rgb((number % 360 / 360, 0.45 + number // 360 % 3 * 0.2, 1.0))))
 
 
 def track_label(name: str) -> str:
