@@ -27,6 +27,16 @@ MAY_IMPORT = {
     'tracking': {'datasets', 'evaluation'},
     'visualization': {'geometry', 'maps', 'datasets', 'evaluation'},
     'report': {'datasets', 'evaluation', 'visualization'},
+    'inspection': {
+        'configuration',
+        'geometry',
+        'layers',
+        'models',
+        'datasets',
+        'weights',
+        'evaluation',
+        'visualization',
+    },
     'deployment': {
         'configuration',
         'geometry',

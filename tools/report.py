@@ -9,7 +9,7 @@ from bevformer_plugin.atomic_write import atomic_write
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
-from bevformer_plugin.report import analyse_submissions, terminal_table, write_page
+from bevformer_plugin.report import analyse_submissions, analyse_tracks, terminal_table, write_page
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,9 +25,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--true-boxes', choices=TRUE_BOX_RULES, default='points', help='which annotated objects are true boxes'
     )
+    parser.add_argument('--tracks', metavar='JSON', help='tracks that tools/track.py made of the submission')
     parser.add_argument('--out', required=True, metavar='HTML', help='file for the page')
     parser.add_argument('--overwrite', action='store_true', help='replace an existing page')
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.tracks and len(args.results) > 1:
+        parser.error('--tracks is for a report on one submission: leave it out to compare several')
+    return args
 
 
 def main() -> None:
@@ -36,8 +40,13 @@ def main() -> None:
         if not args.overwrite:
             refuse_existing(args.out)
         refuse_unwritable(args.out)
+        tracks = (
+            analyse_tracks(args.tracks, args.root, args.version, args.split, args.infos, args.true_boxes)
+            if args.tracks
+            else None
+        )
         runs = analyse_submissions(args.results, args.root, args.version, args.split, args.infos, args.true_boxes)
-        page = write_page(runs, args.root, args.version)
+        page = write_page(runs, args.root, args.version, tracks)
         with atomic_write(args.out) as file:
             file.write(page.encode())
     except (InputError, OSError) as error:

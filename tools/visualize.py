@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.inspection import BEVInspector
 from bevformer_plugin.maps import PROTOCOLS
 from bevformer_plugin.visualization import (
     FrameSource,
@@ -46,12 +47,34 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--true-boxes', choices=TRUE_BOX_RULES, default='points', help='which annotated objects are true boxes'
     )
+    parser.add_argument(
+        '--model', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='detector whose BEV --bev and --attention look into'
+    )
+    parser.add_argument('--bev', action='store_true', help='draw the BEV features of --sample as colours, with boxes')
+    parser.add_argument(
+        '--attention',
+        nargs=2,
+        type=float,
+        metavar=('X', 'Y'),
+        help='draw where the pillar X m to the right and Y m in front looks in the cameras of --sample',
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace pictures in an existing folder')
     args = parser.parse_args()
     if not (args.sample or args.scene or args.best or args.worst):
         parser.error('say what to draw: --sample TOKEN, --scene NAME, --best K or --worst K')
     if (args.best or args.worst) and args.results is None:
         parser.error('--best and --worst need --results')
+    inspects = args.bev or args.attention is not None
+    if inspects and (args.model is None or not args.sample):
+        parser.error('--bev and --attention look into a detector: give --model CONFIG CHECKPOINT and --sample TOKEN')
+    if args.model is not None and not inspects:
+        parser.error('--model has no effect without --bev or --attention X Y')
+    others = ('results', 'tracks', 'maps', 'map_protocol', 'scene', 'best', 'worst')
+    if inspects and (given := [name for name in others if getattr(args, name)]):
+        options = ', '.join(f'--{name.replace("_", "-")}' for name in given)
+        parser.error(
+            f'--bev and --attention draw one sample with the boxes that the detector predicts: leave {options} out'
+        )
     if args.results is not None and args.tracks is not None:
         parser.error('tracks are predicted boxes as well: give either --results or --tracks')
     if args.maps is not None and args.map_protocol is not None:
@@ -67,7 +90,11 @@ def main() -> None:
         source = FrameSource(args.root, args.infos, args.results, args.true_boxes, drawn, args.tracks)
         folder = prepare_folder(args.out, args.overwrite)
         paths = []
-        if args.sample:
+        if args.model is not None:
+            pillar = None if args.attention is None else (args.attention[0], args.attention[1])
+            inspector = BEVInspector(args.model[0], args.model[1], source, args.infos, pillar)
+            paths += inspector.draw(args.sample, folder, args.bev, args.score_thr)
+        elif args.sample:
             paths.append(draw_sample(source, args.sample, folder, args.score_thr))
         if args.scene:
             paths += draw_scene(source, args.scene, folder, args.score_thr)

@@ -105,7 +105,7 @@ def no_true_box(num_samples: int, rule: str) -> InputError:
     )
 
 
-def boxes_within_range(nusc: NuScenes, boxes: EvalBoxes, class_range: dict[str, float]) -> EvalBoxes:
+def boxes_within_range(nusc: NuScenes, boxes: EvalBoxes, class_range: Mapping[str, float]) -> EvalBoxes:
     """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep.
 
     Args:

@@ -3,7 +3,7 @@
 from .attention_pooling import MultiHeadAttentionPooling, attention_pooling, causal_mask, padding_mask
 from .decoder import DecodedQueries, DetectionTransformerDecoder, DetectionTransformerDecoderLayer
 from .deform_conv import ModulatedDeformConv2dPack
-from .deformable_attention import DeformableAttentionCore
+from .deformable_attention import DeformableAttentionCore, sampling_locations
 from .encoder import AlignedHistory, BEVFormerEncoder, BEVFormerEncoderLayer
 from .float32 import Float32Linear
 from .initialization import init_transformer_weights
@@ -41,4 +41,5 @@ __all__ = [
     'causal_mask',
     'init_transformer_weights',
     'padding_mask',
+    'sampling_locations',
 ]

@@ -107,7 +107,7 @@ class DeformableAttentionCore(nn.Module):
         Returns:
             (B, Q, C).
         """
-        locations = _locations(spatial_shapes, reference_points, offsets)
+        locations = sampling_locations(spatial_shapes, reference_points, offsets)
         return multi_scale_deformable_attention(value, spatial_shapes, locations, weights)
 
     @staticmethod
@@ -132,11 +132,20 @@ class DeformableAttentionCore(nn.Module):
         Returns:
             (R, C).
         """
-        locations = _locations(spatial_shapes, reference_points, offsets)
+        locations = sampling_locations(spatial_shapes, reference_points, offsets)
         return ragged_deformable_attention(value, spatial_shapes, locations, weights, lengths)
 
 
-def _locations(spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor) -> Tensor:
-    """Move reference points, which are fractions of each level, by offsets in cells."""
+def sampling_locations(spatial_shapes: Tensor, reference_points: Tensor, offsets: Tensor) -> Tensor:
+    """Move reference points, which are fractions of each level, by offsets in cells.
+
+    Args:
+        spatial_shapes: (L, 2) integer (h, w).
+        reference_points: (..., 1 or heads, L or 1, P or 1, 2) in (x, y).
+        offsets: (..., heads, L, P, 2) in (x, y).
+
+    Returns:
+        (..., heads, L, P, 2), fractions of each level in (x, y).
+    """
     cells = spatial_shapes.flip(-1)[:, None, :].to(offsets, non_blocking=True)  # Lx1x2 in (w, h)
     return torch.addcdiv(reference_points, offsets, cells)

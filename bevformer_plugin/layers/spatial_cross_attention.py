@@ -138,17 +138,32 @@ class SpatialCrossAttention(BaseModule):
         Returns:
             (B, Q, C); a query that no camera sees gets the output projection's bias only.
         """
+        reference_points, offsets, weights = self.predict_sampling(query, hits)
         attention = self.deformable_attention
-        offsets, weights = (x.squeeze(3).flatten(0, 1) for x in attention.predict_sampling(query))  # BQ x heads x LxP
-        offsets = offsets.index_select(0, hits.query_index)  # KxheadsxLxPx2
-        weights = weights.index_select(0, hits.query_index)  # KxheadsxLxP
-        repeats = offsets.shape[3] // self.num_heights
-        reference_points = hits.reference_points.repeat(1, repeats, 1)[:, None, None]  # Kx1x1xPx2
         value = attention.project_value(features).flatten(0, 1)  # BN x S x heads x C/heads
         sampled = attention.sample_ragged(
             value, spatial_shapes, reference_points, offsets, weights, hits.lengths
         )  # KxC
         return query + self.dropout(self.output_proj(hits.mean_over_cameras(sampled)))
+
+    def predict_sampling(self, query: Tensor, hits: PillarHits) -> tuple[Tensor, Tensor, Tensor]:
+        """Predict where each hit samples its camera.
+
+        Args:
+            query: (B, Q, C), without position.
+            hits: which cameras see which queries.
+
+        Returns:
+            (K, 1, 1, P, 2) reference points in fractions of the padded image, (K, heads, L, P, 2) offsets from them in
+            cells of each level, both in (x, y), and (K, heads, L, P) weights, which sum to one over L * P.
+        """
+        predicted = self.deformable_attention.predict_sampling(query)
+        offsets, weights = (x.squeeze(3).flatten(0, 1) for x in predicted)  # BQ x heads x L x P
+        offsets = offsets.index_select(0, hits.query_index)  # KxheadsxLxPx2
+        weights = weights.index_select(0, hits.query_index)  # KxheadsxLxP
+        repeats = offsets.shape[3] // self.num_heights
+        reference_points = hits.reference_points.repeat(1, repeats, 1)[:, None, None]  # Kx1x1xPx2
+        return reference_points, offsets, weights
 
 
 @MODELS.register_module()

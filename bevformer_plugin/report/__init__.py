@@ -7,5 +7,6 @@ parts (:mod:`.headline`, :mod:`.classes`, :mod:`.slice_part`, :mod:`.causes`, :m
 
 from .analysis import RunAnalysis
 from .report import analyse_submissions, terminal_table, write_page
+from .track_part import TrackAnalysis, analyse_tracks
 
-__all__ = ['RunAnalysis', 'analyse_submissions', 'terminal_table', 'write_page']
+__all__ = ['RunAnalysis', 'TrackAnalysis', 'analyse_submissions', 'analyse_tracks', 'terminal_table', 'write_page']

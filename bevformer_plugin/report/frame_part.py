@@ -1,10 +1,9 @@
 """The part with the worst and the best keyframes as pictures."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from nuscenes.eval.detection.constants import DETECTION_NAMES
 
+from bevformer_plugin.evaluation import TRACKS, SubmissionKind
 from bevformer_plugin.evaluation.frame_scores import FrameScore
 
 from .analysis import RunAnalysis
@@ -16,7 +15,12 @@ SHOWN_SCORE = 0.3  # from which predicted boxes are drawn where no class has a t
 
 
 def frame_part(
-    run: RunAnalysis, view: str, pictures: KeyframePictures, entries: dict[str, list[dict]], limit: int
+    run: RunAnalysis,
+    view: str,
+    pictures: KeyframePictures,
+    entries: dict[str, list[dict]],
+    kind: SubmissionKind,
+    limit: int,
 ) -> Part:
     """Return the part with pictures of a run; where images are missing, a sentence says so.
 
@@ -24,21 +28,31 @@ def frame_part(
         run: the run.
         view: key of its view, with which the names of links to the frames begin.
         pictures: draws keyframes.
-        entries: the submission, sample token -> entries.
+        entries: what is drawn, sample token -> entries: the submission, or tracks made of it.
+        kind: which of the two.
         limit: bytes of each picture.
     """
     drawable = [frame for frame in run.frames if pictures.has_images(frame.token)]
     worst = drawable[:WORST]
     best = drawable[WORST:][::-1][:BEST]
     thresholds = dict(zip(DETECTION_NAMES, run.confusion.thresholds.tolist(), strict=True))
+    lowest = min((score for score in thresholds.values() if np.isfinite(score)), default=SHOWN_SCORE)
+
+    def picture(frame: FrameScore) -> FramePicture:
+        shown = [entry for entry in entries[frame.token] if entry[kind.score] >= thresholds[entry[kind.name]]]
+        note = f'AP at 2 m: {frame.score:.2f}'
+        uri = pictures.draw(frame.token, shown, kind, round(lowest, 3), note, limit)
+        return FramePicture(frame_key(view, frame), f'{frame.scene}, frame {frame.position}', _caption(frame), uri)
+
     blocks: list[Block] = [Paragraph(_which_images(len(drawable), len(run.frames)))]
     for title, frames in (('Worst', worst), ('Best', best)):
         if frames:
-            drawn = (_picture(frame, view, pictures, entries[frame.token], thresholds, limit) for frame in frames)
-            blocks += [Paragraph(title, is_title=True), Frames(tuple(drawn))]
+            blocks += [Paragraph(title, is_title=True), Frames(tuple(map(picture, frames)))]
     lead = (
         'Keyframes by their own AP at 2 m, the mean over the classes in them. Filled: true boxes; outlined: predicted '
-        'ones, from the score on that gives their class its best F1. Click a picture to enlarge it.'
+        'ones, from the score on that gives their class its best F1'
+        + (', in the colours of their tracks' if kind is TRACKS else '')
+        + '. Click a picture to enlarge it.'
     )
     return Part('frames', 'Worst and best frames', lead, tuple(blocks))
 
@@ -62,20 +76,8 @@ def _which_images(drawable: int, count: int) -> str:
     return f'Of {count_text(count)} keyframes with true boxes.'
 
 
-def _picture(
-    frame: FrameScore,
-    view: str,
-    pictures: KeyframePictures,
-    entries: Sequence[dict],
-    thresholds: dict[str, float],
-    limit: int,
-) -> FramePicture:
-    lowest = min((score for score in thresholds.values() if np.isfinite(score)), default=SHOWN_SCORE)
-    shown = [entry for entry in entries if entry['detection_score'] >= thresholds[entry['detection_name']]]
-    uri = pictures.draw(frame.token, shown, round(lowest, 3), f'AP at 2 m: {frame.score:.2f}', limit)
-    caption = (
+def _caption(frame: FrameScore) -> str:
+    return (
         f'AP at 2 m {number(frame.score, 2)}; {frame.found_count} of {frame.true_count} true boxes found, '
         f'{frame.false_count} false. Sample {frame.token}.'
     )
-    title = f'{frame.scene}, frame {frame.position}'
-    return FramePicture(frame_key(view, frame), title, caption, uri)

@@ -11,6 +11,7 @@ from nuscenes import NuScenes
 from bevformer_plugin.datasets.infos import CATEGORIES
 from bevformer_plugin.datasets.infos.can_bus import CanBusMessages
 from bevformer_plugin.datasets.infos.nuscenes_tables import EntryBuilder
+from bevformer_plugin.evaluation import SubmissionKind
 from bevformer_plugin.visualization import Frame, boxes_from_results, draw_frame, true_boxes
 
 PICTURE_WIDTH = 960  # pixels, half of what draw_frame makes
@@ -34,12 +35,15 @@ class KeyframePictures:
         cameras = [camera for camera in self.builder.cameras if camera in sample['data']]
         return bool(cameras) and all(self.builder.on_disk(sample, camera) for camera in cameras)
 
-    def draw(self, token: str, entries: Sequence[dict], score_thr: float, note: str, limit: int) -> str:
+    def draw(
+        self, token: str, entries: Sequence[dict], kind: SubmissionKind, score_thr: float, note: str, limit: int
+    ) -> str:
         """Draw a keyframe with true boxes that have points, and predicted ones.
 
         Args:
             token: of the sample.
             entries: the sample's entries of a submission.
+            kind: detections, or tracks, whose ids are written beside the boxes.
             score_thr: predicted boxes below this score are left out.
             note: a few words for the right end of the title.
             limit: bytes that the picture should have at most; the quality falls to its lowest, not below.
@@ -54,7 +58,7 @@ class KeyframePictures:
         info = self.builder.keyframe(sample, self._number(sample), None)
         info['instances'] = self.builder.instances(sample)
         classes = {label: name for name, label in CATEGORIES.items()}
-        predictions = boxes_from_results(list(entries), info)
+        predictions = boxes_from_results(list(entries), info, kind)
         frame = Frame(Path(self.tables.dataroot), info, true_boxes(info, classes), predictions)
         return as_data_uri(draw_frame(frame, score_thr, note), limit)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from bevformer_plugin.datasets.infos import open_tables
-from bevformer_plugin.evaluation import load_results
+from bevformer_plugin.evaluation import DETECTIONS, TRACKS, load_results
 from bevformer_plugin.evaluation.scored_boxes import load_scored_boxes
 
 from .analysis import RunAnalysis, analyse_runs, run_names
@@ -20,6 +20,7 @@ from .headline import HIGHER_IS_BETTER, headline_part
 from .page import render_page
 from .reliability_part import reliability_part
 from .slice_part import slice_part
+from .track_part import TrackAnalysis, track_part
 
 PICTURE_BYTES = 1_600_000  # of all pictures together, which base64 makes a third longer
 TABLE_COLUMNS = ('NDS', 'mAP', 'mATE', 'mASE', 'mAOE', 'mAVE', 'mAAE')
@@ -43,13 +44,14 @@ def analyse_submissions(
     return analyse_runs(load_scored_boxes(results, root, version, split, infos, true_boxes), names)
 
 
-def write_page(runs: Sequence[RunAnalysis], root: str, version: str) -> str:
+def write_page(runs: Sequence[RunAnalysis], root: str, version: str, tracks: TrackAnalysis | None = None) -> str:
     """Draw everything and return the page.
 
     Args:
         runs: one or more, the first of which the others are compared with.
         root: nuScenes dataroot, below which the images of keyframes lie.
         version: nuScenes version.
+        tracks: made of the first run; None shows none.
 
     Raises:
         InputError: an image is broken.
@@ -57,7 +59,7 @@ def write_page(runs: Sequence[RunAnalysis], root: str, version: str) -> str:
     pictures = KeyframePictures(open_tables(root, version))
     limit = PICTURE_BYTES // ((WORST + BEST) * len(runs))
     views = [
-        _run_view(run, f'run-{number}', pictures, limit)
+        _run_view(run, f'run-{number}', pictures, limit, None if number else tracks)
         for number, run in enumerate(tqdm(runs, desc='pictures and charts', unit='run'))
     ]
     views += [comparison_view(runs[0], run, f'difference-{number}') for number, run in enumerate(runs[1:], start=1)]
@@ -92,7 +94,10 @@ def terminal_table(runs: Sequence[RunAnalysis]) -> str:
     return '\n'.join(lines)
 
 
-def _run_view(run: RunAnalysis, key: str, pictures: KeyframePictures, limit: int) -> View:
+def _run_view(
+    run: RunAnalysis, key: str, pictures: KeyframePictures, limit: int, tracks: TrackAnalysis | None
+) -> View:
+    drawn, kind = (load_results(run.boxes.path), DETECTIONS) if tracks is None else (tracks.entries, TRACKS)
     parts = (
         headline_part(run),
         class_part(run),
@@ -100,6 +105,7 @@ def _run_view(run: RunAnalysis, key: str, pictures: KeyframePictures, limit: int
         budget_part(run),
         confusion_part(run),
         reliability_part(run),
-        frame_part(run, key, pictures, load_results(run.boxes.path), limit),
+        *(() if tracks is None else (track_part(tracks),)),
+        frame_part(run, key, pictures, drawn, kind, limit),
     )
     return View(key, run.name, run.name, parts)

@@ -5,6 +5,7 @@ Read in this order: :mod:`.frames` (what is drawn), :mod:`.frame_figure` (the pa
 files).
 """
 
+from .bev_features import draw_bev_features, principal_colors
 from .bev_view import draw_bev
 from .camera_overlay import boxes_in_image, draw_camera
 from .frame_figure import check_score_threshold, draw_frame
@@ -12,24 +13,30 @@ from .frames import Boxes, Frame, FrameSource, PicturedFrame, boxes_from_results
 from .map_layers import MapLayers
 from .palette import track_color, track_label
 from .pictures import draw_best_and_worst, draw_sample, draw_scene, prepare_folder, write_picture, write_video
+from .pillar_view import CameraLook, PillarView, draw_pillar_view
 from .ranking import sample_score
 
 __all__ = [
     'Boxes',
+    'CameraLook',
     'Frame',
     'FrameSource',
     'MapLayers',
     'PicturedFrame',
+    'PillarView',
     'boxes_from_results',
     'boxes_in_image',
     'check_score_threshold',
     'draw_best_and_worst',
     'draw_bev',
+    'draw_bev_features',
     'draw_camera',
     'draw_frame',
+    'draw_pillar_view',
     'draw_sample',
     'draw_scene',
     'prepare_folder',
+    'principal_colors',
     'sample_score',
     'track_color',
     'track_label',

@@ -46,7 +46,7 @@ def draw_bev(
     _draw_rings(axes)
     if points is not None:
         _draw_points(axes, points)
-    _draw_ego(axes)
+    draw_ego(axes)
     if truth is not None:
         _draw_boxes(axes, truth, filled=True)
     if predictions is not None:
@@ -79,7 +79,8 @@ def _draw_points(axes: Axes, points: np.ndarray) -> None:
     axes.scatter(x[shown], y[shown], c=z[shown], s=0.5, cmap='bone', vmin=-4, vmax=4, linewidths=0, zorder=2)
 
 
-def _draw_ego(axes: Axes) -> None:
+def draw_ego(axes: Axes) -> None:
+    """Draw the vehicle, with an arrow to its front, at its place in the LiDAR frame."""
     corner = (-EGO_WIDTH / 2, EGO_CENTRE_Y - EGO_LENGTH / 2)
     axes.add_patch(
         FancyBboxPatch(

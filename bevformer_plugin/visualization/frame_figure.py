@@ -99,13 +99,18 @@ def check_score_threshold(score_thr: float) -> None:
         raise InputError(f'the score threshold must be a number from 0 to 1, as scores are, not {score_thr!r}')
 
 
+def camera_order(cameras: tuple[str, ...]) -> list[str]:
+    """Order names of cameras as one looks around the vehicle; those that nuScenes does not have come last."""
+    in_order = [camera for camera in CAMERA_ORDER if camera in cameras]
+    return [*in_order, *(camera for camera in cameras if camera not in in_order)]
+
+
 def _camera_pictures(frame: PicturedFrame, predictions: Boxes | None) -> dict[str, np.ndarray]:
     """Draw a picture with boxes for each camera, by the camera's name.
 
     The pictures are ordered as one looks around the vehicle and all have the shape of the first camera's image.
     """
-    in_order = [camera for camera in CAMERA_ORDER if camera in frame.cameras]
-    cameras = [*in_order, *(camera for camera in frame.cameras if camera not in in_order)]
+    cameras = camera_order(frame.cameras)
     images = {camera: frame.image(camera) for camera in cameras}
     first = images[cameras[0]]
     # The height is even, because videos need even numbers of pixels.

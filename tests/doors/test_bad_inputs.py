@@ -254,6 +254,8 @@ REPORTS = [
     ('report of another split', lambda p: p.report(p.submission(lambda c: None), '--split', 'val'), "unknown split 'val'; v1.0-mini has mini_train, mini_val"),
     ('report of another version', lambda p: p.report(p.submission(lambda c: None), '--version', 'v1.0-trainval'), 'v1.0-trainval'),
     ('report over another file', lambda p: _replacing(p.report(p.submission(lambda c: None)), p.file('mine.html', b'x')), 'mine.html exists'),
+    ('report on tracks of two submissions', lambda p: p.report('a.json', 'b.json', '--tracks', 'c.json'), '--tracks is for a report on one submission'),
+    ('report on tracks that do not exist', lambda p: p.report(p.submission(lambda c: None), '--tracks', p.folder / 'no.json'), 'no.json does not exist'),
     ('report into a folder', lambda p: _replacing(p.report(p.submission(lambda c: None), '--overwrite'), p.folder), 'it is a folder'),
 ]  # fmt: skip
 

@@ -181,6 +181,23 @@ def test_without_images_the_page_has_no_pictures_and_says_so(submissions, copied
     assert 'data:image/jpeg' not in text and 'data-show="' not in text
 
 
+def test_tracks_are_scored_and_drawn(submissions, synthetic_root, info_files, tmp_path):
+    pytest.importorskip('motmetrics')
+    tracks, page = tmp_path / 'tracking.json', tmp_path / 'report.html'
+    world = ('--root', synthetic_root, '--version', VERSION)
+    for command in (
+        ('track', submissions[0], '--infos', info_files['mini_val'], '--out', tracks, '--workers', '1'),
+        ('evaluate', tracks, '--task', 'tracking', *world),
+        ('report', submissions[0], '--tracks', tracks, *world, '--out', page),
+    ):
+        done = run_tool(*command)
+        assert done.returncode == 0, done.output
+    amota = json.loads((tmp_path / 'tracking_summary.json').read_text())['amota']
+    (row,) = re.findall('<tr class="total" data-row="all">.*', page.read_text())
+    assert f'data-value="{amota}"' in row
+    assert 'in the colours of their tracks' in page.read_text()
+
+
 def test_a_record_of_other_content_is_not_shown(submissions, tmp_path):
     for name in ('results_nusc.json', 'results_nusc.record.json'):
         shutil.copy(submissions[0].with_name(name), tmp_path / name)
