@@ -162,8 +162,9 @@ def _settings(
     for name, pair in (('stride', stride), ('padding', padding), ('dilation', dilation)):
         if len(pair) != 2:
             raise ValueError(f'{name} of the modulated deformable convolution must be two numbers, got {list(pair)}')
-    pairs = ((pair[0], pair[1]) for pair in (stride, padding, dilation))
-    return DeformConvSettings(*pairs, groups, deform_groups)
+    return DeformConvSettings(
+        (stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1]), groups, deform_groups
+    )
 
 
 def _output_shape(inputs: Tensor, weight: Tensor, settings: DeformConvSettings) -> tuple[int, int, int, int]:

@@ -113,9 +113,10 @@ def _operator_backward(
             f'grad_output of deformable attention must be {wanted[0]} in {value.dtype} on {value.device}, got '
             f'{tuple(grad_output.shape)} in {grad_output.dtype} on {grad_output.device}'
         )
-    return ATTENTION.backend_for(value).backward(
+    grad_value, grad_locations, grad_weights = ATTENTION.backend_for(value).backward(
         grad_output, value, shapes, sampling_locations, attention_weights, lengths
     )
+    return grad_value, grad_locations, grad_weights
 
 
 @_operator.register_fake

@@ -1,6 +1,6 @@
 """The functions that launch the Triton kernels of modulated deformable convolution."""
 
-# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportIndexIssue=false
 # Triton is not installed beside torch for CPUs, and its types are then unknown.
 
 from functools import lru_cache
