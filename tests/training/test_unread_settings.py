@@ -120,6 +120,18 @@ def test_what_a_module_hands_down_may_not_be_set_below_it(option, value):
         MODELS.build(load_config(NANO, {option: value}).model)
 
 
+def test_a_name_may_be_given_beside_all_that_it_was_handed_down_to():
+    places = [f'{part}_{kind}.data_root' for part in ('val', 'test') for kind in ('dataloader.dataset', 'evaluator')]
+    options = dict.fromkeys(('train_dataloader.dataset.data_root', *places), 'elsewhere')
+    cfg = load_config(NANO, {'data_root': 'elsewhere', **options})
+    assert cfg.train_dataloader.dataset.data_root == cfg.val_evaluator.data_root == 'elsewhere'
+    for changes in ({'val_evaluator.data_root': 'third'}, {'data_root': 'third'}):
+        with pytest.raises(ValueError, match=r'data_root has no effect: .* handed data_root down already'):
+            load_config(NANO, {'data_root': 'elsewhere', **options, **changes})
+    with pytest.raises(ValueError, match='data_root has no effect'):
+        load_config(NANO, {'data_root': 'elsewhere'})
+
+
 def test_checkpointing_a_backbone_without_stages_is_refused():
     model = load_config(NANO, {'model.activation_checkpointing': ('img_backbone',)}).model
     model.img_backbone = dict(type='mmdet.EfficientNet', arch='b0', out_indices=(3, 4))
