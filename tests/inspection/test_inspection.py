@@ -62,15 +62,15 @@ def test_queries_of_places():
 
 
 def test_an_encoder_with_known_weights_looks_at_a_known_pixel(nano, source, token, synthetic_root, info_files):
-    """Point 6 of head 1 belongs to the third height; it is the only one with weight, 3 cells right, 1 cell up."""
+    """Point 2 of head 1 belongs to the third height and lies 3 cells right, 1 cell up; the other heads have theirs."""
     encoder = SampleEncoder(load_config(REPO / NANO), NANO_WEIGHTS, synthetic_root, info_files['mini_val'])
     layers = encoder.detector.bev_encoder.encoder.layers
     for layer in layers:
         core = layer.spatial_cross_attention.deformable_attention
         shape = core.num_heads, core.num_levels, core.num_points
         offsets, weights = torch.zeros(*shape, 2), torch.full(shape, -50.0)
-        offsets[1, 0, 6] = torch.tensor([3.0, -1.0])
-        weights[1, 0, 6] = 50.0
+        offsets[1, 0, 2] = torch.tensor([3.0, -1.0])
+        weights[1, 0, 2] = 50.0
         weights[[head for head in range(core.num_heads) if head != 1], 0, 0] = 50.0
         with torch.no_grad():
             core.sampling_offsets.weight.zero_(), core.attention_weights.weight.zero_()
