@@ -228,7 +228,9 @@ def test_bevformer_v2(source, info_files, token, tmp_path):
         encoded.image_hw,
         maps_to_stored(encoded, source.frame(token)),
     )
-    u, v, depth = source.frame(token).lidar2img('CAM_FRONT') @ [*view.centre, -4.5, 1]
+    grid = inspector.encoder.grid
+    point = pillar_points(grid, 4)[0, query_at(grid, *PLACE)].double().numpy()
+    u, v, depth = source.frame(token).lidar2img('CAM_FRONT') @ [*point, 1]
     lowest = view.looks['CAM_FRONT'].reference_points[0]
     assert lowest == pytest.approx(np.array([u, v]) / depth, abs=1e-2)
     assert len(inspector.draw(token, tmp_path, with_bev=True)) == 2

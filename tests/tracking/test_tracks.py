@@ -11,7 +11,7 @@ from nuscenes.eval.tracking.evaluate import TrackingEval
 
 from bevformer_plugin.datasets.infos import load_infos
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import TRACKING_SUMMARY, evaluate_tracks, load_tracks, tracking_table
+from bevformer_plugin.evaluation import TRACKING_SUMMARY, evaluate_tracks, load_tracks, tracking_table, write_results
 from bevformer_plugin.nuscenes_format import TRACKED_CLASSES
 from bevformer_plugin.tracking import GATES, track_results, track_scene
 from tests.helpers.annotations import annotations_as_results
@@ -129,6 +129,19 @@ def test_true_boxes_with_true_velocities_are_tracked(summary):
     assert summary['amotp'] < 0.05 and summary['num_samples'] == summary['num_split_samples'] == 12
     table = tracking_table(summary)
     assert f'{summary["amota"]:.3f}' in table.splitlines()[-1]
+
+
+def test_all_true_boxes_give_perfect_tracks(tables, info_files, synthetic_root, tmp_path):
+    """Those with points have gaps where objects are hidden; all of them have none."""
+    tokens = [entry['token'] for entry in load_infos(info_files['mini_val'])['data_list']]
+    results = annotations_as_results(tables, tokens, lambda _: True)
+    path = tmp_path / 'results_nusc.json'
+    path.write_text(json.dumps({'meta': {}, 'results': results}))
+    tracks = tmp_path / 'tracking.json'
+    write_results(track_results(path, info_files['mini_val']).results, tracks)
+    summary = evaluate_tracks(str(tracks), str(synthetic_root), 'v1.0-mini', true_boxes='all')
+    assert summary['ids'] == summary['fp'] == summary['fn'] == 0
+    assert summary['amota'] == pytest.approx(1) and summary['amotp'] == pytest.approx(0, abs=1e-6)
 
 
 def test_scores_are_the_devkits(summary, true_tracks, synthetic_root, tmp_path):
