@@ -7,10 +7,9 @@ import torch
 
 from bevformer_plugin.benchmark.memory import OPTIONS, LongestHistorySampler, benchmark_memory, memory_table
 from bevformer_plugin.benchmark.peak_memory import peak_memory
+from tests.models.v2_world import dataset_of, shrunk_config
 
 MIB = 2**20
-
-from tests.models.v2_world import dataset_of, shrunk_config
 
 
 def hold(mebibytes: int) -> None:
