@@ -21,6 +21,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.seeding import derived_seed, seeded_generators
 
 from .machine import describe_machine
+from .measurable import require_queues
 from .stock_pipeline import StockQueues
 from .worlds import make_world
 
@@ -63,13 +64,15 @@ def benchmark_data(
 
     Raises:
         FileNotFoundError: if ``data_root`` or its infos do not exist.
-        InputError: for too few samples, rounds or workers, a dataset without ``image_size`` or without full queues, or
+        InputError: for too few samples, rounds or workers, frames at fixed offsets, a dataset without ``image_size`` or
+            without full queues, or
             pixels or projections that differ from those of the stock transforms.
     """
     for name, value in (('samples', samples), ('rounds', rounds), ('workers', workers)):
         if value < 1:
             raise InputError(f'{name} must be at least 1, not {value}')
     _check_config(cfg)
+    require_queues(cfg, 'data')
     with building('env_cfg.mp_cfg'):
         set_multi_processing(**(cfg.get('env_cfg') or {}).get('mp_cfg', {}))
     with tempfile.TemporaryDirectory() as folder:
