@@ -33,7 +33,6 @@ from bevformer_plugin.weights import load_weights
 
 from .fresh_process import FreshProcess
 from .machine import describe_machine
-from .measurable import require_queues
 from .peak_memory import measure_peak
 from .plain_formulation import PlainEncoder
 from .worlds import make_world
@@ -93,11 +92,10 @@ def benchmark_speed(
         boxes of ``ours`` of the distance to the nearest box centre of the same class).
 
     Raises:
-        InputError: for no rounds, frames at fixed offsets, or data without a frame that has history.
+        InputError: for no rounds, or data without a frame that has history.
     """
     if rounds < 1:
         raise InputError(f'rounds must be at least 1, not {rounds}')
-    require_queues(cfg, 'speed')
     device = _device()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as processes:
         root = data_root or make_world(Path(folder, 'world'))
