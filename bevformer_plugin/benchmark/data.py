@@ -120,8 +120,8 @@ def _check_config(cfg: Config) -> None:
         raise InputError('train_dataloader.dataset has to be a NuScenesTemporalDataset to be measured here')
     if dataset.get('frame_offsets') is not None:
         raise InputError(
-            f'train_dataloader.dataset.frame_offsets={list(dataset.frame_offsets)}: this benchmark loads queues of frames '
-            'that follow each other, such as those of bevformer/bevformer_tiny'
+            f'train_dataloader.dataset.frame_offsets={list(dataset.frame_offsets)}: this benchmark loads queues of '
+            'frames that follow each other, such as those of bevformer/bevformer_tiny'
         )
     if dataset.get('image_size') is None:
         raise InputError('train_dataloader.dataset has no image_size: set it, resizing is part of the comparison')
