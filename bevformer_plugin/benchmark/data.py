@@ -63,8 +63,8 @@ def benchmark_data(
 
     Raises:
         FileNotFoundError: if ``data_root`` or its infos do not exist.
-        InputError: for too few samples, rounds or workers, a dataset without ``image_size`` or without full queues, or
-            pixels or projections that differ from those of the stock transforms.
+        InputError: for too few samples, rounds or workers, frames at fixed offsets, a dataset without ``image_size``
+            or without full queues, or pixels or projections that differ from those of the stock transforms.
     """
     for name, value in (('samples', samples), ('rounds', rounds), ('workers', workers)):
         if value < 1:
@@ -118,6 +118,11 @@ def _check_config(cfg: Config) -> None:
     dataset = (cfg.get('train_dataloader') or {}).get('dataset')
     if not isinstance(dataset, dict) or dataset.get('type') != 'NuScenesTemporalDataset':
         raise InputError('train_dataloader.dataset has to be a NuScenesTemporalDataset to be measured here')
+    if dataset.get('frame_offsets') is not None:
+        raise InputError(
+            f'train_dataloader.dataset.frame_offsets={list(dataset.frame_offsets)}: this benchmark loads queues of '
+            'frames that follow each other, such as those of bevformer/bevformer_tiny'
+        )
     if dataset.get('image_size') is None:
         raise InputError('train_dataloader.dataset has no image_size: set it, resizing is part of the comparison')
     if not isinstance(cfg.model.get('data_preprocessor'), dict):

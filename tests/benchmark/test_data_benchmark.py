@@ -47,3 +47,6 @@ def test_what_cannot_be_compared_is_refused(cfg, synthetic_root):
     cfg.train_dataloader.dataset.image_size = None
     with pytest.raises(ValueError, match='no image_size'):
         benchmark_data(cfg, str(synthetic_root), samples=1)
+    cfg.train_dataloader.dataset.frame_offsets = [-1, 0]
+    with pytest.raises(ValueError, match=r'frame_offsets=\[-1, 0\]: this benchmark loads queues'):
+        benchmark_data(cfg, str(synthetic_root), samples=1)

@@ -5,8 +5,9 @@ import os
 import pytest
 import torch
 
-from bevformer_plugin.benchmark.memory import OPTIONS, benchmark_memory, memory_table
+from bevformer_plugin.benchmark.memory import OPTIONS, LongestHistorySampler, benchmark_memory, memory_table
 from bevformer_plugin.benchmark.peak_memory import peak_memory
+from tests.models.v2_world import dataset_of, shrunk_config
 
 MIB = 2**20
 
@@ -42,6 +43,26 @@ def test_checkpointing_saves_memory(cfg, monkeypatch):
     works = [option['peak'] - option['before'] for option in report['options'].values()]
     assert 0 < works[1] < 0.9 * works[0]
     assert f'{works[1] / works[0]:.2f}' in memory_table(report)
+
+
+def test_items_with_the_longest_history_come_first(synthetic_root, info_files):
+    """Frame positions of the two training scenes, each of six keyframes."""
+    cfg = shrunk_config('t2', [-3, -1, 0])
+    dataset = dataset_of(cfg, 'train', synthetic_root, info_files['mini_train'], pipeline=[])
+    sampler = LongestHistorySampler(dataset)
+    places = [dataset.get_data_info(index)['frame_idx'] for index in sampler]
+    assert places == sorted(places, reverse=True) and places[:3] == [5, 5, 4] and len(sampler) == len(dataset) == 12
+
+
+@pytest.mark.slow
+def test_the_config_alone_is_measured_on_its_largest_items(synthetic_root, info_files):
+    cfg = shrunk_config('t2', [-3, -1, 0])
+    cfg.train_dataloader.dataset.ann_file = str(info_files['mini_train'])
+    cfg.train_dataloader.dataset.image_size = (200, 80)
+    cfg.train_dataloader.num_workers, cfg.train_dataloader.persistent_workers = 0, False
+    report = benchmark_memory(cfg, str(synthetic_root), only_configured=True)
+    assert list(report['options']) == ['as configured'] and report['settings']['queue length'] == 3
+    assert report['options']['as configured']['peak'] > report['options']['as configured']['before'] > 2**27
 
 
 def test_one_step_is_refused(cfg):
