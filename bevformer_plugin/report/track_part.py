@@ -31,9 +31,10 @@ def analyse_tracks(
     path: str, root: str, version: str, split: str | None, infos: str | None, true_boxes: str
 ) -> TrackAnalysis:
     """Read and score tracks; arguments and errors are those of :func:`evaluate_tracks`."""
+    entries = load_tracks(path)
     with tempfile.TemporaryDirectory() as folder:  # for files of scores, which a report does not leave
         summary = evaluate_tracks(path, root, version, split, infos, folder, true_boxes)
-    return TrackAnalysis(path, load_tracks(path), summary)
+    return TrackAnalysis(path, entries, summary)
 
 
 def track_part(tracks: TrackAnalysis) -> Part:
