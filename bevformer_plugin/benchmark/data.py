@@ -118,9 +118,10 @@ def _check_config(cfg: Config) -> None:
     dataset = (cfg.get('train_dataloader') or {}).get('dataset')
     if not isinstance(dataset, dict) or dataset.get('type') != 'NuScenesTemporalDataset':
         raise InputError('train_dataloader.dataset has to be a NuScenesTemporalDataset to be measured here')
-    if dataset.get('frame_offsets') is not None:
+    offsets = dataset.get('frame_offsets')
+    if offsets is not None:
         raise InputError(
-            f'train_dataloader.dataset.frame_offsets={list(dataset.frame_offsets)}: this benchmark loads queues of '
+            f'train_dataloader.dataset.frame_offsets={list(offsets)}: this benchmark loads queues of '
             'frames that follow each other, such as those of bevformer/bevformer_tiny'
         )
     if dataset.get('image_size') is None:
