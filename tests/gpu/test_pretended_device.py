@@ -11,8 +11,9 @@ from bevformer_plugin.deployment import StreamFrame, StreamPredictor
 from bevformer_plugin.deployment.frame_predictor import ModelInputs
 from bevformer_plugin.geometry import pillar_points
 from bevformer_plugin.models import BEVFormer
-from bevformer_plugin.ops import BACKENDS, native, set_attention_backend
+from bevformer_plugin.ops import BACKENDS, set_attention_backend
 from bevformer_plugin.ops.backends import Backend
+from bevformer_plugin.ops.native import attention as native
 from tests.deployment.rigs import rendered_drive
 from tests.gpu.training_steps import MODELS_OF, build, optimizer_of, stream, training_step
 from tests.helpers.pretended_device import DEVICE, PretendedDevice, PretendedTensor, WrongDeviceError
