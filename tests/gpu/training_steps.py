@@ -21,6 +21,15 @@ MODELS_OF = {
     'nano': CONFIGS / 'bevformer_nano.py',
     'nano with a map': CONFIGS / 'bevformer_nano_joint.py',
     'BEVFormerV2': PROJECTS / 'bevformer_v2' / 'bevformer_v2_nano.py',
+    'deformable convolutions': CONFIGS / 'bevformer_nano.py',
+}
+CHANGES_OF: dict[str, dict[str, object]] = {
+    'deformable convolutions': {
+        'model.img_backbone.depth': 50,
+        'model.img_backbone.dcn': {'type': 'DCNv2', 'deform_groups': 1, 'fallback_on_stride': False},
+        'model.img_backbone.stage_with_dcn': (False, False, True),
+        'model.img_neck.in_channels': [128, 256],
+    }
 }
 
 
@@ -31,7 +40,7 @@ def small_world_config(name: str, root: Path, infos: dict[str, Path]) -> Config:
     for part, split in parts.items():
         changes |= {f'{part}.data_root': str(root), f'{part}.ann_file': str(infos[split])}
         changes |= {f'{part}.image_size': (160, 96)}
-    return load_config(str(MODELS_OF[name]), changes)
+    return load_config(str(MODELS_OF[name]), changes | CHANGES_OF.get(name, {}))
 
 
 def build(cfg: Config, **changes: object) -> BEVFormer:
