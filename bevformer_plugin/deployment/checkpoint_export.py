@@ -69,12 +69,12 @@ def export_checkpoint(
     inputs = ModelInputs.from_config(cfg)
     if inputs.image_size is None:
         raise InputError('test_dataloader.dataset has no image_size, and a file is written for images of one: set it')
-    data = _dataset(cfg.test_dataloader.dataset, NO_DATA) if rig is None else DescribedModel(inputs.metainfo)
-    calibration = None if int8_frames is None else _calibration_data(cfg, int8_frames)
     with building('model'):
         detector = MODELS.build(cfg.model)
     if not isinstance(detector, BEVFormer) or isinstance(detector, BEVFormerV2):
         raise InputError(f'model.type is {type(detector).__name__}: only a BEVFormer can be exported')
+    data = _dataset(cfg.test_dataloader.dataset, NO_DATA) if rig is None else DescribedModel(inputs.metainfo)
+    calibration = None if int8_frames is None else _calibration_data(cfg, int8_frames)
     content = read_checkpoint(checkpoint)
     for remark in check_checkpoint(cfg, data, checkpoint, content):
         print_log(remark, logger='current')

@@ -226,7 +226,7 @@ def direct_results(cfg: Config, results_path: str | None, format_only: bool, map
     if not writing and (results_path or (format_only and not of_maps)):
         kinds = ', '.join(metric['type'] for metric in evaluators)
         raise InputError(f'--out and --format-only are for test_evaluator.type=NuScenesDevkitMetric, it is {kinds}')
-    if format_only and not maps_dir and writing:
+    if format_only and not maps_dir and writing and of_maps:
         cfg.test_evaluator = [metric for metric in evaluators if metric not in of_maps]
 
 

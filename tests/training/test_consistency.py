@@ -313,7 +313,7 @@ def test_runs_of_both_engines_record_what_they_were_trained_on(lightning_run, mm
     [
         ("train_dataloader.dataset.metainfo.classes=['car','bus']", 'error: train_dataloader.dataset has 2 classes'),
         ('val_evaluator.split=mini_train', 'error: the infos are of split mini_val, not mini_train'),
-        ('load_from=/nowhere.pth', 'error: checkpoint /nowhere.pth does not exist'),
+        ('load_from=/nowhere.pth', 'error: load_from: /nowhere.pth does not exist; download it'),
     ],
 )
 def test_both_engines_refuse_before_they_begin(small_options, tmp_path, engine, change, message):
