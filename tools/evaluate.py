@@ -45,8 +45,10 @@ def main() -> None:
     tracking = args.task == 'tracking'
     evaluate, table = (evaluate_tracks, tracking_table) if tracking else (evaluate_results, metrics_table)
     try:
+        folder = args.out or Path(args.results).parent
+        if Path(folder).is_file():
+            raise InputError(f'{folder} is a file: give a folder for the scores with --out')
         if not args.overwrite:
-            folder = args.out or Path(args.results).parent
             refuse_existing(Path(folder, TRACKING_SUMMARY if tracking else 'metrics_summary.json'))
         summary = evaluate(args.results, args.root, args.version, args.split, args.infos, args.out, args.true_boxes)
     except (InputError, OSError) as error:

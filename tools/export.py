@@ -38,7 +38,7 @@ def main() -> None:
         form = OnnxForm(args.opset, args.profile, args.images or (NORMALIZED if args.profile == MLPERF else RAW))
         if not args.overwrite:
             refuse_existing(args.out)
-        refuse_unwritable(args.out)
+        refuse_unwritable(args.out, args.config, args.checkpoint, args.rig)
         cfg = load_config(args.config, parse_config_options(args.cfg_options))
         rig = None if args.rig is None else Rig.from_file(args.rig)
         report = export_checkpoint(cfg, args.checkpoint, args.out, form, rig, args.int8)

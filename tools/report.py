@@ -39,9 +39,11 @@ def main() -> None:
     try:
         if not args.overwrite:
             refuse_existing(args.out)
-        refuse_unwritable(args.out)
+        refuse_unwritable(args.out, *args.results, args.tracks, args.infos)
         tracks = (
-            analyse_tracks(args.tracks, args.root, args.version, args.split, args.infos, args.true_boxes)
+            analyse_tracks(
+                args.tracks, args.results[0], args.root, args.version, args.split, args.infos, args.true_boxes
+            )
             if args.tracks
             else None
         )

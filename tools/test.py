@@ -56,7 +56,7 @@ def main() -> None:
         if args.out:
             if not args.overwrite:
                 refuse_existing(args.out, Path(args.out).with_name('metrics_summary.json'))
-            refuse_unwritable(args.out)
+            refuse_unwritable(args.out, args.config, args.checkpoint)
         if args.maps_out:
             summary = Path(args.maps_out) / SUMMARY
             if summary.exists() and not args.overwrite:

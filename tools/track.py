@@ -29,7 +29,7 @@ def main() -> None:
     try:
         if not args.overwrite:
             refuse_existing(args.out)
-        refuse_unwritable(args.out)
+        refuse_unwritable(args.out, args.results, args.infos)
         tracks = track_results(args.results, args.infos, args.workers)
         write_results(tracks.results, args.out, tracks.meta)
     except (InputError, OSError) as error:

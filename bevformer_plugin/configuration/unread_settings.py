@@ -293,6 +293,8 @@ def _check_arguments(node: object, place: str) -> None:
         unknown = [] if known is None else sorted(map(str, set(node) - READ_BY_MMENGINE - known))
         if known is not None and unknown:
             suggestion = _suggestion(unknown[0], sorted(known))
+            if unknown[0].isdigit():
+                suggestion = f'; {place} is no list here, so leave the .{unknown[0]} out'
             raise InputError(f'{place}.{unknown[0]}: {kind} takes no such argument{suggestion}')
     for key, child in node.items():
         if key not in MMCV_LAYERS:

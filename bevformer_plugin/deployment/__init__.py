@@ -8,7 +8,7 @@ file runs).
 """
 
 from .camera import Camera
-from .checkpoint_export import export_checkpoint
+from .checkpoint_export import ONNX_ENDING, export_checkpoint
 from .detections import Detections, PlacedBoxes
 from .exported_check import check_exported
 from .frame_predictor import StreamFrame, StreamState
@@ -29,6 +29,7 @@ from .static_attention import HitBudget
 
 __all__ = [
     'FAULTS',
+    'ONNX_ENDING',
     'Camera',
     'Detections',
     'Finding',

@@ -32,6 +32,7 @@ from .predictor import DescribedModel
 from .rig import Rig
 
 NO_DATA = 'Without data, give a rig with --rig'
+ONNX_ENDING = '.onnx'  # of a file's name, by which tools/test.py tells it from a checkpoint
 NO_INTEGERS = 'Without training data, leave --int8 out'
 FRAMES = 200  # of a dataset whose calibrations are looked at, spread over all of it
 
@@ -60,6 +61,10 @@ def export_checkpoint(
         FileNotFoundError: if the checkpoint or files of the data are missing.
         InputError: if config, data, rig and checkpoint do not belong together, or the detector cannot be written.
     """
+    if Path(path).suffix != ONNX_ENDING:
+        raise InputError(f'{path}: the name of an ONNX file ends in {ONNX_ENDING}, by which tools/test.py knows it')
+    if int8_frames is not None and int8_frames < 1:
+        raise InputError(f'--int8 takes one or more frames of the training data, got {int8_frames}')
     require_libraries(LIBRARIES, 'writing ONNX files')
     if form.images == RAW and _loads_float32(cfg):
         raise InputError(

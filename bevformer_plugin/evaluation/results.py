@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,15 +151,23 @@ def refuse_existing(*paths: str | Path) -> None:
             raise FileExistsError(f'{path} exists: replace it with --overwrite, or write elsewhere with --out')
 
 
-def refuse_unwritable(path: str | Path) -> None:
+def refuse_unwritable(path: str | Path, *read: str | Path | None) -> None:
     """Make the folder for a file that a long run writes at its end, and refuse one that cannot be written to.
 
+    Args:
+        path: of the file.
+        read: files that the run reads, which it must not replace; None stands for one that was not given.
+
     Raises:
+        InputError: the file is one of those that are read.
         OSError: the file cannot be written.
     """
+    for source in read:
+        if source is not None and Path(path).exists() and Path(source).exists() and os.path.samefile(path, source):
+            raise InputError(f'{path} is read, and would be replaced by what is written: write elsewhere with --out')
     folder = Path(path).parent
     try:
-        if Path(path).is_dir():
+        if Path(path).is_dir() or str(path).endswith(os.sep):
             raise IsADirectoryError(errno.EISDIR, 'it is a folder')
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

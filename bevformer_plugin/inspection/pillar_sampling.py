@@ -79,8 +79,8 @@ def query_at(grid: BEVGrid, x: float, y: float) -> int:
     x_min, y_min, _, x_max, y_max, _ = grid.point_cloud_range
     if not (x_min <= x < x_max and y_min <= y < y_max):
         raise InputError(
-            f'({x:g}, {y:g}) is no place in the BEV: x goes from {x_min:g} to {x_max:g} m (to the right) and y from '
-            f'{y_min:g} to {y_max:g} m (forward)'
+            f'({x:g}, {y:g}) is no place in the BEV: x goes from {x_min:g} to below {x_max:g} m (to the right) and '
+            f'y from {y_min:g} to below {y_max:g} m (forward)'
         )
     row = min(math.floor((y - y_min) / grid.cell_y), grid.bev_h - 1)
     column = min(math.floor((x - x_min) / grid.cell_x), grid.bev_w - 1)

@@ -3,7 +3,8 @@
 import tempfile
 from dataclasses import dataclass
 
-from bevformer_plugin.evaluation import evaluate_tracks, load_tracks
+from bevformer_plugin.errors import InputError
+from bevformer_plugin.evaluation import evaluate_tracks, load_results, load_tracks
 from bevformer_plugin.nuscenes_format import TRACKED_CLASSES
 
 from .blocks import Cell, Part, Row, Table, class_title, count_text, number_cell
@@ -28,13 +29,36 @@ class TrackAnalysis:
 
 
 def analyse_tracks(
-    path: str, root: str, version: str, split: str | None, infos: str | None, true_boxes: str
+    path: str, results: str, root: str, version: str, split: str | None, infos: str | None, true_boxes: str
 ) -> TrackAnalysis:
-    """Read and score tracks; arguments and errors are those of :func:`evaluate_tracks`."""
+    """Read and score tracks.
+
+    Args:
+        path: the submission of tracks.
+        results: the submission of detections that they were made of.
+        root, version, split, infos, true_boxes: see :func:`evaluate_tracks`.
+
+    Raises:
+        InputError: a box of the tracks is not one of the detections; or as :func:`evaluate_tracks`.
+    """
     entries = load_tracks(path)
+    _require_made_of(entries, path, results)
     with tempfile.TemporaryDirectory() as folder:  # for files of scores, which a report does not leave
         summary = evaluate_tracks(path, root, version, split, infos, folder, true_boxes)
     return TrackAnalysis(path, entries, summary)
+
+
+def _require_made_of(entries: dict[str, list[dict]], path: str, results: str) -> None:
+    """Refuse tracks a box of which lies where the detections have none of its class."""
+    detections = load_results(results)
+    for token, tracked in entries.items():
+        detected = {(box['detection_name'], *box['translation']) for box in detections.get(token, [])}
+        for box in tracked:
+            if (box['tracking_name'], *box['translation']) not in detected:
+                raise InputError(
+                    f'{path}: {results} has no {box["tracking_name"]} at {box["translation"]} in sample {token}: give '
+                    'the tracks that tools/track.py made of these detections'
+                )
 
 
 def track_part(tracks: TrackAnalysis) -> Part:

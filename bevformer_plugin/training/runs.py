@@ -22,6 +22,7 @@ from torch import nn
 from bevformer_plugin.configuration import building
 from bevformer_plugin.configuration.unread_settings import refuse_settings_of_the_runner
 from bevformer_plugin.deployment import (
+    ONNX_ENDING,
     OnnxDetector,
     OptimizedDetector,
     check_exported,
@@ -64,7 +65,6 @@ EXPECTED_WARNINGS = (
 )
 
 
-ONNX = '.onnx'  # the ending of files that tools/export.py writes
 # What tools/test.py --optimize takes; None takes bfloat16 where the device computes with it.
 INFERENCE_TYPES = {'auto': None, 'float32': torch.float32, 'bfloat16': torch.bfloat16}
 
@@ -244,7 +244,7 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware, optimi
     dataset = data.datasets['test']
     remarks = check_consistency(cfg, data.datasets)
     module = DetectorModule(cfg)
-    if Path(checkpoint).suffix == ONNX:
+    if Path(checkpoint).suffix == ONNX_ENDING:
         if optimize is not None:
             raise InputError(f'--optimize is for checkpoints, and {checkpoint} is an exported file: leave it out')
         module.detector = OnnxDetector(checkpoint)

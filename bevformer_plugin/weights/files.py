@@ -41,6 +41,9 @@ FOREIGN_FILES = [
     (rb'\s*<', 'is a web page: its address asked for a login or is gone, download the file itself'),
     (rb'version https://git-lfs', 'is a Git LFS pointer, the file itself was not fetched: run git lfs pull'),
     (rb'\x1f\x8b', 'is compressed with gzip: unpack it with gunzip'),
+    # Protocol buffers of a model begin with its version of the format, then the name of the program that wrote it.
+    (rb'\x08[\x01-\x7f]\x12', 'is an ONNX file, not a checkpoint: tools/test.py and OnnxPredictor run those'),
+    (rb'\s*[{\[]\s*["\]}\[{]', 'is JSON, not a checkpoint'),
 ]
 
 

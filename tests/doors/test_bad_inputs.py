@@ -5,6 +5,7 @@ without results that look like those of a good input.
 """
 
 import itertools
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -240,6 +241,11 @@ EXPORTED_FILES = [
     ('bytes for the benchmark', lambda p: p.export('--profile', 'mlperf', '--images', 'raw', *p.options()), 'give --images normalized'),
     ('unknown profile', lambda p: p.export('--profile', 'tensorrt', *p.options()), "invalid choice: 'tensorrt'"),
     ('export over a checkpoint', lambda p: _replacing(p.export(*p.options()), p.checkpoint(lambda c: None)), 'spoilt.pth exists'),
+    ('export over the checkpoint it reads', lambda p: _over(p.export('--overwrite'), p.checkpoint(lambda c: None), 2), 'spoilt.pth is read'),
+    ('export to a name that is no ONNX file', lambda p: _replacing(p.export(*p.options()), p.folder / 'model.txt'), 'ends in .onnx'),
+    ('export of an exported file', lambda p: p.export(*p.options(), checkpoint=p.file('a.onnx', b'\x08\x08\x12\x07pytorch')), 'a.onnx is an ONNX file, not a checkpoint'),
+    ('submission in the place of a checkpoint', lambda p: p.test(*p.options(), checkpoint=p.submission(lambda c: None)), 'submission.json is JSON, not a checkpoint'),
+    ('integers of no frames', lambda p: p.export('--int8', '0'), '--int8 takes one or more frames'),
     ('export of BEVFormerV2', lambda p: ['export', V2, NANO_WEIGHTS, '--out', p.folder / 'model.onnx', *p.options()], 'only a BEVFormer can be exported'),
     ('export for a rig that is missing', lambda p: p.export('--rig', 'no.yaml', *p.options()), 'no.yaml does not exist'),
     ('exported file that does not exist', lambda p: p.test(*p.options(), checkpoint='no.onnx'), 'no.onnx does not exist'),
@@ -256,6 +262,11 @@ REPORTS = [
     ('report over another file', lambda p: _replacing(p.report(p.submission(lambda c: None)), p.file('mine.html', b'x')), 'mine.html exists'),
     ('report on tracks of two submissions', lambda p: p.report('a.json', 'b.json', '--tracks', 'c.json'), '--tracks is for a report on one submission'),
     ('report on tracks that do not exist', lambda p: p.report(p.submission(lambda c: None), '--tracks', p.folder / 'no.json'), 'no.json does not exist'),
+    ('report over the submission it reads', lambda p: _over(p.report(p.submission(lambda c: None), '--overwrite'), p.submission(lambda c: None)), 'submission.json is read'),
+    ('report on tracks of another model', lambda p: p.report(p.submission(lambda c: None), '--tracks', _tracks(p, [5.0, 0.0, 0.0])), 'has no car at [5.0, 0.0, 0.0] in sample'),
+    ('tracks over the submission they are made of', lambda p: ['track', p.submission(lambda c: None), '--infos', p.root / 'nuscenes_infos_temporal_val.pkl', '--out', p.folder / 'submission.json', '--overwrite'], 'submission.json is read'),
+    ('scores into a file', lambda p: p.evaluate(p.submission(lambda c: None), '--out', p.file('a.json', b'{}')), 'a.json is a file: give a folder'),
+    ('first evaluator of one', lambda p: p.test('--cfg-options', 'test_evaluator.0.data_root=/a'), 'test_evaluator is no list here'),
     ('report into a folder', lambda p: _replacing(p.report(p.submission(lambda c: None), '--overwrite'), p.folder), 'it is a folder'),
 ]  # fmt: skip
 
@@ -289,6 +300,24 @@ def _expansion(place: Place):
 def _change(path, old: bytes, new: bytes, command: list[object]) -> list[object]:
     path.write_bytes(path.read_bytes().replace(old, new))
     return command
+
+
+def _over(command: list[object], path, source: int | None = None) -> list[object]:
+    """The command with a file for what it writes and, by its index, also for what it reads."""
+    if source is not None:
+        command[source] = path
+    return _replacing(command, path)
+
+
+def _tracks(place: Place, translation: list[float]) -> object:
+    """Tracks of the place's submission, whose boxes were moved."""
+    content = json.loads(place.submission(lambda c: None).read_text())
+    for token, (box,) in content['results'].items():
+        box.pop('attribute_name')
+        track = {'tracking_id': '1', 'tracking_name': box.pop('detection_name'), 'tracking_score': 0.5}
+        box.pop('detection_score')
+        content['results'][token] = [{**box, **track, 'translation': translation}]
+    return place.file('tracks.json', json.dumps(content).encode())
 
 
 def _replacing(command: list[object], path) -> list[object]:

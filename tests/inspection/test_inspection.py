@@ -57,7 +57,7 @@ def test_queries_of_places():
     assert query_at(grid, 51.1, -51.1) == 7  # right of the vehicle, behind it
     assert query_at(grid, -51.1, 51.1) == 24  # left, in front
     for x, y in ((51.2, 0), (0, -51.3), (float('nan'), 0), (0, float('inf'))):
-        with pytest.raises(InputError, match=r'is no place in the BEV: x goes from -51\.2 to 51\.2 m'):
+        with pytest.raises(InputError, match=r'is no place in the BEV: x goes from -51\.2 to below 51\.2 m'):
             query_at(grid, x, y)
 
 
