@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.nuscenes_format import TRACKED_CLASSES
 
 from .bev_view import ARROW, VELOCITY_SECONDS, draw_bev
 from .camera_overlay import draw_camera
@@ -204,6 +205,7 @@ def _draw_counts(axes: Axes, truth: Boxes | None, predictions: Boxes | None) -> 
     """List the classes with their colours and how many boxes of each the picture holds."""
     boxes = {'true': truth, 'predicted': predictions}
     tables = {name: Counter(part.names) for name, part in boxes.items() if part is not None}
+    tracks = predictions is not None and predictions.ids is not None
     others = sorted(set().union(*tables.values()) - CLASS_COLORS.keys())
     classes = [*CLASS_COLORS, *others]
     columns = {name: 360 + 130 * index for index, name in enumerate(tables)}
@@ -218,10 +220,11 @@ def _draw_counts(axes: Axes, truth: Boxes | None, predictions: Boxes | None) -> 
             80, y, name.replace('_', ' '), color=TEXT if present else FAINT_TEXT, fontsize=TEXT_SIZE, va='center'
         )
         for column, x in columns.items():
+            untracked = column == 'predicted' and tracks and name not in TRACKED_CLASSES
             axes.text(
                 x,
                 y,
-                str(tables[column][name]),
+                '-' if untracked else str(tables[column][name]),
                 color=TEXT if tables[column][name] else RING,
                 fontsize=TEXT_SIZE,
                 va='center',
