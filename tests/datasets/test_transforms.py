@@ -216,6 +216,7 @@ def test_standard_error_of_others_is_passed_on(item, capfd):
         LoadMultiViewImages()(item)
     stop.set()
     writer.join()
+    LoadMultiViewImages()(item)  # passes on a write that ended after the last image
     assert capfd.readouterr().err == lines * 'a line of another thread\n'
 
 

@@ -24,6 +24,8 @@ LIBJPEG_WARNINGS = (
 )
 COPY_AGAIN = 'copy it again'
 
+# File that caught standard error last, how much of it was read, and by which process.
+_last_block: tuple[int, int, int] | None = None
 _stderr_lock = threading.Lock()  # held while standard error is caught, which only one thread can do at a time
 
 
@@ -166,17 +168,36 @@ def _decode(content: bytes, flags: int) -> np.ndarray:
     return pixels
 
 
+def _pass_on_late_writes() -> None:
+    """Write to standard error what came into the file of the last block after it was read.
+
+    A thread may be held up between the beginning and the end of a write, and nothing tells when it is done.
+    """
+    global _last_block
+    if _last_block is None:
+        return
+    written, read, process = _last_block
+    _last_block = None
+    late = os.pread(written, os.fstat(written).st_size - read, read)
+    os.close(written)
+    if late and process == os.getpid():  # a forked process leaves them to its parent
+        os.write(2, late)
+
+
 @contextmanager
 def _libjpeg_warnings() -> Iterator[list[str]]:
     """Collect what libjpeg says about damaged data, which it says on the process's standard error and nowhere else.
 
-    Whatever else is written to standard error in the block is passed on afterwards. This costs some microseconds.
+    Whatever else is written to standard error in the block is passed on afterwards, or with the next image where a
+    write ends after the block. This costs some microseconds.
 
     Yields:
         A list that holds libjpeg's warnings once the block has ended.
     """
+    global _last_block
     warnings: list[str] = []
     with _stderr_lock:
+        _pass_on_late_writes()
         written = os.memfd_create('libjpeg')
         try:
             stderr = os.dup(2)
@@ -191,9 +212,12 @@ def _libjpeg_warnings() -> Iterator[list[str]]:
             else:
                 os.dup2(stderr, 2)
                 os.close(stderr)
-            os.sched_yield()  # lets another thread finish a write to standard error that it began in the block
-            lines = os.pread(written, os.fstat(written).st_size, 0).splitlines(keepends=True)
-            os.close(written)
+            content = os.pread(written, os.fstat(written).st_size, 0)
+            if stderr is None:
+                os.close(written)
+            else:
+                _last_block = written, len(content), os.getpid()
+        lines = content.splitlines(keepends=True)
         warnings += [line.decode().strip() for line in lines if line.startswith(LIBJPEG_WARNINGS)]
         passed_on = b''.join(line for line in lines if not line.startswith(LIBJPEG_WARNINGS))
         if passed_on and stderr is not None:
