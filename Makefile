@@ -17,7 +17,7 @@ VAL    := $(DATA)/nuscenes_infos_temporal_val.pkl
 # processor has, those of one with AVX2, those of one without, each on one thread and on two. The first of the six,
 # this processor on one thread, is make test.
 COMPARING := tests/reference tests/layers tests/geometry tests/models tests/ops/test_multi_scale_deformable_attention.py \
-	tests/ops/test_backends.py tests/ops/test_modulated_deform_conv.py
+	tests/ops/test_backends.py tests/ops/test_deform_conv_backends.py tests/ops/test_modulated_deform_conv.py
 ONE_THREAD := tests/training/test_sharding.py  # its processes take one thread each
 own   :=
 avx2  := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
