@@ -18,11 +18,8 @@ ATTENTION = ('test_backends.py', 'test_not_finite.py', 'test_attention_arguments
 DEFORM_CONV = ('test_deform_conv_backends.py', 'test_deform_conv_not_finite.py')
 
 
-@pytest.mark.parametrize(
-    ('files', 'tests'),
-    [(ATTENTION, 80), pytest.param(DEFORM_CONV, 39, marks=pytest.mark.slow)],
-    ids=['attention', 'dcn'],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(('files', 'tests'), [(ATTENTION, 80), (DEFORM_CONV, 39)], ids=['attention', 'dcn'])
 def test_in_the_interpreter(files, tests):
     """The same tests as of every backend; the interpreter is chosen when Triton is imported, so in a fresh process."""
     done = subprocess.run(
