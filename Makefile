@@ -23,7 +23,7 @@ own   :=
 avx2  := ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2
 plain := ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2
 SETTINGS := avx2-1 plain-1 own-2 avx2-2 plain-2
-PARALLEL := -n auto --maxprocesses 8 --dist loadfile  # the files of tests side by side, one thread each
+PARALLEL := -n auto --maxprocesses 8 --dist loadfile  # the files of tests side by side
 
 # The first interpreter between 3.10 and 3.13 that starts; override with make PYTHON=/path/to/python3.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3.13 python3; do \
@@ -111,7 +111,7 @@ $(SETTINGS:%=test-processor-%): test-processor-%: setup
 	@echo "== Tests that compare numbers, setting $*: $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*))"
 	@env $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*)) sh -c '\
 		$(PY) -c "import torch; print(\"PyTorch uses\", torch.backends.cpu.get_cpu_capability(), \"on\", torch.get_num_threads(), \"threads\")" && \
-		$(PY) -m pytest -q -m "not slow and not gpu" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD) $(PARALLEL))'
+		$(PY) -m pytest -q -m "not slow and not gpu" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD)) $(PARALLEL)'
 
 lint: setup $(VENV)/.linters
 	$(PY) -m ruff check .
