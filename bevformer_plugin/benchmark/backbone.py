@@ -16,6 +16,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.ops import DEFORM_CONV_BACKENDS, set_deform_conv_backend
 
 from .machine import describe_machine
+from .timing import timed
 
 ORDINARY = 'ordinary convolutions'
 FORWARD, BACKWARD = 'forward', 'backward'
@@ -123,15 +124,7 @@ def _backward(backbone: nn.Module, batch: Tensor) -> float:
 
 def _seconds(work: Callable[[], object]) -> float:
     """Measure the seconds of a function, of the processor, or of a clock if there is a GPU to wait for."""
-    if not torch.cuda.is_available():
-        begin = time.process_time()
-        work()
-        return time.process_time() - begin
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    work()
-    torch.cuda.synchronize()
-    return time.perf_counter() - begin
+    return timed(work, time.perf_counter if torch.cuda.is_available() else time.process_time)[0]
 
 
 def backbone_table(report: dict) -> str:

@@ -1,8 +1,6 @@
 """Timing multi-scale deformable attention, backend by backend, at the shapes of the released configs."""
 
 import statistics
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +11,7 @@ from bevformer_plugin.ops import BACKENDS, multi_scale_deformable_attention, set
 
 from .machine import describe_machine
 from .plain_formulation import sample_by_grid
+from .timing import timed
 
 PLAIN = 'plain'  # name of the formulation with grid_sample, which is no backend
 HEADS, CHANNELS = 8, 32
@@ -125,24 +124,13 @@ def _times(backend: str, shape: Shape, inputs: tuple[Tensor, Tensor, Tensor]) ->
     try:
         forward = plain if backend == PLAIN else ours
         with torch.no_grad():
-            seconds = {'forward': _seconds(forward)}
-        seconds['forward_backward'] = _seconds(lambda: forward().sum().backward())
+            seconds = {'forward': timed(forward)[0]}
+        seconds['forward_backward'] = timed(lambda: forward().sum().backward())[0]
     finally:
         set_attention_backend(None)
     for tensor in inputs:
         tensor.grad = None
     return seconds
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Measure the seconds of a function, including its work on a GPU."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    begin = time.perf_counter()
-    work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
 
 
 def operator_table(report: dict) -> str:

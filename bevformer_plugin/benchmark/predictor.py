@@ -13,7 +13,8 @@ from bevformer_plugin.synthetic.rig import Camera as SimulatedCamera
 from bevformer_plugin.synthetic.rig import sample_rig
 
 from .machine import describe_machine
-from .speed import build_detector, timed
+from .speed import build_detector
+from .timing import timed
 
 STEP, NETWORK = 'step', 'network alone'
 SECONDS_BETWEEN_FRAMES, SPEED = 0.5, 8.0  # seconds, metres per second

@@ -2,13 +2,10 @@
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from mmdet3d.registry import DATASETS, MODELS
@@ -35,13 +32,13 @@ from .fresh_process import FreshProcess
 from .machine import describe_machine
 from .peak_memory import measure_peak
 from .plain_formulation import PlainEncoder
+from .timing import timed
 from .worlds import make_world
 
 PLAIN, OURS, OPTIMIZED_FLOAT32, OPTIMIZED = 'plain', 'ours', 'optimised, float32', 'optimised, bfloat16'
 COMPILED_FLOAT32, COMPILED = 'compiled, float32', 'compiled, bfloat16'
 TRAINING = 'training step'
 DETECTION = 'detection'  # the head that is timed
-Result = TypeVar('Result')
 
 
 @dataclass(frozen=True)
@@ -392,20 +389,6 @@ def _training_time() -> dict[str, float]:
     seconds, _ = timed(step)
     detector.zero_grad()
     return {TRAINING: seconds}
-
-
-def timed(work: Callable[[], Result]) -> tuple[float, Result]:
-    """Run the work, and return its seconds and its result."""
-    _wait()
-    begin = time.perf_counter()
-    result = work()
-    _wait()
-    return time.perf_counter() - begin, result
-
-
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 def _deviation(boxes: InstanceData, expected: InstanceData) -> float:

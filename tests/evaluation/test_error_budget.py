@@ -32,6 +32,14 @@ def budget_of(boxes):
     return budget, {share.cause: share for share in budget.shares}
 
 
+def assert_blamed(boxes, cause):
+    """Nearly all that the submission lost is of one cause, and little of any other."""
+    budget, shares = budget_of(boxes)
+    assert budget.nds_lost > 0.02
+    assert shares.pop(cause).share > 0.9
+    assert max(share.share for share in shares.values()) < 0.1
+
+
 def test_a_perfect_submission_has_an_empty_budget(true_results, load_submission):
     budget, shares = budget_of(load_submission(true_results))
     assert budget.nds_lost == pytest.approx(0, abs=1e-9)
@@ -54,10 +62,7 @@ def test_a_perfect_submission_has_an_empty_budget(true_results, load_submission)
     ],
 )
 def test_planted_faults_are_blamed_on_their_cause(true_results, load_submission, fault, cause):
-    budget, shares = budget_of(load_submission(fault(true_results)))
-    assert budget.nds_lost > 0.02
-    assert shares.pop(cause).share > 0.9
-    assert max(share.share for share in shares.values()) < 0.1
+    assert_blamed(load_submission(fault(true_results)), cause)
 
 
 @pytest.mark.slow
@@ -72,10 +77,7 @@ def test_planted_faults_are_blamed_on_their_cause(true_results, load_submission,
     ],
 )
 def test_planted_faults_in_real_crowds(real_truth, load_real, fault, cause):
-    budget, shares = budget_of(load_real(fault(real_truth)))
-    assert budget.nds_lost > 0.02
-    assert shares.pop(cause).share > 0.9
-    assert max(share.share for share in shares.values()) < 0.1
+    assert_blamed(load_real(fault(real_truth)), cause)
 
 
 def test_a_mixed_submission_has_several_causes(mixed):
