@@ -10,7 +10,7 @@ import numpy as np
 from pyquaternion import Quaternion
 from scipy.spatial.transform import Rotation
 
-from bevformer_plugin.deployment import Camera, Rig
+from bevformer_plugin.deployment import Camera, Rig, StreamFrame
 from bevformer_plugin.deployment.camera import OPTICAL_TO_FORWARD, pinhole
 from bevformer_plugin.synthetic import rig as simulated
 from bevformer_plugin.synthetic.rendering import SceneRenderer
@@ -155,3 +155,15 @@ def rendered_drive(index: int, frames: range) -> tuple[Rig, list[dict[str, np.nd
     rig, keyframes = rig_of(scenario.rig, size), scenario.keyframes[frames.start : frames.stop]
     images = [{name: renderer.render(name, int(time), rng)[0] for name in rig.cameras} for time in keyframes]
     return rig, images, scenario.ego_poses(keyframes)
+
+
+def recorded_frame(info: dict, root: Path) -> StreamFrame:
+    """Return an entry of an info file as a user would give it: images, rig, pose, time, what was recorded, scene."""
+    return StreamFrame(
+        {name: cv2.imread(str(root / image['img_path'])) for name, image in info['images'].items()},
+        Rig.from_info(info),
+        np.array(info['ego2global']),
+        info['timestamp'],
+        np.array(info['can_bus'])[3:16],
+        info['scene_token'],
+    )

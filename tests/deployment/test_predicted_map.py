@@ -11,7 +11,7 @@ from mmdet3d.registry import DATASETS, MODELS
 from mmengine.dataset import pseudo_collate
 
 from bevformer_plugin.datasets.infos import load_infos
-from bevformer_plugin.deployment import PredictedMap, Rig, StreamFrame, StreamPredictor
+from bevformer_plugin.deployment import PredictedMap, Rig, StreamPredictor
 from bevformer_plugin.deployment.frame_predictor import ModelInputs
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import read_map, read_map_protocol
@@ -19,6 +19,7 @@ from bevformer_plugin.maps import find_protocol
 from bevformer_plugin.visualization.bev_view import LIMIT
 from bevformer_plugin.visualization.frame_figure import BEV_SIZE, GAP, WIDTH
 from tests.deployment.maps import JOINT, MAP, map_config, seeded
+from tests.deployment.rigs import recorded_frame
 from tests.helpers.processes import run_tool
 
 FRAMES = 3  # of the first validation scene
@@ -28,17 +29,7 @@ FRAMES = 3  # of the first validation scene
 def drive(synthetic_root, info_files):
     """The first frames of a validation scene, by token."""
     infos = load_infos(info_files['mini_val'], root=synthetic_root)['data_list'][:FRAMES]
-    return {
-        info['token']: StreamFrame(
-            {name: cv2.imread(str(synthetic_root / image['img_path'])) for name, image in info['images'].items()},
-            Rig.from_info(info),
-            np.array(info['ego2global']),
-            info['timestamp'],
-            np.array(info['can_bus'])[3:16],
-            info['scene_token'],
-        )
-        for info in infos
-    }
+    return {info['token']: recorded_frame(info, synthetic_root) for info in infos}
 
 
 @pytest.fixture(scope='module')

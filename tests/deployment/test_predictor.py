@@ -12,12 +12,13 @@ from mmdet3d.registry import MODELS
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.datasets.infos import load_infos
-from bevformer_plugin.deployment import Rig, StreamFrame, StreamPredictor, StreamState
+from bevformer_plugin.deployment import Rig, StreamPredictor, StreamState
 from bevformer_plugin.deployment.frame_predictor import ModelInputs
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import evaluate_results, write_results
 from bevformer_plugin.geometry import pillar_points, project_to_cameras
 from bevformer_plugin.layers import PillarHits
+from tests.deployment.rigs import recorded_frame
 from tests.helpers.processes import run_tool
 from tests.helpers.repository import CONFIGS, NANO_WEIGHTS
 
@@ -32,18 +33,8 @@ def predictor():
 @pytest.fixture(scope='module')
 def drive(synthetic_root, info_files):
     """The frames of two validation scenes, by their tokens, in the order of the info file."""
-    frames = {}
-    for info in load_infos(info_files['mini_val'], root=synthetic_root)['data_list']:
-        images = {name: cv2.imread(str(synthetic_root / image['img_path'])) for name, image in info['images'].items()}
-        frames[info['token']] = StreamFrame(
-            images,
-            Rig.from_info(info),
-            np.array(info['ego2global']),
-            info['timestamp'],
-            np.array(info['can_bus'])[3:16],
-            info['scene_token'],
-        )
-    return frames
+    infos = load_infos(info_files['mini_val'], root=synthetic_root)['data_list']
+    return {info['token']: recorded_frame(info, synthetic_root) for info in infos}
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,7 +19,6 @@ from bevformer_plugin.deployment import (
     OnnxDetector,
     OnnxForm,
     OnnxPredictor,
-    Rig,
     StreamFrame,
     StreamPredictor,
     budget_for,
@@ -34,6 +32,7 @@ from bevformer_plugin.models import BEVFormer, Frame
 from tests.deployment.exported.drives import drive, noise
 from tests.deployment.exported.test_onnx_export import foreign_operators, shapes_of
 from tests.deployment.maps import JOINT, MAP, map_config, seeded
+from tests.deployment.rigs import recorded_frame
 from tests.helpers.processes import run_tool
 
 pytestmark = pytest.mark.usefixtures('onnx_libraries')
@@ -74,17 +73,7 @@ def joint_files(
 def frames(synthetic_root: Path, info_files: dict[str, Path]) -> dict[str, StreamFrame]:
     """Two frames of one validation scene and one of the next, by token."""
     infos = load_infos(info_files['mini_val'], root=synthetic_root)['data_list']
-    return {
-        info['token']: StreamFrame(
-            {name: cv2.imread(str(synthetic_root / image['img_path'])) for name, image in info['images'].items()},
-            Rig.from_info(info),
-            np.array(info['ego2global']),
-            info['timestamp'],
-            np.array(info['can_bus'])[3:16],
-            info['scene_token'],
-        )
-        for info in (infos[0], infos[1], infos[6])
-    }
+    return {info['token']: recorded_frame(info, synthetic_root) for info in (infos[0], infos[1], infos[6])}
 
 
 def test_a_joint_file_has_the_map_of_the_checkpoint(

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from bevformer_plugin.deployment import (
 )
 from bevformer_plugin.deployment.checkpoint_export import prepared_images
 from bevformer_plugin.errors import InputError
+from tests.deployment.rigs import recorded_frame
 from tests.helpers.repository import CONFIGS, NANO_WEIGHTS
 
 pytestmark = pytest.mark.usefixtures('onnx_libraries')
@@ -29,17 +29,7 @@ pytestmark = pytest.mark.usefixtures('onnx_libraries')
 def frames(synthetic_root: Path, info_files: dict[str, Path]) -> list[StreamFrame]:
     """Two frames of one validation scene and one of the next."""
     infos = load_infos(info_files['mini_val'], root=synthetic_root)['data_list']
-    return [
-        StreamFrame(
-            {name: cv2.imread(str(synthetic_root / image['img_path'])) for name, image in info['images'].items()},
-            Rig.from_info(info),
-            np.array(info['ego2global']),
-            info['timestamp'],
-            np.array(info['can_bus'])[3:16],
-            info['scene_token'],
-        )
-        for info in (infos[0], infos[1], infos[6])
-    ]
+    return [recorded_frame(info, synthetic_root) for info in (infos[0], infos[1], infos[6])]
 
 
 @pytest.fixture(scope='module')
