@@ -94,7 +94,7 @@ class CanBusMessages:
         else:
             chosen = np.array([np.abs(times - timestamp).argmin() for timestamp in timestamps])
         gaps = np.abs(times[chosen] - timestamps)
-        if gaps.min() > max(most, FARTHEST_MESSAGE):
+        if gaps.min() > most:
             raise InputError(
                 f'{self._file(name)} has {len(messages)} messages, but none belongs to a keyframe of '
                 f'{name}: the nearest is {gaps.min() / 1e6:g} s off, {FARTHEST_MESSAGE / 1e6:g} s is the most; utime '
