@@ -94,7 +94,8 @@ def _operator(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
     shapes = _checked_shapes(value, spatial_shapes, sampling_locations, attention_weights, lengths)
-    return ATTENTION.backend_for(value).forward(value, shapes, sampling_locations, attention_weights, lengths)
+    output = ATTENTION.backend_for(value).forward(value, shapes, sampling_locations, attention_weights, lengths)
+    return output.contiguous()  # as the fake implementation promises
 
 
 @torch.library.custom_op('bevformer_plugin::deformable_attention_backward', mutates_args=())
@@ -116,7 +117,7 @@ def _operator_backward(
     grad_value, grad_locations, grad_weights = ATTENTION.backend_for(value).backward(
         grad_output, value, shapes, sampling_locations, attention_weights, lengths
     )
-    return grad_value, grad_locations, grad_weights
+    return grad_value.contiguous(), grad_locations.contiguous(), grad_weights.contiguous()
 
 
 @_operator.register_fake

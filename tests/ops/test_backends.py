@@ -110,8 +110,9 @@ def test_locations_are_never_cast_down():
     torch.testing.assert_close(output, expected, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize('backend', ['native', 'reference'], indirect=True)
 @pytest.mark.parametrize('name', CASES)
-def test_torch_accepts_the_operator(name):
+def test_torch_accepts_the_operator(backend, name):
     value, *rest = ragged_inputs(*CASES[name])
     rest[1].requires_grad_()
     rest[2].requires_grad_()
@@ -123,14 +124,15 @@ class Attention(torch.nn.Module):
         return multi_scale_deformable_attention(value.tanh(), shapes, locations, weights).sin()
 
 
-def test_compiles_into_one_graph_with_gradients():
-    case = batched_inputs(*BATCH)
+@pytest.mark.parametrize('backend', ['native', 'reference'], indirect=True)
+def test_compiles_into_one_graph_with_gradients(backend):
+    value, shapes, locations, weights = batched_inputs(*BATCH)
     results = []
     for module in (Attention(), torch.compile(Attention(), fullgraph=True, backend='aot_eager')):
-        value = case[0].clone().requires_grad_()
-        output = module(value, *case[1:])
+        leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
+        output = module(leaves[0], shapes, *leaves[1:])
         output.sum().backward()
-        results.append((output, value.grad))
+        results.append([output, *(leaf.grad for leaf in leaves)])
     torch.testing.assert_close(results[0], results[1])
 
 
