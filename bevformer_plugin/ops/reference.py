@@ -44,7 +44,7 @@ def backward(
     def attended(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
         return forward(value, shapes, locations, weights, lengths)
 
-    _, gradients = torch.func.vjp(attended, value, sampling_locations, attention_weights)
+    gradients = torch.func.vjp(attended, value, sampling_locations, attention_weights)[1]
     return gradients(grad_output)
 
 
