@@ -68,12 +68,12 @@ def main() -> None:
                 'has none within --max-offset of them',
                 file=sys.stderr,
             )
+        folder = prepare_folder(args.out, args.overwrite)
         predictor = StreamPredictor.from_checkpoint(
             args.config, args.checkpoint, args.device, optimize=not args.no_optimize
         )
         if poses:
             predictor.require_times(times)
-        folder = prepare_folder(args.out, args.overwrite)
         run(predictor, files, rig, poses or [None] * len(files), folder, args.score_thr, args.video)
     except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
