@@ -216,6 +216,8 @@ def build_version(
 def compile_fixed_shapes(version: OptimizedDetector) -> None:
     """Compile backbone with neck, and detection head with decoder; on a GPU they run as CUDA graphs.
 
+    The decoder's deformable attention runs between two of these graphs.
+
     The BEV encoder stays as it is, since how many pillars the cameras see differs from frame to frame. Compilation
     happens when they run for the first time, and for each size of images.
 

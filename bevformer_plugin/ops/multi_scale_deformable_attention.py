@@ -12,6 +12,10 @@ from . import reference
 from .attention_arguments import check_arguments, level_shapes
 from .backends import ATTENTION
 
+# CUDA graphs of ``torch.compile`` stop before the operators and begin anew behind them: what a graph takes must be on
+# the GPU, and the spatial shapes are on the CPU. Before torch 2.8 there is no such tag, nor are there such graphs.
+_OUTSIDE_OF_GRAPHS = {'tags': (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, 'cudagraph_unsafe') else {}
+
 
 def multi_scale_deformable_attention(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor
@@ -89,7 +93,7 @@ def _checked_shapes(
     return level_shapes(value, spatial_shapes)
 
 
-@torch.library.custom_op('bevformer_plugin::deformable_attention', mutates_args=())
+@torch.library.custom_op('bevformer_plugin::deformable_attention', mutates_args=(), **_OUTSIDE_OF_GRAPHS)
 def _operator(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
@@ -98,7 +102,7 @@ def _operator(
     return output.contiguous()  # as the fake implementation promises
 
 
-@torch.library.custom_op('bevformer_plugin::deformable_attention_backward', mutates_args=())
+@torch.library.custom_op('bevformer_plugin::deformable_attention_backward', mutates_args=(), **_OUTSIDE_OF_GRAPHS)
 def _operator_backward(
     grad_output: Tensor,
     value: Tensor,

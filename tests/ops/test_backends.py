@@ -119,6 +119,13 @@ def test_torch_accepts_the_operator(backend, name):
     opcheck(torch.ops.bevformer_plugin.deformable_attention.default, (value.requires_grad_(), *rest))
 
 
+@pytest.mark.skipif(not hasattr(torch.Tag, 'cudagraph_unsafe'), reason='this version of torch has no such tag')
+def test_no_cuda_graph_takes_the_operators():
+    """It would take the spatial shapes, which are on the CPU, for memory of the GPU."""
+    for name in ('deformable_attention', 'deformable_attention_backward'):
+        assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.bevformer_plugin, name).default.tags
+
+
 class Attention(torch.nn.Module):
     def forward(self, value, shapes, locations, weights):
         return multi_scale_deformable_attention(value.tanh(), shapes, locations, weights).sin()
