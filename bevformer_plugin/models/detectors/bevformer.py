@@ -159,7 +159,7 @@ class BEVFormer(Base3DDetector):
 
     def _named_heads(self) -> Iterator[tuple[str, BEVHead]]:
         for name, head in self.heads.items():
-            assert isinstance(head, BEVHead)  # as the constructor has found
+            assert isinstance(head, BEVHead)  # the constructor has checked it
             yield name, head
 
     def train(self, mode: bool = True) -> 'BEVFormer':
@@ -341,7 +341,7 @@ class BEVFormer(Base3DDetector):
             for field, predictions in of_head.items():
                 for sample, prediction in zip(batch_data_samples, predictions, strict=True):
                     setattr(sample, field, prediction)
-        # After the heads, since it waits for a GPU to have computed the BEV.
+        # After the heads, because this waits until the GPU has computed the BEV.
         histories = zip(scenes, encoded.histories(), strict=True)
         self.streams = {scene: history for scene, history in histories if history is not None}
         for sample in batch_data_samples:
