@@ -13,6 +13,19 @@ from torch import Tensor
 
 from tests.helpers.repository import REPO
 
+# The classes of the published models, in the order of their labels.
+CLASSES = (
+    'car',
+    'truck',
+    'construction_vehicle',
+    'bus',
+    'trailer',
+    'barrier',
+    'motorcycle',
+    'bicycle',
+    'pedestrian',
+    'traffic_cone',
+)
 REFERENCE = Path(os.environ.get('BEVFORMER_REFERENCE_DIR', REPO / 'tests' / 'data' / 'reference'))
 # A folder of other numbers may lack it: it is the same rule everywhere.
 FILL = next(

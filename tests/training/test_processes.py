@@ -11,8 +11,8 @@ import torch
 from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import NANO, run_tool
 from tests.helpers.repository import REPO
-from tests.training.plants import KeepWeights, Sigterm
-from tests.training.training_runs import SGD, summary
+from tests.training.plants import Sigterm
+from tests.training.training_runs import SGD, final_weights, summary
 
 
 @pytest.fixture(scope='module')
@@ -47,28 +47,14 @@ def test_scores_do_not_depend_on_the_number_of_processes(
 
 def test_two_processes_train_like_one_with_twice_the_batch(small_options, tmp_path):
     options = [*small_options, *SGD, 'model.img_backbone.norm_eval=True', 'train_cfg.val_begin=2']
-    weights = {}
-    for processes, batch_size in ((2, 1), (1, 2)):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        done = run_tool(
-            'train',
-            NANO,
-            '--work-dir',
-            folder / 'run',
-            '--cfg-options',
-            *options,
-            f'train_dataloader.batch_size={batch_size}',
-            processes=processes,
-            plant=KeepWeights(folder),
-        )
-        assert done.returncode == 0, done.output
-        assert read_checkpoint(str(folder / 'run' / 'last.ckpt'))['global_step'] == 6
-        assert not (folder / 'run' / 'best_NDS.ckpt').exists()  # val_begin
-        weights[processes] = [torch.load(folder / f'{rank}.pth') for rank in range(processes)]
-    first, second = weights[2]
+    first, second = final_weights(NANO, tmp_path / 'two', options, processes=2, batch_size=1)
+    (one,) = final_weights(NANO, tmp_path / 'one', options, processes=1, batch_size=2)
+    for name in ('two', 'one'):
+        run = tmp_path / name / 'run'
+        assert read_checkpoint(str(run / 'last.ckpt'))['global_step'] == 6
+        assert not (run / 'best_NDS.ckpt').exists()  # val_begin
     assert all(torch.equal(first[name], second[name]) for name in first)
-    torch.testing.assert_close(first, weights[1][0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(first, one, rtol=0, atol=1e-6)
 
 
 @pytest.fixture(scope='module')

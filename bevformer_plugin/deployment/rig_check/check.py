@@ -25,8 +25,8 @@ def check_rig(
 ) -> list[Finding]:
     """Say what looks wrong with a rig and what to do about it; ``FAULTS`` has all that can be found.
 
-    If a camera has a pose that no camera of a vehicle has, the usual mistakes are undone one at a time. The one without
-    which the camera is upright, at the height of the others and in the direction of its name is reported.
+    If a camera has a pose that no camera of a vehicle has, the usual mistakes are undone one at a time. The mistake
+    without which the camera is upright, at the height of the others and in the direction of its name is reported.
     :func:`.drawing.draw_rig` shows the same to the eye.
 
     What cannot be found: a mistake that changes a camera by a few degrees (a camera that looks exactly ahead has the

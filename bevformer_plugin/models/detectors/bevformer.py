@@ -130,7 +130,7 @@ class BEVFormer(Base3DDetector):
         stages = self.stages()
         for part in parts:
             if part not in stages:
-                raise InputError(f'activation_checkpointing takes of {sorted(stages)}, got {part!r}')
+                raise InputError(f'activation_checkpointing takes any of {sorted(stages)}, got {part!r}')
             if not stages[part]:
                 raise InputError(
                     f'activation_checkpointing of {part} has no effect: a {type(self.img_backbone).__name__} has no '
@@ -207,9 +207,9 @@ class BEVFormer(Base3DDetector):
                 stay where they are; only for images of one size.
 
         Raises:
-            InputError: if images are not those of ``num_cameras`` cameras, hits come with images of several sizes, or
-                sizes differ where processes must run the same number of forward passes, or a
-                frame's true boxes were moved as in BEV augmentation.
+            InputError: if images are not those of ``num_cameras`` cameras, hits come with images of several sizes,
+                sizes differ where processes must run the same number of forward passes, or a frame's true boxes were
+                moved as in BEV augmentation.
         """
         moved = [frame.name for frame in frames if frame.bev_augmentation is not None]
         if moved:
