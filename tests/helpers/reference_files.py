@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bevformer_plugin.weights.layout import swap_box_convention
 from tests.helpers.repository import REPO
 
 # The classes of the published models, in the order of their labels.
@@ -112,3 +113,8 @@ def v2_manifest(name: str) -> dict:
 def v2_rig() -> ModuleType:
     """``rig_v2`` of the v2 part."""
     return _module(V2 / 'rig_v2.py')
+
+
+def box_rows(boxes: Tensor) -> Tensor:
+    """Raw boxes (..., 10) of the old convention in ours, and back."""
+    return swap_box_convention(boxes.movedim(-1, 0)).movedim(0, -1)
