@@ -20,7 +20,7 @@ from .camera_objects import CameraObjects
 from .infos import count_true_boxes, in_time_order, load_infos, require_matching
 from .infos.can_bus import WITHOUT_POSE
 from .map_source import MapSource, footprints_of, require_boxes, require_visibility
-from .setting_checks import check_names, check_path, check_range, check_switch, checked_image_size, checked_metainfo
+from .setting_types import check_names, check_path, check_switch
 from .training_sampler import SeededIndex
 from .transforms import LoadMapLabels, PackTemporalInputs
 
@@ -97,7 +97,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         with_camera_objects: bool = False,
         lazy_init: bool = False,
     ) -> None:
-        metainfo = {**self.METAINFO, **checked_metainfo(metainfo)}
+        metainfo = {**self.METAINFO, **_checked_metainfo(metainfo)}
         check_path('data_root', data_root)
         check_path('ann_file', ann_file)
         check_names('metainfo.classes', metainfo['classes'])
@@ -125,11 +125,11 @@ class NuScenesTemporalDataset(NuScenesDataset):
         if filter_empty_gt and test_mode:
             raise InputError('filter_empty_gt is for training, in test_mode all frames count: leave it out')
         self.cameras: list[str] | None = None if cameras is None else list(cameras)
-        self.image_size = checked_image_size(image_size)
+        self.image_size = _checked_image_size(image_size)
         self.queue_length = queue_length
         self.random_drop = random_drop
         self.frame_offsets = None if frame_offsets is None else checked_offsets(frame_offsets)
-        check_range(point_cloud_range)
+        _check_range(point_cloud_range)
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         self.true_boxes = true_boxes
         self.map_protocol = None if map_protocol is None else find_protocol(map_protocol)
@@ -389,3 +389,46 @@ def _with_velocities(ann_info: dict) -> dict:
     boxes = ann_info['gt_bboxes_3d'].tensor
     velocities = torch.as_tensor(np.asarray(ann_info.get('velocities', ()), dtype=np.float32)).reshape(len(boxes), 2)
     return {**ann_info, 'gt_bboxes_3d': LiDARInstance3DBoxes(torch.cat([boxes, velocities], dim=1), box_dim=9)}
+
+
+def _checked_image_size(image_size: object) -> tuple[int, int] | None:
+    """Return an ``image_size`` as a tuple of two ints, or None.
+
+    Raises:
+        InputError: it is neither None nor two positive whole numbers.
+    """
+    if image_size is None:
+        return None
+    size = tuple(image_size) if isinstance(image_size, (list, tuple)) else ()
+    if len(size) != 2 or not all(isinstance(length, int) and length > 0 for length in size):
+        raise InputError(f'image_size must be (width, height) in whole pixels, such as (800, 450), not {image_size!r}')
+    width, height = size
+    return width, height
+
+
+def _check_range(point_cloud_range: object) -> None:
+    """Refuse a ``point_cloud_range`` that is no box.
+
+    Raises:
+        InputError: it is neither None nor three minima and three larger maxima.
+    """
+    if point_cloud_range is None:
+        return
+    limits = point_cloud_range if isinstance(point_cloud_range, (list, tuple)) else ()
+    is_box = len(limits) == 6 and all(isinstance(limit, (int, float)) for limit in limits)
+    if not is_box or not all(low < high for low, high in zip(limits[:3], limits[3:], strict=True)):
+        raise InputError(
+            'point_cloud_range must be [x, y, z, x, y, z], minima and then larger maxima in metres, such as '
+            f'[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], not {point_cloud_range!r}'
+        )
+
+
+def _checked_metainfo(metainfo: object) -> dict:
+    """Return ``metainfo`` as a dict, an empty one for None.
+
+    Raises:
+        InputError: it is of another type.
+    """
+    if metainfo is not None and not isinstance(metainfo, dict):
+        raise InputError(f"metainfo must be a dict such as dict(classes=['car', 'bus']), not {metainfo!r}")
+    return metainfo or {}

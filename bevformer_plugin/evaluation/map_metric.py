@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from bevformer_plugin.datasets.described import DescribedDataset
-from bevformer_plugin.datasets.setting_checks import check_path, check_switch
+from bevformer_plugin.datasets.setting_types import check_path, check_switch
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.maps import MapProtocol, find_protocol
 

@@ -13,7 +13,7 @@ from nuscenes.eval.detection.constants import DETECTION_NAMES
 
 from bevformer_plugin.datasets import NuScenesTemporalDataset
 from bevformer_plugin.datasets.infos import check_rule, check_tables, count_true_boxes, load_infos, require_matching
-from bevformer_plugin.datasets.setting_checks import check_path, check_switch, check_text
+from bevformer_plugin.datasets.setting_types import check_path, check_switch, check_text
 from bevformer_plugin.errors import InputError
 
 from .devkit_evaluation import evaluate_results, refuse_without_annotations, scenes_of, split_to_evaluate
