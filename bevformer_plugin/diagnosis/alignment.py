@@ -246,7 +246,7 @@ def examine_standing(entries: list[dict], categories: dict[str, int]) -> Line:
             continue
         old, new = (np.array([boxes[token] for token in shared]) for boxes in (before, after))
         in_lidar += np.linalg.norm((new - old)[:, :2], axis=1).tolist()
-        moved = [_to(lidar2global(entry), boxes) for entry, boxes in ((first, old), (second, new))]
+        moved = [_moved_by(lidar2global(entry), boxes) for entry, boxes in ((first, old), (second, new))]
         in_global += np.linalg.norm((moved[1] - moved[0])[:, :2], axis=1).tolist()
     if not in_global:
         return note('parked things', 'no parked vehicle, barrier or cone in two successive frames of a moving vehicle')
@@ -273,6 +273,6 @@ def _standing(entry: dict, labels: set[int]) -> dict[str, list[float]]:
     }
 
 
-def _to(motion: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _moved_by(motion: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Move points (n, 3) by a motion (4, 4)."""
     return points @ motion[:3, :3].T + motion[:3, 3]

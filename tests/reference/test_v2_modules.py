@@ -7,7 +7,7 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 
 from bevformer_plugin.datasets.transforms.bev_augmentation import bev_matrix, move_boxes
 from bevformer_plugin.datasets.transforms.crop import cropped_projection
-from bevformer_plugin.datasets.transforms.image_augmentation import antialiased, mirrored_projection
+from bevformer_plugin.datasets.transforms.image_augmentation import mirrored_projection, resize_antialiased
 from bevformer_plugin.datasets.transforms.resize import resized_projection
 from bevformer_plugin.geometry import BEVGrid, boxes_from_old_convention, boxes_to_old_convention, transform_bev
 from bevformer_plugin.layers import DetectionTransformerDecoderLayer
@@ -178,7 +178,7 @@ def test_v2_image_augmentation():
         assert (left, right, bottom) == (0, *stored)
         cropped = (stored[0], stored[1] - top)
         for camera, photograph in enumerate(photographs):
-            image = antialiased(photograph[top:], tuple(size))
+            image = resize_antialiased(photograph[top:], tuple(size))
             image = image[:, ::-1] if flip else image
             sample = image.transpose(2, 0, 1)[:, ::37, ::41][:, :13, :31]
             np.testing.assert_array_equal(sample, expected['image_sample'][index, camera])
