@@ -10,6 +10,8 @@ import torch
 from tests.helpers.processes import run_tool
 from tests.training.plants import KeepWeights
 
+# An option for runs of which no test reads the scores.
+UNVALIDATED = 'train_cfg.val_begin=9'
 TIMES = ('train/data_time', 'train/samples_per_second')
 
 # Adam would magnify differences of rounding in gradients near 0.
