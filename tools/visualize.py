@@ -60,6 +60,12 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--overwrite', action='store_true', help='replace pictures in an existing folder')
     args = parser.parse_args()
+    refuse_combinations(parser, args)
+    return args
+
+
+def refuse_combinations(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with the parser's error where options contradict each other or lack another one."""
     if not (args.sample or args.scene or args.best or args.worst):
         parser.error('say what to draw: --sample TOKEN, --scene NAME, --best K or --worst K')
     if (args.best or args.worst) and args.results is None:
@@ -79,7 +85,6 @@ def parse_args() -> argparse.Namespace:
         parser.error('tracks are predicted boxes as well: give either --results or --tracks')
     if args.maps is not None and args.map_protocol is not None:
         parser.error('--maps says by which protocol its maps are: leave --map-protocol out')
-    return args
 
 
 def main() -> None:

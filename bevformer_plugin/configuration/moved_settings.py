@@ -30,7 +30,7 @@ PLACES_TODAY = {
     'model.perspective_supervision.loss_heatmap': (f'{PERSPECTIVE}.loss_heatmap',),
     'model.perspective_supervision.loss_values': (f'{PERSPECTIVE}.loss_values',),
 }
-# Settings of version 0.1.0 that went, with the remedy.
+# Settings of version 0.1.0 that were removed, with the remedy.
 REMEDIES = {
     HEAD: f'{DETECTION} is the head now, and {ENCODER} what builds its BEV',
     f'{HEAD}.embed_dims': 'the width is set by model.img_neck.out_channels',
@@ -104,6 +104,6 @@ def _moved(key: str, value: object) -> Iterator[tuple[str, tuple[str, ...], obje
 
 
 def _has_its_head(place: str, cfg: Config) -> bool:
-    """Whether a place is not in a head that the config does not have."""
+    """Tell whether a place lies in no head, or in one that the config has."""
     heads = cfg.model.get('heads') or {}
     return not place.startswith(f'{PERSPECTIVE}.') or heads.get('perspective') is not None

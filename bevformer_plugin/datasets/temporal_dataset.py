@@ -41,10 +41,9 @@ class NuScenesTemporalDataset(NuScenesDataset):
     Before the pipeline an item is a dict with fields of the info file's entry, ``images`` (the chosen cameras, each
     with ``img_path``, ``lidar2img`` (4, 4) of the image as stored, ``width`` and ``height``), ``scale`` =
     ``image_size``, ``history`` (list of such dicts, oldest first), with ``map_protocol`` also ``map_source`` and
-    ``footprints``, and ``ann_info`` (test mode: ``eval_ann_info``).
-    Boxes are LiDARInstance3DBoxes with velocities in the LiDAR frame, of the objects that count by ``true_boxes``. An
-    unknown velocity, as of an object that is annotated in one keyframe only, is NaN and not trained on; the published
-    code trains it towards 0.
+    ``footprints``, and ``ann_info`` (test mode: ``eval_ann_info``). Boxes are LiDARInstance3DBoxes with velocities in
+    the LiDAR frame, of the objects that count by ``true_boxes``. An unknown velocity, as of an object that is
+    annotated in one keyframe only, is NaN and not trained on; the published code trains it towards 0.
 
     Args:
         data_root: nuScenes dataroot, to which image paths in infos are relative.

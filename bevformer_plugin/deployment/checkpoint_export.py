@@ -61,16 +61,7 @@ def export_checkpoint(
         FileNotFoundError: if the checkpoint or files of the data are missing.
         InputError: if config, data, rig and checkpoint do not belong together, or the detector cannot be written.
     """
-    if Path(path).suffix != ONNX_ENDING:
-        raise InputError(f'{path}: the name of an ONNX file ends in {ONNX_ENDING}, by which tools/test.py knows it')
-    if int8_frames is not None and int8_frames < 1:
-        raise InputError(f'--int8 takes one or more frames of the training data, got {int8_frames}')
-    require_libraries(LIBRARIES, 'writing ONNX files')
-    if form.images == RAW and _loads_float32(cfg):
-        raise InputError(
-            'the test pipeline loads images as float32, and raw images are bytes: give --images normalized, or leave '
-            'to_float32 out'
-        )
+    _check_request(cfg, path, form, int8_frames)
     inputs = ModelInputs.from_config(cfg)
     if inputs.image_size is None:
         raise InputError('test_dataloader.dataset has no image_size, and a file is written for images of one: set it')
@@ -96,13 +87,7 @@ def export_checkpoint(
         projections = projections_of(data)
     else:
         assert rig is not None
-        resized = rig.resized(inputs.image_size)
-        known = [resized.lidar2img(name) for name in inputs.cameras if name in rig.cameras]
-        if not known:
-            raise InputError(
-                f'the rig has none of the cameras {", ".join(inputs.cameras)}, but {", ".join(rig.cameras)}'
-            )
-        projections = [torch.from_numpy(np.stack(known))]
+        projections = [_projections_of_rig(rig, inputs.cameras, inputs.image_size)]
     budget = budget_for(detector, projections, (inputs.image_size[1], inputs.image_size[0]))
     if calibration is None:
         return export_onnx(detector, path, surroundings, budget, form)
@@ -117,6 +102,38 @@ def export_checkpoint(
         megabytes=Path(path).stat().st_size / 1e6,
         seconds=report.seconds + time.perf_counter() - begin,
     )
+
+
+def _check_request(cfg: Config, path: str | Path, form: OnnxForm, int8_frames: int | None) -> None:
+    """Refuse what no detector can be written as; arguments as of :func:`export_checkpoint`.
+
+    Raises:
+        InputError: if the file's name has another ending, the number of frames is not positive, libraries are
+            missing, or the pipeline does not load what the file would take.
+    """
+    if Path(path).suffix != ONNX_ENDING:
+        raise InputError(f'{path}: the name of an ONNX file ends in {ONNX_ENDING}, by which tools/test.py knows it')
+    if int8_frames is not None and int8_frames < 1:
+        raise InputError(f'--int8 takes one or more frames of the training data, got {int8_frames}')
+    require_libraries(LIBRARIES, 'writing ONNX files')
+    if form.images == RAW and _loads_float32(cfg):
+        raise InputError(
+            'the test pipeline loads images as float32, and raw images are bytes: give --images normalized, or leave '
+            'to_float32 out'
+        )
+
+
+def _projections_of_rig(rig: Rig, cameras: tuple[str, ...], image_size: tuple[int, int]) -> Tensor:
+    """Return the projections (N, 4, 4) of those of the model's cameras that a rig has, into images of a size.
+
+    Raises:
+        InputError: if it has none of them.
+    """
+    resized = rig.resized(image_size)
+    known = [resized.lidar2img(name) for name in cameras if name in rig.cameras]
+    if not known:
+        raise InputError(f'the rig has none of the cameras {", ".join(cameras)}, but {", ".join(rig.cameras)}')
+    return torch.from_numpy(np.stack(known))
 
 
 def _dataset(config: dict, remedy: str) -> NuScenesTemporalDataset:

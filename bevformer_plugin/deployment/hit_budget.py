@@ -16,10 +16,10 @@ MARGIN = 1.1  # cameras of a moving vehicle see a little more or less of the gri
 
 
 def budget_for(detector: BEVFormer, projections: Iterable[Tensor], image_hw: Shape) -> HitBudget:
-    """Find room for the hits of calibrations, a tenth more than most hits of a camera, and one camera more.
+    """Choose the room for hits: a tenth more than any camera needs, and one camera more than any pillar needs.
 
     Args:
-        detector: whose BEV grid and preprocessor count.
+        detector: gives the BEV grid and the padding of images.
         projections: of each frame (N, 4, 4), LiDAR metres to homogeneous pixels of images of the size before padding.
         image_hw: that size.
 

@@ -16,7 +16,7 @@ from .onnx_network import OnnxNetwork
 
 
 class RawImages(nn.Module):
-    """Hands images over as they are, to a file that prepares them itself."""
+    """Passes images on unchanged, for an exported file that normalises and pads them itself."""
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Take what :meth:`BEVFormerDataPreprocessor.forward` takes; ``imgs`` is a list of (T, N, 3, H, W).
@@ -26,7 +26,7 @@ class RawImages(nn.Module):
         """
         if 'img_range' in data['inputs']:
             raise InputError(
-                'images whose colours were distorted cannot be detected in: leave that out of the pipeline'
+                'an exported file cannot detect in images whose colours were distorted: leave that out of the pipeline'
             )
         return {'inputs': {'imgs': data['inputs']['img']}, 'data_samples': data['data_samples']}
 
@@ -43,7 +43,7 @@ def preprocessor_for(description: OnnxDescription) -> RawImages | BEVFormerDataP
 
 
 class OnnxDetector(nn.Module):
-    """Detects as a :class:`bevformer_plugin.models.BEVFormer` that predicts.
+    """Runs an exported file with the interface of a :class:`bevformer_plugin.models.BEVFormer` in prediction.
 
     Args:
         path: of a file that ``tools/export.py`` wrote.

@@ -64,7 +64,7 @@ class OnnxForm:
 
 @dataclass(frozen=True)
 class ModelSurroundings:
-    """What a detector does not know of itself.
+    """What an exported file has to tell its users and the detector itself does not know.
 
     Attributes:
         image_size: (W, H) of the images before padding.

@@ -107,12 +107,7 @@ class Rig:
         Raises:
             InputError: naming the camera.
         """
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            found = f'{image.dtype} of shape {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
-            raise InputError(
-                f'the image of {name} is (H, W, 3) uint8 in the order BGR, as cv2.imread returns it, got {found}'
-            )
-        height, width = image.shape[:2]
+        height, width = require_bgr(name, image).shape[:2]
         if (width, height) != self.cameras[name].size:
             raise InputError(
                 f'the image of {name} is {width} x {height} pixels, its calibration is for '
@@ -182,6 +177,22 @@ class Rig:
         }
         with atomic_write(path) as file:
             file.write(yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=119).encode())
+
+
+def require_bgr(name: str, image: object) -> np.ndarray:
+    """Return an image of a camera if it is one, of any size.
+
+    Args:
+        name: of the camera.
+        image: what should be (H, W, 3) uint8 BGR.
+
+    Raises:
+        InputError: naming the camera.
+    """
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,) and image.size:
+        return image
+    found = f'{image.dtype} of shape {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
+    raise InputError(f'the image of {name} is (H, W, 3) uint8 in the order BGR, as cv2.imread returns it, got {found}')
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

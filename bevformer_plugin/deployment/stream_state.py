@@ -12,12 +12,12 @@ from bevformer_plugin.models import BEVHistory, FeatureHistory, Frame
 
 @dataclass(frozen=True, eq=False)
 class CameraView:
-    """Which pillars the cameras of a rig see; it holds as long as nothing of the rig changes.
+    """The pillars that the cameras of a rig see, to be computed again only when the calibration changes.
 
     Attributes:
         lidar2img: (N, 4, 4) projections into the model's images.
         image_hw: padded size of these images.
-        hits: what they give.
+        hits: the pillars that each camera sees.
     """
 
     lidar2img: Tensor

@@ -1,4 +1,4 @@
-"""Whether true boxes, LiDAR points and the vehicle's poses tell the same: each is held against another.
+"""Whether true boxes, LiDAR points and the vehicle's poses agree: each is compared with another.
 
 Points in boxes are counted again and compared with the tables' numbers, for the boxes as they are and as other
 conventions would read them. Points of one frame are carried into the next one by the poses, and compared with the
@@ -23,9 +23,9 @@ CLEARLY = 0.03  # share of points by which another reading of boxes or poses mus
 NEAR_GROUND = -1.2  # metres in the LiDAR's frame; below it is the road, which looks alike wherever the vehicle is
 CARRIED = 2000  # points of a frame, about, that are carried into the next one
 REACH = (3.0, 50.0)  # metres from the LiDAR, of points that are carried into the next frame
-LEAST_PAIRS = 3  # of frames in which the vehicle stands, by which that can be doubted
+LEAST_PAIRS = 3  # pairs of frames in which the vehicle stands; fewer prove nothing
 SAME_PLACE = 0.3  # metres between a carried point and the nearest one
-LEAST_MOTION = 1.0  # metres; of a vehicle that moved less, poses cannot be told right from wrong
+LEAST_MOTION = 1.0  # metres; a shorter motion does not tell right poses from wrong ones
 LARGEST_DRIFT = 0.5  # metres from keyframe to keyframe, of a thing that does not move
 STATIC = ('vehicle.parked',)  # attributes of what stands still
 STATIC_CLASSES = ('barrier', 'traffic_cone')
@@ -246,7 +246,7 @@ def examine_standing(entries: list[dict], categories: dict[str, int]) -> Line:
             continue
         old, new = (np.array([boxes[token] for token in shared]) for boxes in (before, after))
         in_lidar += np.linalg.norm((new - old)[:, :2], axis=1).tolist()
-        moved = [_to(lidar2global(entry), boxes) for entry, boxes in ((first, old), (second, new))]
+        moved = [_moved_by(lidar2global(entry), boxes) for entry, boxes in ((first, old), (second, new))]
         in_global += np.linalg.norm((moved[1] - moved[0])[:, :2], axis=1).tolist()
     if not in_global:
         return note('parked things', 'no parked vehicle, barrier or cone in two successive frames of a moving vehicle')
@@ -273,6 +273,6 @@ def _standing(entry: dict, labels: set[int]) -> dict[str, list[float]]:
     }
 
 
-def _to(motion: np.ndarray, points: np.ndarray) -> np.ndarray:
+def _moved_by(motion: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Move points (n, 3) by a motion (4, 4)."""
     return points @ motion[:3, :3].T + motion[:3, 3]

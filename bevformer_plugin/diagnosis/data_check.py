@@ -10,7 +10,7 @@ from tqdm import tqdm
 from bevformer_plugin.datasets.infos.can_bus import CanBusMessages, find_can_bus
 from bevformer_plugin.datasets.infos.categories import describe_unmapped_categories
 from bevformer_plugin.datasets.infos.nuscenes_tables import LIDAR
-from bevformer_plugin.datasets.infos.splits import check_scene_names, find_splits, some
+from bevformer_plugin.datasets.infos.splits import check_scene_names, find_splits, first_names
 from bevformer_plugin.datasets.infos.table_files import check_tables
 from bevformer_plugin.errors import InputError
 
@@ -190,7 +190,7 @@ def _notes(root: Path, version: str, tables: Tables) -> list[str]:
         return notes  # a fault, and reported as one
     without = [row['name'] for row in tables['scene'] if row['name'] not in known]
     if 0 < len(without) < len(tables['scene']):
-        notes.append(f'{len(without)} scenes belong to no split and get no infos: {some(without)}')
+        notes.append(f'{len(without)} scenes belong to no split and get no infos: {first_names(without)}')
     return notes
 
 

@@ -1,7 +1,6 @@
 """Whether a dataroot is whole: its tables, its info files and the files they name, and whether all belong together."""
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -247,8 +246,3 @@ def _availability(found: str, lacking: int, any_left: bool, root: Path) -> Line:
 
 def _has_scan(root: Path, entry: dict) -> bool:
     return Path(root, entry['lidar_points']['lidar_path']).is_file()
-
-
-def cameras_of(entries: Iterable[dict]) -> list[str]:
-    """Return the names of the cameras of the first entry."""
-    return next((list(entry['images']) for entry in entries), [])

@@ -23,11 +23,11 @@ JUMP = (0.5, 100.0)  # metres between neighbours on a ring, of the points before
 REACH = (3.0, 50.0)  # metres from the LiDAR
 NEAR_ANGLES = np.arange(-0.75, 0.76, 0.25)  # degrees about the camera's vertical axis, within the error of all parts
 FAR_ANGLES = np.concatenate([np.arange(-10, -1.4, 0.5), np.arange(1.5, 10.1, 0.5)])
-LEAST_EDGES = 200  # projected jumps with which a direction can be judged at all
-DECISIVE_EDGES = 1000  # with fewer, chance lets a turned camera fit better now and then
-NOT_BETTER = 0.15  # share of turned cameras that fit as well as the given one, by which it fits by chance
+LEAST_EDGES = 200  # projected jumps; from fewer no direction can be judged
+DECISIVE_EDGES = 1000  # projected jumps; with fewer, a turned camera sometimes fits better by chance
+NOT_BETTER = 0.15  # share of turned cameras that fit as well; with more, the given one fits by chance
 STRONGER = 1.2  # factor by which a turned camera must fit better to be taken for the right one
-DISTINCT = 1.1  # factor by which the right angle fits better than all angles but its neighbours
+DISTINCT = 1.1  # factor by which the best angle must fit better than all but its neighbours
 
 
 def examine_cameras(root: Path, scans: Iterable[Scan]) -> list[Line]:

@@ -1,11 +1,11 @@
-"""The page that tools/doctor.py prints: what is well, what is worth a note, and what is wrong, with the remedy."""
+"""The page that tools/doctor.py prints: what is right, what is worth a note, and what is wrong, with the remedy."""
 
 from dataclasses import dataclass, field
 from enum import Enum
 
 
 class Verdict(Enum):
-    """How something is, with the word that stands for it on the page."""
+    """The verdict on what was examined; its value is the word that the page prints."""
 
     OK = 'ok'
     NOTE = 'note'
@@ -17,7 +17,7 @@ class Line:
     """One line of the page.
 
     Attributes:
-        verdict: whether it is well.
+        verdict: whether what was examined is right.
         subject: what was examined, in a word or two.
         text: what was found, and where something is wrong the remedy.
     """
@@ -28,17 +28,17 @@ class Line:
 
 
 def ok(subject: str, text: str) -> Line:
-    """Make a line about what is well."""
+    """Make a line about something that is right."""
     return Line(Verdict.OK, subject, text)
 
 
 def note(subject: str, text: str) -> Line:
-    """Make a line about what may be meant so and is good to know."""
+    """Make a line about something that may be intended but is worth knowing."""
     return Line(Verdict.NOTE, subject, text)
 
 
 def wrong(subject: str, text: object) -> Line:
-    """Make a line about what has to be mended; an exception stands for its message."""
+    """Make a line about something that has to be mended; of an exception the page shows the message."""
     return Line(Verdict.WRONG, subject, str(text))
 
 

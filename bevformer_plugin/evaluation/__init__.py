@@ -25,7 +25,7 @@ from .results import (
     refuse_unwritable,
     write_results,
 )
-from .run_record import RunRecord, file_sha256, read_run_record, record_path, write_run_record
+from .run_record import RunRecord, read_run_record, record_path, write_run_record
 from .scored_boxes import BoxTable, Keyframes, ScoredBoxes, TrueBoxTable, load_scored_boxes
 from .slices import Slice, Slicing, slicings
 from .tracking_metric import TRACKING_SUMMARY, evaluate_tracks, tracking_table
@@ -72,7 +72,6 @@ __all__ = [
     'error_budget',
     'evaluate_results',
     'evaluate_tracks',
-    'file_sha256',
     'frame_scores',
     'load_results',
     'load_scored_boxes',

@@ -1,4 +1,4 @@
-"""How far scores are chance: scores of scenes drawn with replacement, for one run and for differences of runs."""
+"""Intervals of scores by a bootstrap over scenes, for one run and for the differences between runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,48 +1,36 @@
 """The official nuScenes detection metric, on a whole split or on the samples that info files cover."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from nuscenes import NuScenes
 from nuscenes.eval.common.data_classes import EvalBoxes
-from nuscenes.eval.common.loaders import (
-    filter_eval_boxes,
-    load_gt_of_sample_tokens,
-    load_prediction_of_sample_tokens,
-)
+from nuscenes.eval.common.loaders import load_prediction_of_sample_tokens
 from nuscenes.eval.detection.config import config_factory
-from nuscenes.eval.detection.constants import ATTRIBUTE_NAMES
 from nuscenes.eval.detection.data_classes import DetectionBox
 from nuscenes.eval.detection.evaluate import DetectionEval
 from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.utils.splits import create_splits_scenes
 
 from bevformer_plugin.datasets.infos import (
-    check_annotations,
     check_rule,
     check_tables,
-    check_transform,
-    counted_boxes,
     default_split,
     find_splits,
     has_annotations,
     is_official,
     load_infos,
     open_tables,
-    reference_record,
     refuse_tables_that_do_not_fit,
     require_matching,
     role_of,
-    visibility_level,
 )
 from bevformer_plugin.errors import InputError
 
+from .devkit_boxes import boxes_within_range, load_truth, require_true_boxes
 from .results import load_results
-
-BICYCLE_RACK = 'static_object.bicycle_rack'
 
 
 class SampleDetectionEval(DetectionEval):
@@ -73,9 +61,7 @@ class SampleDetectionEval(DetectionEval):
         self.nusc, self.result_path, self.output_dir, self.verbose = nusc, result_path, output_dir, False
         self.plot_dir = str(Path(output_dir, 'plots'))
         self.cfg = config_factory('detection_cvpr_2019')
-        rows = checked_annotations(nusc, sample_tokens, category_to_detection_name)
-        truth = load_gt_of_sample_tokens(nusc, sample_tokens, DetectionBox)
-        apply_rule(truth, rows, true_boxes, nusc)
+        truth, rows = load_truth(nusc, sample_tokens, DetectionBox, category_to_detection_name, true_boxes)
         predictions, self.meta = load_prediction_of_sample_tokens(
             result_path, self.cfg.max_boxes_per_sample, DetectionBox, sample_tokens=sample_tokens
         )
@@ -85,8 +71,7 @@ class SampleDetectionEval(DetectionEval):
         self.pred_boxes, self.left_out_predictions = self._within_range(predictions)
         self.gt_boxes, self.left_out_truth = self._within_range(truth)
         self.sample_tokens = self.gt_boxes.sample_tokens
-        if not self.gt_boxes.all:
-            raise no_true_box(len(sample_tokens), true_boxes)
+        require_true_boxes(self.gt_boxes, true_boxes)
 
     def _within_range(self, boxes: EvalBoxes) -> tuple[EvalBoxes, list[DetectionBox]]:
         """Return the boxes that the devkit's filters keep, and those that they leave out although they have points."""
@@ -94,34 +79,6 @@ class SampleDetectionEval(DetectionEval):
         kept = boxes_within_range(self.nusc, boxes, self.cfg.class_range)
         inside = {id(box) for box in kept.all}
         return kept, [box for box in every if id(box) not in inside and box.num_pts != 0]
-
-
-def no_true_box(num_samples: int, rule: str) -> InputError:
-    """Return the error that there is nothing to score against, for the caller to raise."""
-    return InputError(
-        f"no true box of the {num_samples} samples counts by true_boxes={rule!r} within the devkit's class ranges, so "
-        'there is nothing to score against: write the submission only (--format-only), or take another rule '
-        '(--true-boxes)'
-    )
-
-
-def boxes_within_range(nusc: NuScenes, boxes: EvalBoxes, class_range: Mapping[str, float]) -> EvalBoxes:
-    """Give boxes their places relative to the vehicle, and keep those that the devkit's filters keep.
-
-    Args:
-        nusc: the tables.
-        boxes: of detections or of tracks, changed in place.
-        class_range: class name -> metres from the vehicle within which boxes count.
-    """
-    for token in boxes.sample_tokens:
-        record = reference_record(nusc, nusc.get('sample', token))
-        pose = nusc.get('ego_pose', record['ego_pose_token'])
-        check_transform(pose, 'ego_pose', f'sample {token}')
-        origin = pose['translation']
-        for box in boxes[token]:
-            box.ego_translation = tuple(place - start for place, start in zip(box.translation, origin, strict=True))
-    # The devkit looks at the type of the first box, so it fails if there are no boxes.
-    return filter_eval_boxes(nusc, boxes, {**class_range}) if boxes.all else boxes
 
 
 @dataclass(frozen=True)
@@ -304,67 +261,6 @@ def _split_tokens(nusc: NuScenes, scenes: list[str]) -> list[str]:
     with refuse_tables_that_do_not_fit(nusc, 'all scenes'):
         chosen = {scene['token'] for scene in nusc.scene if scene['name'] in set(scenes)}
         return [sample['token'] for sample in nusc.sample if sample['scene_token'] in chosen]
-
-
-def checked_annotations(
-    nusc: NuScenes, sample_tokens: list[str], name_of: Callable[[str], str | None]
-) -> dict[str, list[dict]]:
-    """Return the annotations of samples in the order in which the devkit makes true boxes of them.
-
-    All are checked that the devkit reads, with the bicycle racks, because it leaves out bicycles in racks.
-
-    Args:
-        nusc: the tables.
-        sample_tokens: of the samples.
-        name_of: the devkit's function from a category's name to the class that is scored, None for those that are not.
-
-    Raises:
-        InputError: naming the first broken one.
-    """
-    found: dict[str, list[dict]] = {}
-    for token in sample_tokens:
-        rows = [nusc.get('sample_annotation', name) for name in nusc.get('sample', token)['anns']]
-        found[token] = [row for row in rows if name_of(row['category_name']) is not None]
-        _check_rows(nusc, [row for row in rows if name_of(row['category_name']) or _is_rack(row)])
-    return found
-
-
-def _is_rack(row: dict) -> bool:
-    return row['category_name'] == BICYCLE_RACK
-
-
-def _check_rows(nusc: NuScenes, rows: list[dict]) -> None:
-    """Refuse annotations with broken numbers or attributes that the devkit does not know."""
-    check_annotations(rows)
-    for row in rows:
-        for token in row['attribute_tokens']:
-            name = nusc.get('attribute', token)['name']
-            if name not in ATTRIBUTE_NAMES:
-                raise InputError(
-                    f'sample {row["sample_token"]}: annotation {row["token"]} has attribute {name!r}; the devkit '
-                    f'scores {", ".join(ATTRIBUTE_NAMES)}, and a box may have none'
-                )
-
-
-def apply_rule(truth: EvalBoxes, rows: dict[str, list[dict]], rule: str, nusc: NuScenes) -> None:
-    """Make the devkit's filter, which keeps true boxes with points, keep those that count by another rule.
-
-    True boxes that count get one point, the others none; by the rule 'points' all keep theirs.
-
-    Args:
-        truth: true boxes, changed in place.
-        rows: annotations of each sample, in the order of its boxes.
-        rule: see :func:`counted_boxes`.
-        nusc: the tables.
-    """
-    annotations = [row for of_sample in rows.values() for row in of_sample]
-    points = np.array([row['num_lidar_pts'] + row['num_radar_pts'] for row in annotations])
-    visibility = np.array([visibility_level(nusc, row) for row in annotations])
-    counted = counted_boxes(rule, points, visibility)
-    if rule == 'points':
-        return
-    for box, counts in zip(truth.all, counted.tolist(), strict=True):
-        box.num_pts = int(counts)
 
 
 def _refuse_other_samples(given: set[str], in_infos: set[str], results_path: str, infos: str) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 from nuscenes import NuScenes
 from nuscenes.eval.common.config import config_factory
 from nuscenes.eval.common.data_classes import EvalBoxes
-from nuscenes.eval.common.loaders import load_gt_of_sample_tokens, load_prediction_of_sample_tokens
+from nuscenes.eval.common.loaders import load_prediction_of_sample_tokens
 from nuscenes.eval.tracking.data_classes import TrackingBox, TrackingConfig
 from nuscenes.eval.tracking.evaluate import TrackingEval
 from nuscenes.eval.tracking.loaders import interpolate_tracks
 from nuscenes.eval.tracking.utils import category_to_tracking_name
 
-from .devkit_evaluation import apply_rule, boxes_within_range, checked_annotations, no_true_box
+from .devkit_boxes import boxes_within_range, load_truth, require_true_boxes
 
 Tracks = dict[str, dict[int, list[TrackingBox]]]
 
@@ -41,17 +41,14 @@ class SampleTrackingEval(TrackingEval):
         config = config_factory('tracking_nips_2019')
         assert isinstance(config, TrackingConfig)
         self.cfg, self.output_dir, self.verbose, self.render_classes = config, output_dir, False, []
-        rows = checked_annotations(nusc, sample_tokens, category_to_tracking_name)
-        truth = load_gt_of_sample_tokens(nusc, sample_tokens, TrackingBox)
-        apply_rule(truth, rows, true_boxes, nusc)
+        truth, _ = load_truth(nusc, sample_tokens, TrackingBox, category_to_tracking_name, true_boxes)
         predictions, self.meta = load_prediction_of_sample_tokens(
             result_path, int(config.max_boxes_per_sample), TrackingBox, sample_tokens=sample_tokens
         )
         self.pred_boxes, self.gt_boxes = (
             boxes_within_range(nusc, boxes, config.class_range) for boxes in (predictions, truth)
         )
-        if not self.gt_boxes.all:
-            raise no_true_box(len(sample_tokens), true_boxes)
+        require_true_boxes(self.gt_boxes, true_boxes)
         self.tracks_gt = _by_scene_and_time(self.gt_boxes, nusc)
         self.tracks_pred = _by_scene_and_time(self.pred_boxes, nusc)
         for frames in self.tracks_pred.values():

@@ -1,4 +1,4 @@
-"""True and predicted boxes of a submission as arrays, through the devkit's filters, with what slices need of them."""
+"""True and predicted boxes of a submission as arrays, after the devkit's filters, with all that slices need."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Numbers that a computation on any device needs."""
+"""Constant tensors on any device, made without waiting for a GPU."""
 
 from collections.abc import Sequence
 

@@ -22,8 +22,7 @@ class AlignedHistory:
 
     Attributes:
         bev_embed: (B, Q, C); what it holds for a sample without history does not count.
-        exists: (B,) bool, on the CPU: whether a sample has history. That is the one way in which a sample without is
-            told from one with.
+        exists: (B,) bool, on the CPU: whether a sample has history; nothing else tells.
         shift: (B, 2) how far the vehicle moved, fractions of the grid, (x, y).
     """
 

@@ -4,7 +4,7 @@ Read :mod:`.protocols` (grid, frame, classes and rules of each), :mod:`.expansio
 (frames), :mod:`.raster` (shapes to cells) and :mod:`.labels` (the true map of a keyframe).
 """
 
-from .expansion import MapExpansion, expansion_file, read_expansion
+from .expansion import MapExpansion, read_expansion
 from .labels import Footprints, map_labels
 from .plane import between_planes, from_global, plane_to_global
 from .protocols import IGNORED, PROTOCOLS, MapClass, MapProtocol, find_protocol
@@ -19,7 +19,6 @@ __all__ = [
     'MapProtocol',
     'between_planes',
     'draw_lines',
-    'expansion_file',
     'fill_polygons',
     'find_protocol',
     'from_global',

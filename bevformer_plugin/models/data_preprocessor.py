@@ -51,7 +51,7 @@ class BEVFormerDataPreprocessor(ImgDataPreprocessor):
             InputError: if images are not (T, N, 3, H, W) of uint8 or finite floats, the samples have different numbers
                 of cameras, or a queue and its metas differ in length.
         """
-        # Before they go to a device, where looking at values waits for all that is computed.
+        # Checked before the transfer: on a GPU, reading values would wait for all queued work.
         _require_usable(data['inputs'], data.get('data_samples'))
         moved = self.cast_data(data)
         assert isinstance(moved, dict)

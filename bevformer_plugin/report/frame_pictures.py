@@ -1,4 +1,4 @@
-"""Small pictures of keyframes for the page: cameras above the bird's-eye view, as the house draws them."""
+"""Small pictures of keyframes for the page: cameras above the bird's-eye view."""
 
 import base64
 from collections.abc import Sequence

@@ -95,9 +95,8 @@ class RecordSettings(Hook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         """Delete the replaced run once there is a checkpoint."""
-        if (
-            runner.rank == 0 and (self.work_dir / 'last_checkpoint').is_file()
-        ):  # the Runner writes it after the checkpoint
+        written = self.work_dir / 'last_checkpoint'  # the Runner writes this file once a checkpoint is whole
+        if runner.rank == 0 and written.is_file():
             drop_replaced(self.work_dir)
 
     def after_train_epoch(self, runner: Runner) -> None:

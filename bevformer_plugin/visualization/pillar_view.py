@@ -21,7 +21,7 @@ WIDTH, HEADER, GAP, COLUMNS = 1920, 64, 6, 3  # pixels; cameras in a row
 PANEL_WIDTH = (WIDTH - (COLUMNS - 1) * GAP) // COLUMNS
 BEV_SIZE, MARGIN = 720, 80  # pixels: the view from above, and what its axes' names need
 AREA = 3000.0  # square points of a sampling point that has all the weight of its layer
-SMALLEST_AREA = 2.0  # so that points without weight are seen to be there
+SMALLEST_AREA = 2.0  # the least, so that points without weight stay visible
 HEADING, LINE = 15, 13  # points
 
 
@@ -156,7 +156,7 @@ def inside(points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _mark(axes: Axes, view: PillarView) -> None:
-    """Mark the pillar's cell, and what of the view it is by a cross of lines."""
+    """Mark the pillar's cell by a rectangle, and by a circle that is seen from afar."""
     (x, y), (width, length) = view.centre, view.cell_size
     axes.add_patch(
         Rectangle((x - width / 2, y - length / 2), width, length, facecolor='#ffe600', edgecolor='black', zorder=7)

@@ -12,7 +12,7 @@ param_scheduler = [
     # By epoch, as published: the rate stays the same within an epoch.
     dict(type='CosineAnnealingLR', eta_min_ratio=1e-3, by_epoch=True, begin=0),
 ]
-# The learning rate is that of 8 samples a step, and goes linearly with them.
+# The learning rate is for 8 samples a step and grows linearly with their number.
 auto_scale_lr = dict(enable=True, base_batch_size=8)
 train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=1)
 val_cfg = {}

@@ -11,7 +11,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1 / 3, by_epoch=False, begin=0, end=2001),
     dict(type='StepBeforeEndLR', epochs_before_end=4, gamma=0.1),
 ]
-# The learning rate is that of 16 samples a step, and goes linearly with them.
+# The learning rate is for 16 samples a step and grows linearly with their number.
 auto_scale_lr = dict(enable=True, base_batch_size=16)
 train_cfg = dict(by_epoch=True, max_epochs=24, val_interval=4)
 val_cfg = {}

@@ -33,13 +33,6 @@ def drive(synthetic_root, info_files):
 
 
 @pytest.fixture(scope='module')
-def places(synthetic_root, info_files):
-    """Settings that lead the test dataset to the synthetic world."""
-    data = {'data_root': str(synthetic_root), 'ann_file': str(info_files['mini_val'])}
-    return {f'test_dataloader.dataset.{key}': value for key, value in data.items()}
-
-
-@pytest.fixture(scope='module')
 def joint_file(tmp_path_factory):
     """A checkpoint of the joint model with weights from a seed."""
     path = tmp_path_factory.mktemp('joint') / 'joint.pth'
@@ -52,8 +45,8 @@ def predictor_of(detector, cfg):
 
 
 @pytest.mark.parametrize(('config', 'protocol'), [(JOINT, 'lss'), (JOINT, 'cvt'), (MAP, 'petrv2')])
-def test_it_is_the_map_of_the_detector(drive, places, config, protocol):
-    cfg = map_config(config, protocol, **places)
+def test_it_is_the_map_of_the_detector(drive, world_options, config, protocol):
+    cfg = map_config(config, protocol, **world_options)
     detector, dataset = seeded(cfg), DATASETS.build(cfg.test_dataloader.dataset)
     predictor = predictor_of(detector, cfg)
     channels = len(find_protocol(protocol).classes)
@@ -67,12 +60,12 @@ def test_it_is_the_map_of_the_detector(drive, places, config, protocol):
         assert (len(found), found.classes) == ((0, ()) if config == MAP else (300, tuple(cfg.class_names)))
 
 
-def test_it_is_the_map_that_the_tool_writes(drive, places, joint_file, tmp_path):
-    evaluator = {f'test_evaluator.0.{key.rpartition(".")[2]}': value for key, value in places.items()} | {
+def test_it_is_the_map_that_the_tool_writes(drive, world_options, joint_file, tmp_path):
+    evaluator = {f'test_evaluator.0.{key.rpartition(".")[2]}': value for key, value in world_options.items()} | {
         'test_evaluator.0.version': 'v1.0-mini',
         'test_dataloader.num_workers': 0,
     }
-    options = [f'{key}={value}' for key, value in {**places, **evaluator}.items()]
+    options = [f'{key}={value}' for key, value in {**world_options, **evaluator}.items()]
     options.append('test_dataloader.persistent_workers=False')
     tool = run_tool('test', JOINT, joint_file, '--maps-out', tmp_path, '--cfg-options', *options)
     assert tool.returncode == 0, tool.output[-2000:]

@@ -64,8 +64,8 @@ def test_every_image_gets_a_picture_of_its_size_and_stays_as_it_is():
     [
         ([{}], 'images are a mapping of camera names to arrays of one frame, got list'),
         ({'top': np.zeros((450, 800, 3), np.uint8)}, 'of top, which the rig lacks'),
-        ({'front': np.zeros((900, 1600, 3), np.uint8)}, '1600 x 900, its calibration for 800 x 450: call rig.resized'),
-        ({'front': np.zeros((450, 800), np.uint8)}, 'the image of front is a uint8 array'),
+        ({'front': np.zeros((900, 1600, 3), np.uint8)}, '1600 x 900 pixels, its calibration is for 800 x 450'),
+        ({'front': np.zeros((450, 800), np.uint8)}, r'the image of front is \(H, W, 3\) uint8'),
     ],
 )
 def test_bad_images_are_refused(images, message):

@@ -20,20 +20,8 @@ from bevformer_plugin.evaluation import (
 )
 from tests.helpers.annotations import has_points
 from tests.helpers.info_files import write_infos
+from tests.helpers.reference_files import CLASSES
 from tests.helpers.repository import REPO
-
-CLASSES = [
-    'car',
-    'truck',
-    'construction_vehicle',
-    'bus',
-    'trailer',
-    'barrier',
-    'motorcycle',
-    'bicycle',
-    'pedestrian',
-    'traffic_cone',
-]
 
 
 def truth_as_detections(infos: dict, change=lambda boxes: boxes) -> dict[str, tuple[InstanceData, dict]]:
@@ -66,7 +54,7 @@ def submission(infos: dict, path: Path, change=lambda boxes: boxes) -> Path:
     for token, (instances, meta) in truth_as_detections(infos, change).items():
         results[token] = []
         for index in range(len(instances)):
-            for entry in detections_to_results(instances[index : index + 1], meta, CLASSES):
+            for entry in detections_to_results(instances[index : index + 1], meta, list(CLASSES)):
                 results[token].append({**entry, 'attribute_name': attributes[token][index]})
     write_results(results, path)
     return path

@@ -11,8 +11,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from bevformer_plugin.weights.layout import swap_box_convention
 from tests.helpers.repository import REPO
 
+# The classes of the published models, in the order of their labels.
+CLASSES = (
+    'car',
+    'truck',
+    'construction_vehicle',
+    'bus',
+    'trailer',
+    'barrier',
+    'motorcycle',
+    'bicycle',
+    'pedestrian',
+    'traffic_cone',
+)
 REFERENCE = Path(os.environ.get('BEVFORMER_REFERENCE_DIR', REPO / 'tests' / 'data' / 'reference'))
 # A folder of other numbers may lack it: it is the same rule everywhere.
 FILL = next(
@@ -99,3 +113,8 @@ def v2_manifest(name: str) -> dict:
 def v2_rig() -> ModuleType:
     """``rig_v2`` of the v2 part."""
     return _module(V2 / 'rig_v2.py')
+
+
+def box_rows(boxes: Tensor) -> Tensor:
+    """Raw boxes (..., 10) of the old convention in ours, and back."""
+    return swap_box_convention(boxes.movedim(-1, 0)).movedim(0, -1)

@@ -7,13 +7,10 @@ import torch
 from mmdet3d.registry import MODELS
 
 from bevformer_plugin.layers import MultiHeadAttentionPooling, attention_pooling, causal_mask, padding_mask
+from tests.layers.made_up import made_up
 
 MODULE = importlib.import_module('bevformer_plugin.layers.attention_pooling')
 SCORES = ('ScaledDotProduct', 'BilinearScore', 'AdditiveScore')
-
-
-def made_up(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def make_score(kind: str, width: int = 3) -> torch.nn.Module:

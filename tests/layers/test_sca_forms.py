@@ -10,6 +10,7 @@ from bevformer_plugin.layers import (
     PointSpatialCrossAttention,
     SpatialCrossAttention,
 )
+from tests.layers.made_up import flatten
 
 FORMS = {
     'points': lambda: PointSpatialCrossAttention(16, num_heads=4, num_levels=2),
@@ -18,12 +19,6 @@ FORMS = {
     'additive': lambda: GlobalSpatialCrossAttention(16, 4, 2, score=dict(type='AdditiveScore', hidden_dims=3)),
     'bilinear': lambda: GlobalSpatialCrossAttention(16, 4, 2, score=dict(type='BilinearScore')),
 }
-
-
-def flatten(features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, N, S, C) features and their (L, 2) shapes."""
-    shapes = torch.tensor([level.shape[-2:] for level in features])
-    return torch.cat([level.flatten(3) for level in features], dim=-1).transpose(2, 3), shapes
 
 
 def attend(attention: torch.nn.Module, scene) -> torch.Tensor:

@@ -7,10 +7,7 @@ import torch
 from mmdet3d.registry import MODELS
 
 from bevformer_plugin.layers import AdditiveScore, BilinearScore, ScaledDotProduct
-
-
-def made_up(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+from tests.layers.made_up import made_up
 
 
 def pair_by_pair(score: torch.nn.Module, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

@@ -5,12 +5,7 @@ import torch
 
 from bevformer_plugin.layers import PillarHits, SpatialCrossAttention
 from bevformer_plugin.ops import multi_scale_deformable_attention
-
-
-def flatten(features: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(B, N, S, C) features and their (L, 2) shapes."""
-    shapes = torch.tensor([level.shape[-2:] for level in features])
-    return torch.cat([level.flatten(3) for level in features], dim=-1).transpose(2, 3), shapes
+from tests.layers.made_up import flatten
 
 
 def by_a_loop(

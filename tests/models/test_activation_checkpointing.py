@@ -80,5 +80,5 @@ def test_stages_are_the_backbones_and_the_encoders():
 
 
 def test_another_part_is_refused(build_detector):
-    with pytest.raises(ValueError, match=r"takes of \['encoder', 'img_backbone'\], got 'decoder'"):
+    with pytest.raises(ValueError, match=r"takes any of \['encoder', 'img_backbone'\], got 'decoder'"):
         build_detector(activation_checkpointing=('decoder',))

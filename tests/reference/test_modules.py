@@ -30,8 +30,7 @@ from bevformer_plugin.models import (
 )
 from bevformer_plugin.ops import multi_scale_deformable_attention
 from bevformer_plugin.weights import to_ours
-from bevformer_plugin.weights.layout import swap_box_convention
-from tests.helpers.reference_files import manifest, published_weights
+from tests.helpers.reference_files import box_rows, manifest, published_weights
 
 
 def load(module: torch.nn.Module, case: str, place: str = '') -> torch.nn.Module:
@@ -41,11 +40,6 @@ def load(module: torch.nn.Module, case: str, place: str = '') -> torch.nn.Module
     beginning = place.replace('attentions.0.', 'temporal_self_attention.')
     module.load_state_dict({name.removeprefix(beginning): value for name, value in ours.items()})
     return module.eval()
-
-
-def box_rows(boxes: torch.Tensor) -> torch.Tensor:
-    """Raw boxes (..., 10) of the old convention in ours."""
-    return swap_box_convention(boxes.movedim(-1, 0)).movedim(0, -1)
 
 
 @pytest.fixture

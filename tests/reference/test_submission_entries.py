@@ -10,20 +10,7 @@ from mmengine.structures import InstanceData
 
 from bevformer_plugin.evaluation import detections_to_results
 from bevformer_plugin.geometry import boxes_from_old_convention
-from tests.helpers.reference_files import files
-
-CLASSES = [
-    'car',
-    'truck',
-    'construction_vehicle',
-    'bus',
-    'trailer',
-    'barrier',
-    'motorcycle',
-    'bicycle',
-    'pedestrian',
-    'traffic_cone',
-]
+from tests.helpers.reference_files import CLASSES, files
 
 
 @pytest.mark.parametrize('path', files('bevformer_*.results.json'))
@@ -37,7 +24,7 @@ def test_entries_equal_the_published_codes(path):
         labels_3d=torch.from_numpy(stream['f0.labels']).long(),
     )
     meta = dict(sample_idx='a', **{key: np.array(published[key]) for key in ('lidar2ego', 'ego2global')})
-    entries = detections_to_results(detections, meta, CLASSES)
+    entries = detections_to_results(detections, meta, list(CLASSES))
     assert [e['detection_name'] for e in entries] == [e['detection_name'] for e in published['boxes']]
     for key in ('translation', 'size', 'velocity'):
         np.testing.assert_allclose([e[key] for e in entries], [e[key] for e in published['boxes']], atol=2e-4)

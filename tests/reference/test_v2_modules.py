@@ -7,13 +7,12 @@ from mmdet3d.structures import LiDARInstance3DBoxes
 
 from bevformer_plugin.datasets.transforms.bev_augmentation import bev_matrix, move_boxes
 from bevformer_plugin.datasets.transforms.crop import cropped_projection
-from bevformer_plugin.datasets.transforms.image_augmentation import antialiased, mirrored_projection
+from bevformer_plugin.datasets.transforms.image_augmentation import mirrored_projection, resize_antialiased
 from bevformer_plugin.datasets.transforms.resize import resized_projection
 from bevformer_plugin.geometry import BEVGrid, boxes_from_old_convention, boxes_to_old_convention, transform_bev
 from bevformer_plugin.layers import DetectionTransformerDecoderLayer
 from bevformer_plugin.models import BEVFusion, Frame, SetCriterion3D
-from bevformer_plugin.weights.layout import swap_box_convention
-from tests.helpers.reference_files import published_weights, v2_arrays, v2_manifest, v2_rig
+from tests.helpers.reference_files import box_rows, published_weights, v2_arrays, v2_manifest, v2_rig
 from tests.reference.v2_frames import pose
 
 RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
@@ -21,11 +20,6 @@ RANGE = (-51.2, -51.2, -5.0, 51.2, 51.2, 3.0)
 
 def tensors_of(case: str) -> dict[str, torch.Tensor]:
     return v2_arrays('modules.npz', f'{case}/')
-
-
-def flip_rows(boxes: torch.Tensor) -> torch.Tensor:
-    """Raw boxes (..., 10) of the old convention in ours, and back."""
-    return swap_box_convention(boxes.movedim(-1, 0)).movedim(0, -1)
 
 
 @pytest.mark.parametrize('case', ['fusion', 'fusion_down'])
@@ -158,7 +152,7 @@ def test_v2_criterion():
     boxes = expected['gt_boxes_lwh'].clone()
     boxes[:, 2] += boxes[:, 5] / 2
     ours = criterion()
-    losses = ours(scores, flip_rows(raw), [expected['gt_labels']], [boxes], groups)
+    losses = ours(scores, box_rows(raw), [expected['gt_labels']], [boxes], groups)
     theirs = {key.removeprefix('loss.'): value.item() for key, value in expected.items() if key.startswith('loss.')}
     assert {key: value.item() for key, value in losses.items()} == pytest.approx(theirs, rel=1e-5)
     sum(losses.values()).backward()
@@ -166,7 +160,7 @@ def test_v2_criterion():
     torch.testing.assert_close(raw.grad, expected['grad_bbox'], atol=1e-6, rtol=1e-4)
     for layer in range(len(scores)):
         for group, (cls, box) in enumerate(
-            zip(scores[layer, 0].chunk(groups), flip_rows(raw)[layer, 0].chunk(groups), strict=True)
+            zip(scores[layer, 0].chunk(groups), box_rows(raw)[layer, 0].chunk(groups), strict=True)
         ):
             assigned = ours.assigner.assign(cls, box, expected['gt_labels'], boxes)
             assert torch.equal(assigned.gt_inds, expected['gt_inds'][group, layer]), (group, layer)
@@ -184,7 +178,7 @@ def test_v2_image_augmentation():
         assert (left, right, bottom) == (0, *stored)
         cropped = (stored[0], stored[1] - top)
         for camera, photograph in enumerate(photographs):
-            image = antialiased(photograph[top:], tuple(size))
+            image = resize_antialiased(photograph[top:], tuple(size))
             image = image[:, ::-1] if flip else image
             sample = image.transpose(2, 0, 1)[:, ::37, ::41][:, :13, :31]
             np.testing.assert_array_equal(sample, expected['image_sample'][index, camera])

@@ -13,7 +13,7 @@ from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import NANO
 from tests.helpers.repository import REPO
 from tests.training.plants import Sigterm
-from tests.training.training_runs import train
+from tests.training.training_runs import UNVALIDATED, train
 
 MOMENTUM = 0.1
 
@@ -47,7 +47,7 @@ def unstopped(averaging_config, small_options, tmp_path_factory):
     """Work dir of a whole run, with its weights of every step."""
     work_dir = tmp_path_factory.mktemp('averaged')
     steps = tmp_path_factory.mktemp('steps')
-    train(averaging_config, work_dir, '--cfg-options', *small_options, plant=KeepSteps(steps))
+    train(averaging_config, work_dir, '--cfg-options', *small_options, UNVALIDATED, plant=KeepSteps(steps))
     return work_dir, steps
 
 
@@ -69,7 +69,7 @@ def test_the_average_is_the_recurrence_over_all_steps(unstopped):
 
 
 def test_a_run_that_was_stopped_has_the_same_average(unstopped, averaging_config, small_options, tmp_path):
-    options = ['--cfg-options', *small_options]
+    options = ['--cfg-options', *small_options, UNVALIDATED]
     train(averaging_config, tmp_path, *options, plant=Sigterm(epoch=0, batch=5), expect=143)
     train(averaging_config, tmp_path, '--resume', *options)
     ours, theirs = (read_checkpoint(str(folder / 'last.ckpt')) for folder in (tmp_path, unstopped[0]))

@@ -5,8 +5,7 @@ import torch
 
 from tests.helpers.processes import run_tool
 from tests.helpers.repository import CONFIGS
-from tests.training.plants import KeepWeights
-from tests.training.training_runs import SGD, lightning_steps, mmengine_steps
+from tests.training.training_runs import SGD, final_weights, lightning_steps, mmengine_steps
 
 SMALL = """
 _base_ = [{base!r}]
@@ -75,23 +74,8 @@ def test_v2_has_equal_losses_under_both_engines(options, tmp_path, queries):
 @pytest.mark.slow
 def test_v2_in_two_processes_trains_like_one_with_twice_the_batch(options, tmp_path):
     """But for the statistics of batch norms, which SyncBN alone shares, and on GPUs alone: here are group norms."""
-    small, weights = config(tmp_path, "dict(type='GN', num_groups=4)"), {}
-    for processes, batch_size in ((2, 1), (1, 2)):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        done = run_tool(
-            'train',
-            small,
-            '--work-dir',
-            folder / 'run',
-            '--cfg-options',
-            *options,
-            f'train_dataloader.batch_size={batch_size}',
-            processes=processes,
-            plant=KeepWeights(folder),
-        )
-        assert done.returncode == 0, done.output
-        weights[processes] = [torch.load(folder / f'{rank}.pth') for rank in range(processes)]
-    first, second = weights[2]
+    small = config(tmp_path, "dict(type='GN', num_groups=4)")
+    first, second = final_weights(small, tmp_path / 'two', options, processes=2, batch_size=1)
+    (one,) = final_weights(small, tmp_path / 'one', options, processes=1, batch_size=2)
     assert all(torch.equal(first[name], second[name]) for name in first)
-    torch.testing.assert_close(first, weights[1][0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(first, one, rtol=1e-5, atol=1e-5)

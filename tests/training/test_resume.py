@@ -9,7 +9,7 @@ import pytest
 from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import LONG
 from tests.training.plants import KillInWrite, Sigterm
-from tests.training.training_runs import assert_same, rows, train
+from tests.training.training_runs import UNVALIDATED, assert_same, rows, train
 
 
 @pytest.fixture(scope='module')
@@ -93,7 +93,7 @@ def test_a_best_checkpoint_resumes_as_exactly(unstopped, options, tmp_path):
         scores = [float(row['nuscenes/NDS']) for row in csv.DictReader(lines) if row['nuscenes/NDS']]
     steps = 12 * (1 + scores.index(max(scores)))
     shutil.copy(unstopped / 'best_NDS.ckpt', tmp_path)
-    output = train(LONG, tmp_path, '--resume', *options)
+    output = train(LONG, tmp_path, '--resume', *options, UNVALIDATED)
     assert f'best_NDS.ckpt (epoch {steps // 12}, after step {steps})' in output
     ours, theirs = (read_checkpoint(str(work_dir / 'last.ckpt')) for work_dir in (tmp_path, unstopped))
     assert_same(ours['state_dict'], theirs['state_dict'])

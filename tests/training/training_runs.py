@@ -8,7 +8,10 @@ from pathlib import Path
 import torch
 
 from tests.helpers.processes import run_tool
+from tests.training.plants import KeepWeights
 
+# An option for runs of which no test reads the scores.
+UNVALIDATED = 'train_cfg.val_begin=9'
 TIMES = ('train/data_time', 'train/samples_per_second')
 
 # Adam would magnify differences of rounding in gradients near 0.
@@ -27,6 +30,26 @@ def train(config: object, work_dir: Path, *arguments: object, expect: int = 0, p
     done = run_tool('train', config, '--work-dir', work_dir, *arguments, plant=plant)
     assert done.returncode == expect, done.output
     return done.output
+
+
+def final_weights(
+    config: object, folder: Path, options: list[str], processes: int, batch_size: int
+) -> list[dict[str, torch.Tensor]]:
+    """Train to ``folder / 'run'`` and return the weights that each of the processes ends with."""
+    folder.mkdir()
+    done = run_tool(
+        'train',
+        config,
+        '--work-dir',
+        folder / 'run',
+        '--cfg-options',
+        *options,
+        f'train_dataloader.batch_size={batch_size}',
+        processes=processes,
+        plant=KeepWeights(folder),
+    )
+    assert done.returncode == 0, done.output
+    return [torch.load(folder / f'{rank}.pth') for rank in range(processes)]
 
 
 def lightning_steps(work_dir: Path) -> list[dict[str, float]]:

@@ -12,21 +12,9 @@ from bevformer_plugin.geometry import boxes_from_old_convention, boxes_to_old_co
 from bevformer_plugin.models import NMSFreeCoder
 from bevformer_plugin.weights import TrainingRecord, convert_checkpoint, load_weights, read_checkpoint
 from bevformer_plugin.weights.layout import PLACES, swap_box_convention
-from tests.helpers.reference_files import manifest, published_weights
+from tests.helpers.reference_files import CLASSES, manifest, published_weights
 from tests.helpers.repository import REPO
 
-CLASSES = (
-    'car',
-    'truck',
-    'construction_vehicle',
-    'bus',
-    'trailer',
-    'barrier',
-    'motorcycle',
-    'bicycle',
-    'pedestrian',
-    'traffic_cone',
-)
 TINY = 'configs/bevformer/bevformer_tiny.py'
 
 

@@ -19,9 +19,9 @@ from bevformer_plugin.errors import InputError
 from .can_bus import FARTHEST_MESSAGE, CanBusMessages, find_can_bus
 from .categories import describe_unmapped_categories
 from .entry_checks import check_entries
-from .formats import infos_file, load_infos, number, our_metainfo
+from .formats import infos_file, load_infos, numbered, our_metainfo
 from .nuscenes_tables import CATEGORIES, LIDAR, EntryBuilder, SceneCount
-from .splits import Splits, check_scene_names, find_splits, some
+from .splits import Splits, check_scene_names, find_splits, first_names
 from .table_files import check_tables, open_tables, refuse_tables_that_do_not_fit
 from .true_boxes import box_table
 
@@ -100,7 +100,7 @@ def create_nuscenes_infos(
         check_entries(data_list, CATEGORIES, path.name)
         written[split] = path
         metainfo = our_metainfo(version, split, messages.rule, [count.name for _, count in parts], builder.frame)
-        write_infos({'metainfo': metainfo, 'data_list': number(data_list)}, path)
+        write_infos({'metainfo': metainfo, 'data_list': numbered(data_list)}, path)
         lines += [box_table(split, data_list), f'{split}: {len(data_list)} samples in {path}']
     print_log('\n'.join(lines))
     if not written:
@@ -167,7 +167,7 @@ def _scenes_of_splits(builder: EntryBuilder, splits: Splits, split_of: dict[str,
     if without_split:
         print_log(
             f'{len(without_split)} scenes belong to no split of {splits.source} and are left out: '
-            f'{some(without_split)}; own scenes get into a split with --splits FILE'
+            f'{first_names(without_split)}; own scenes get into a split with --splits FILE'
         )
     return sorted(wanted, key=lambda scene: tables.get('sample', scene['first_sample_token'])['timestamp'])
 
@@ -186,7 +186,7 @@ def _log_inputs(builder: EntryBuilder, messages: CanBusMessages, splits: Splits)
     for split in splits.roles:
         lacking = [name for name in splits.scenes[split] if name not in present]
         if lacking:
-            print_log(f'{split}: {len(lacking)} of its scenes are not in the tables: {some(lacking)}')
+            print_log(f'{split}: {len(lacking)} of its scenes are not in the tables: {first_names(lacking)}')
     for line in describe_unmapped_categories(builder.tables.sample_annotation):
         print_log(line)
     if not builder.has_lidar:
@@ -207,7 +207,7 @@ def _log_unused_messages(messages: CanBusMessages, counts: list[SceneCount]) -> 
     unused = [name for name in names if messages.has_file(name)]
     if unused:
         print_log(
-            f'{some(unused)}: no CAN-bus message is within {FARTHEST_MESSAGE / 1e6:g} s of a keyframe, so '
+            f'{first_names(unused)}: no CAN-bus message is within {FARTHEST_MESSAGE / 1e6:g} s of a keyframe, so '
             'acceleration, rotation rate and velocity of the vehicle are written as 0; tools/check_data.py says how '
             'far off they are',
             level=logging.WARNING,

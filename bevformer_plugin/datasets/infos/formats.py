@@ -56,7 +56,7 @@ def our_metainfo(version: str, split: str | None, can_bus: str, scenes: list[str
     }
 
 
-def number(entries: list[dict]) -> list[dict]:
+def numbered(entries: list[dict]) -> list[dict]:
     """Return the entries with their position in the list as ``sample_idx``."""
     return [dict(sample_idx=index, **entry) for index, entry in enumerate(entries)]
 
@@ -255,7 +255,7 @@ def _finish(entries: list[dict], version: str, can_bus: str, frame: str) -> dict
     )
     names = list(dict.fromkeys(entry['scene_name'] for entry in entries))
     split = recognise_split(names, version)
-    return {'metainfo': our_metainfo(version, split, can_bus, names, frame), 'data_list': number(entries)}
+    return {'metainfo': our_metainfo(version, split, can_bus, names, frame), 'data_list': numbered(entries)}
 
 
 def _join_stock(content: dict, builder: EntryBuilder, path: str | Path) -> list[dict]:

@@ -83,13 +83,13 @@ def check_scene_names(names: list[str], splits: Splits, where: str) -> None:
         )
     if not splits.split_of().keys() & set(names):
         raise InputError(
-            f'none of the scenes in {where} ({some(names)}) belongs to the splits '
+            f'none of the scenes in {where} ({first_names(names)}) belongs to the splits '
             f'{", ".join(splits.roles)} of {splits.source}: give --splits FILE, a JSON object such as '
             '{"train": ["scene names"], "val": ["scene names"]}'
         )
 
 
-def some(names: list[str]) -> str:
+def first_names(names: list[str]) -> str:
     """List the first few of many names."""
     return ', '.join(names[:NAMED_SCENES]) + (', ...' if len(names) > NAMED_SCENES else '')
 

@@ -43,7 +43,7 @@ class RandomResizeMultiView(BaseTransform):
             for camera, image in enumerate(images_of(frame, 'RandomResizeMultiView')):
                 stored = size_of(image)
                 size = round(stored[0] * height / stored[1]), height
-                frame['img'][camera] = antialiased(image, size)
+                frame['img'][camera] = resize_antialiased(image, size)
                 frame['lidar2img'][camera] = resized_projection(frame['lidar2img'][camera], stored, size)
                 frame['scale'] = size
         return results
@@ -80,7 +80,7 @@ class RandomFlipMultiView(BaseTransform):
         return results
 
 
-def antialiased(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_antialiased(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize an (H, W, 3) image of uint8 or float32 to (W, H) ``size``, bicubically over the area of a new pixel."""
     if size_of(image) == size:
         return image

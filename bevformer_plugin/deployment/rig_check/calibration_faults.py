@@ -27,7 +27,7 @@ SAME_AXIS, SAME_FOV = 4.0, 6.0
 SWAP_GAIN, SWAP_TOLERANCE = 40.0, 45.0
 LEANS = 3.0  # degrees of pitch or roll
 STEEP, LEVEL = 30.0, 10.0  # degrees of pitch; whatever the field of view, most cameras are level
-MIRRORED_CAMERAS = 4  # cameras of the sides from which on all being mirrored is no mere exchange of two
+MIRRORED_CAMERAS = 4  # so many mirrored cameras at the sides are more than an exchange of two
 TURNED_CAMERAS = 3
 
 
@@ -179,7 +179,7 @@ def _pair_faults(rig: Rig, mounts: Mapping[str, Mount]) -> Iterator[Finding]:
 
 
 def _look_the_same_way(rig: Rig, first: str, second: str) -> bool:
-    """Tell whether two cameras have one direction and one field of view (or a name that denies it), as no pair has."""
+    """Tell whether two cameras share a direction, and a field of view or a name that says another direction."""
     if is_stereo(first) and is_stereo(second):
         return False
     one, other = rig.cameras[first], rig.cameras[second]
@@ -195,7 +195,7 @@ def _look_the_same_way(rig: Rig, first: str, second: str) -> bool:
 
 
 def _same_direction(mounts: Mapping[str, Mount], first: str, second: str) -> Finding:
-    """Report two cameras that look the same way under the one whose name says so less."""
+    """Report two cameras that look the same way, under the one whose name fits that direction worse."""
     deviations = [
         0.0 if (named := direction_of(name)) is None else named.deviation(mounts[name].yaw) for name in (first, second)
     ]
@@ -249,10 +249,10 @@ def _frame_fault(mounts: Mapping[str, Mount]) -> Finding | None:
 
 
 def _only_fit(directions: Sequence[tuple[NamedDirection, float, float]]) -> bool:
-    """Tell whether yaws that all are far from what the names say are near it once changed.
+    """Tell whether all yaws contradict the names of their cameras as given, and fit them once changed.
 
     Args:
-        directions: what each name says, its yaw in degrees as given, and changed.
+        directions: for each camera what its name says, and its yaw in degrees as given and as changed.
     """
     return all(
         named.deviation(changed) <= SWAP_TOLERANCE < named.deviation(given) for named, given, changed in directions

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bevformer_plugin.deployment.rig import Rig
+from bevformer_plugin.deployment.rig import Rig, require_bgr
 from bevformer_plugin.deployment.vehicle_pose import ego2global_of
 from bevformer_plugin.errors import InputError
 
@@ -25,8 +25,8 @@ def check_rig(
 ) -> list[Finding]:
     """Say what looks wrong with a rig and what to do about it; ``FAULTS`` has all that can be found.
 
-    A camera that hangs as none does is compared with what it would be if one of the usual mistakes were taken back;
-    the mistake that leaves it upright, at the height of the others and in the direction that its name says is named.
+    If a camera has a pose that no camera of a vehicle has, the usual mistakes are undone one at a time. The mistake
+    without which the camera is upright, at the height of the others and in the direction of its name is reported.
     :func:`.drawing.draw_rig` shows the same to the eye.
 
     What cannot be found: a mistake that changes a camera by a few degrees (a camera that looks exactly ahead has the
@@ -103,7 +103,7 @@ def _size_faults(rig: Rig, frames: Sequence[Mapping[str, np.ndarray]]) -> list[F
 
 
 def read_images(images: Images | Sequence[Images] | None, rig: Rig) -> list[dict[str, np.ndarray]]:
-    """Bring images of one frame, or of several, into a list of frames.
+    """Bring images of one frame, or of several, into a list of frames; their sizes may differ from the rig's.
 
     Args:
         images: by camera, or a sequence of such.
@@ -128,17 +128,7 @@ def read_images(images: Images | Sequence[Images] | None, rig: Rig) -> list[dict
                 f'images of frame {number} are of {", ".join(unknown)}, which the rig lacks; it has '
                 f'{", ".join(rig.cameras)}'
             )
-        for name, image in frame.items():
-            if image is not None and not _is_picture(image):
-                got = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
-                raise InputError(f'the image of {name} is a uint8 array (H, W, 3) in BGR, got {got}')
-    return [{name: image for name, image in frame.items() if image is not None} for frame in frames]
-
-
-def _is_picture(image: object) -> bool:
-    if not isinstance(image, np.ndarray):
-        return False
-    return image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size > 0
+    return [{name: require_bgr(name, image) for name, image in frame.items() if image is not None} for frame in frames]
 
 
 def _read_poses(poses: Sequence[ArrayLike] | np.ndarray) -> np.ndarray:

@@ -44,32 +44,29 @@ def draw_rig(rig: Rig, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     [frame] = read_images(images, rig) if isinstance(images, Mapping) else [None]
     if frame is None:
         raise InputError(f'images are a mapping of camera names to arrays of one frame, got {type(images).__name__}')
-    return {name: draw_calibration(rig.cameras[name], name, image) for name, image in frame.items()}
+    for name, image in frame.items():
+        rig.require_image(name, image)
+    return {name: _draw_calibration(rig.cameras[name], name, image) for name, image in frame.items()}
 
 
-def draw_calibration(camera: Camera, name: str, image: np.ndarray) -> np.ndarray:
+def _draw_calibration(camera: Camera, name: str, image: np.ndarray) -> np.ndarray:
     """Draw ground, horizon and cubes into the image of one camera, see :func:`draw_rig`.
 
     Raises:
-        InputError: if the image has another size than the camera, or camera2ego has no inverse.
+        InputError: if camera2ego has no inverse.
     """
-    size = (image.shape[1], image.shape[0])
-    if size != camera.size:
-        raise InputError(
-            f'the image of {name} is {size[0]} x {size[1]}, its calibration for {camera.size[0]} x {camera.size[1]}: '
-            'call rig.resized'
-        )
     if abs(np.linalg.det(camera.camera2ego)) < 1e-9:
         raise InputError(f'camera2ego of {name} has no inverse, so nothing can be drawn: check_rig says what is wrong')
     picture = image.copy()
-    thin = max(1, round(size[0] / 800))
+    width = camera.size[0]
+    thin = max(1, round(width / 800))
     _draw(picture, camera, grid_segments(), GROUND, thin)
     _draw(picture, camera, np.array([[[0.0, 0, 0], [GRID_REACH, 0, 0]]]), AHEAD, 2 * thin)
     _draw(picture, camera, np.array([[[0.0, 0, 0], [0, GRID_REACH, 0]]]), LEFT, 2 * thin)
     for circle in cube_segments():
         _draw(picture, camera, circle, CUBE, thin)
     _draw(picture, camera, horizon_segments(camera.camera2ego[:3, 3]), HORIZON, thin)
-    scale = size[0] / 1600
+    scale = width / 1600
     place = (round(24 * scale), round(48 * scale))
     cv2.putText(picture, name, place, cv2.FONT_HERSHEY_SIMPLEX, 1.4 * scale, HORIZON, 2 * thin, cv2.LINE_AA)
     return picture

@@ -18,8 +18,8 @@ LEAST_TURN, USUAL_TURN, MOST_TURN = 0.7, 3.0, 30.0
 # A drive shows where a camera looks if near things move and stay in the image: metres.
 LEAST_DRIVE, USUAL_DRIVE, MOST_DRIVE = 0.5, 2.0, 8.0
 STEPS_FOR_TURNS, STEPS_FOR_DIRECTIONS = 4, 2  # pairs of frames that are looked at, since features take time to find
-FEWEST_FOR_TURNS, FEWEST_FOR_DIRECTIONS = 20, 6  # features that have to move as with the fault
-MAJORITY = 3.0  # how many times more of them there have to be than those that move as without
+FEWEST_FOR_TURNS, FEWEST_FOR_DIRECTIONS = 20, 6  # features that must move as the fault predicts
+MAJORITY = 3.0  # times the number of features that move as the given calibration predicts
 
 MIRROR = ''  # stands for the camera's own calibration with left and right of the motion exchanged
 Images = Mapping[str, np.ndarray]

@@ -16,8 +16,11 @@ MIN_GAP = 1e-3
 SHORTEST_STEP = 0.5  # metres
 LONGEST_LEVER = 4.5  # metres from the rear axle, which moves straight ahead, to the origin of a vehicle's frame
 FEWEST_STEPS, FEWEST_STEPS_OF_A_TURN = 2, 4
-SIDEWAYS, ALIGNED = 30.0, 15.0  # degrees between heading and movement that are no driving, and that are
-LEAST_TURN = 8.0  # degrees of all turns together that a direction of turning can be told from
+SIDEWAYS, ALIGNED = (
+    30.0,
+    15.0,
+)  # degrees between heading and movement: more than the first is no driving, less than the second is
+LEAST_TURN = 8.0  # degrees of all turns together; less does not tell a direction
 
 
 def timestamp_faults(timestamps: np.ndarray) -> tuple[list[Finding], np.ndarray]:

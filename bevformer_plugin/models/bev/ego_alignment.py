@@ -14,7 +14,7 @@ from .frames import BEVHistory, Frame
 
 MOTION_CHANNELS = 18  # translation (3), the frame's CAN-bus values (13), heading (radians), turn (degrees)
 
-# The published weights were trained with these; the defaults below are right where they are not.
+# The published weights were trained with these mistakes and need them; the defaults below are right.
 PRESETS = {
     'official_v1': {
         'wrap_heading': False,

@@ -131,7 +131,7 @@ class BEVHistory:
 
 
 class History(Protocol):
-    """What a frame leaves behind, of whichever kind of detector."""
+    """The state that a frame leaves behind, whichever detector made it."""
 
     def seconds_to(self, frame: Frame) -> float | None:
         """Tell how much later another frame is, in seconds; None if it is of another scene."""

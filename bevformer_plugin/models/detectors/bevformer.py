@@ -130,7 +130,7 @@ class BEVFormer(Base3DDetector):
         stages = self.stages()
         for part in parts:
             if part not in stages:
-                raise InputError(f'activation_checkpointing takes of {sorted(stages)}, got {part!r}')
+                raise InputError(f'activation_checkpointing takes any of {sorted(stages)}, got {part!r}')
             if not stages[part]:
                 raise InputError(
                     f'activation_checkpointing of {part} has no effect: a {type(self.img_backbone).__name__} has no '
@@ -159,7 +159,7 @@ class BEVFormer(Base3DDetector):
 
     def _named_heads(self) -> Iterator[tuple[str, BEVHead]]:
         for name, head in self.heads.items():
-            assert isinstance(head, BEVHead)  # as the constructor has found
+            assert isinstance(head, BEVHead)  # the constructor has checked it
             yield name, head
 
     def train(self, mode: bool = True) -> 'BEVFormer':
@@ -207,9 +207,9 @@ class BEVFormer(Base3DDetector):
                 stay where they are; only for images of one size.
 
         Raises:
-            InputError: if images are not those of ``num_cameras`` cameras, hits come with images of several sizes, or
-                sizes differ where processes must run the same number of forward passes, or a
-                frame's true boxes were moved as in BEV augmentation.
+            InputError: if images are not those of ``num_cameras`` cameras, hits come with images of several sizes,
+                sizes differ where processes must run the same number of forward passes, or a frame's true boxes were
+                moved as in BEV augmentation.
         """
         moved = [frame.name for frame in frames if frame.bev_augmentation is not None]
         if moved:
@@ -341,7 +341,7 @@ class BEVFormer(Base3DDetector):
             for field, predictions in of_head.items():
                 for sample, prediction in zip(batch_data_samples, predictions, strict=True):
                     setattr(sample, field, prediction)
-        # After the heads, since it waits for a GPU to have computed the BEV.
+        # After the heads, because this waits until the GPU has computed the BEV.
         histories = zip(scenes, encoded.histories(), strict=True)
         self.streams = {scene: history for scene, history in histories if history is not None}
         for sample in batch_data_samples:

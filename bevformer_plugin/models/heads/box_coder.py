@@ -43,7 +43,7 @@ class NMSFreeCoder:
         boxes = denormalize_boxes(bbox_preds.float()[index // num_classes])
         low, high = constants(self.post_center_range, boxes.device).split(3)
         within = torch.logical_and(boxes[:, :3] >= low, boxes[:, :3] <= high).all(-1)
-        keep = within.nonzero().squeeze(1)  # a mask would be counted, and waited for, for each of the three
+        keep = within.nonzero().squeeze(1)  # a mask would wait for the GPU at each of its three uses
         return boxes[keep], scores[keep], (index % num_classes)[keep]
 
 

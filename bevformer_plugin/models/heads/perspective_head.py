@@ -170,7 +170,7 @@ class PerspectiveHead(BEVHead):
             device, cameras = rows['cls'].device, part.levels[0].shape[1]
             points = torch.cat(self.points.grid_priors(sizes, device=device))
             canonical_sizes = torch.tensor(self.canonical_sizes, device=device)
-            with torch.autocast(device.type, enabled=False):  # it projects
+            with torch.autocast(device.type, enabled=False):  # projection needs float32
                 for place, sample in enumerate(part.samples):
                     own = {name: values[place * cameras : (place + 1) * cameras] for name, values in rows.items()}
                     of_sample[sample] = propose(
@@ -188,7 +188,7 @@ class PerspectiveHead(BEVHead):
         for features in encoded.camera_features:
             self._require_strides(features)
             parts.append(self.locations(features.levels, *self._instances(features, samples)))
-        with torch.autocast(encoded.bev_embed.device.type, enabled=False):  # it projects
+        with torch.autocast(encoded.bev_embed.device.type, enabled=False):  # projection needs float32
             return {f'{name}_mono': loss for name, loss in self.losses(parts).items()}
 
     def forward(self, levels: Sequence[Tensor]) -> list[dict[str, Tensor]]:
@@ -264,7 +264,7 @@ class PerspectiveHead(BEVHead):
         values = {name: self._of_class(row[chosen], labels, name) for name, row in rows.items() if name != 'cls'}
         places = torch.cat([level.repeat(images, 1) for level in points])[chosen]
         of_image = intrinsics[instances.images[objects]]
-        with torch.autocast(of_image.device.type, enabled=False):  # it projects
+        with torch.autocast(of_image.device.type, enabled=False):  # projection needs float32
             true_boxes = CameraBoxes.from_metric(instances.boxes3d[objects].float(), of_image)
         return Locations(
             logits=rows['cls'],
@@ -337,7 +337,7 @@ class PerspectiveHead(BEVHead):
         }
 
     def _losses_3d(self, part: Locations, central: Tensor, weight: float) -> dict[str, Tensor]:
-        """Compute the losses of the parts of the 3-D boxes, each by the corners of a box that is true but for it."""
+        """Compute the loss of each part of the 3-D boxes, by the corners of the true box with that part predicted."""
         boxes, true = self.predicted_boxes(part), part.true_boxes
         corners = true.corners()  # Px8x3
         shares = (central / CORNER_VALUES)[:, None, None].expand_as(corners)
@@ -374,5 +374,5 @@ def _corners_2d(points: Tensor, sides: Tensor) -> Tensor:
 
 
 def _divisor(weights: Sequence[Tensor]) -> float:
-    """Sum the weights of all parts, averaged over processes; where it is 0, so is what is divided by it."""
+    """Sum the weights of all parts and average over processes; a tiny number for 0, as the losses then are 0."""
     return reduce_mean(torch.cat(list(weights)).sum()).clamp(min=1e-6).item()

@@ -118,7 +118,7 @@ class PerspectiveSupervision(BEVHead):
         )
         for place, sample in enumerate(features.samples):
             if len(gt_boxes[sample]):
-                with torch.autocast(values.device.type, enabled=False):  # it projects
+                with torch.autocast(values.device.type, enabled=False):  # projection needs float32
                     self._draw(
                         target[place],
                         value_target[place],

@@ -19,13 +19,11 @@ def onnx_libraries() -> None:
 
 
 @pytest.fixture(scope='session')
-def nano_config(synthetic_root: Path, info_files: dict[str, Path]) -> Callable[..., Config]:
+def nano_config(world_options: dict[str, object]) -> Callable[..., Config]:
     """Load the nano config on the tiny synthetic world, with options."""
 
     def load(**options: object) -> Config:
-        data = {'data_root': str(synthetic_root), 'ann_file': str(info_files['mini_val'])}
-        places = {f'test_dataloader.dataset.{key}': value for key, value in data.items()}
-        return load_config(CONFIGS / 'bevformer_nano.py', {**places, **options})
+        return load_config(CONFIGS / 'bevformer_nano.py', {**world_options, **options})
 
     return load
 

@@ -46,15 +46,8 @@ LIDAR2EGO = np.array(
 
 
 @pytest.fixture(scope='module')
-def places(synthetic_root: Path, info_files: dict[str, Path]) -> dict[str, object]:
-    """Settings that lead the test dataset to the synthetic world."""
-    data = {'data_root': str(synthetic_root), 'ann_file': str(info_files['mini_val'])}
-    return {f'test_dataloader.dataset.{key}': value for key, value in data.items()}
-
-
-@pytest.fixture(scope='module')
-def joint_cfg(places: dict[str, object]) -> Config:
-    return map_config(**places)
+def joint_cfg(world_options: dict[str, object]) -> Config:
+    return map_config(**world_options)
 
 
 @pytest.fixture(scope='module')
@@ -116,13 +109,13 @@ def test_a_joint_file_describes_its_map(joint_files: tuple[Path, Path]):
 def test_the_tool_scores_the_map_of_a_file(
     joint_files: tuple[Path, Path],
     joint_cfg: Config,
-    places: dict[str, object],
+    world_options: dict[str, object],
     frames: dict[str, StreamFrame],
     tmp_path: Path,
 ):
     checkpoint, exported = joint_files
-    evaluator = {f'test_evaluator.0.{key.rpartition(".")[2]}': value for key, value in places.items()}
-    options = [f'{key}={value}' for key, value in {**places, **evaluator}.items()]
+    evaluator = {f'test_evaluator.0.{key.rpartition(".")[2]}': value for key, value in world_options.items()}
+    options = [f'{key}={value}' for key, value in {**world_options, **evaluator}.items()]
     options += ['test_evaluator.0.version=v1.0-mini', 'test_dataloader.num_workers=0']
     options += ['test_dataloader.persistent_workers=False']
     out = ['--out', tmp_path / 'results_nusc.json', '--maps-out', tmp_path / 'maps']
@@ -191,13 +184,27 @@ def test_a_file_of_the_map_alone_fills_data_samples_with_it(map_model: tuple[BEV
 
 
 def test_files_that_predict_something_else_than_the_config(
-    joint_files: tuple[Path, Path], map_model: tuple[BEVFormer, Sequence[Frame], Path], places: dict[str, object]
+    joint_files: tuple[Path, Path],
+    map_model: tuple[BEVFormer, Sequence[Frame], Path],
+    world_options: dict[str, object],
 ):
     joint, of_map = OnnxDetector(joint_files[1]).network.description, OnnxDetector(map_model[2]).network.description
     for cfg, described, message in (
-        (map_config(**places), of_map, "predicts a map by protocol 'lss', the model of the config boxes and a map by"),
-        (map_config(MAP, **places), joint, "boxes and a map by protocol 'paper', the model of the config a map by"),
-        (map_config(protocol='petrv2', **places), joint, "'paper', the model of the config boxes and a .* 'petrv2'"),
+        (
+            map_config(**world_options),
+            of_map,
+            "predicts a map by protocol 'lss', the model of the config boxes and a map by",
+        ),
+        (
+            map_config(MAP, **world_options),
+            joint,
+            "boxes and a map by protocol 'paper', the model of the config a map by",
+        ),
+        (
+            map_config(protocol='petrv2', **world_options),
+            joint,
+            "'paper', the model of the config boxes and a .* 'petrv2'",
+        ),
     ):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         with pytest.raises(InputError, match=message):
