@@ -4,6 +4,8 @@ It is one operator of torch, ``bevformer_plugin::deformable_attention``, over ma
 any length: TSA and the decoder have one list per sample, SCA one per sample and camera.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
@@ -14,7 +16,9 @@ from .backends import ATTENTION
 
 # CUDA graphs of ``torch.compile`` stop before the operators and begin anew behind them: what a graph takes must be on
 # the GPU, and the spatial shapes are on the CPU. Before torch 2.8 there is no such tag, nor are there such graphs.
-_OUTSIDE_OF_GRAPHS = {'tags': (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, 'cudagraph_unsafe') else {}
+_OUTSIDE_OF_GRAPHS: dict[str, Any] = (
+    {'tags': (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, 'cudagraph_unsafe') else {}
+)
 
 
 def multi_scale_deformable_attention(
