@@ -142,7 +142,7 @@ def operator_table(report: dict) -> str:
     for name, backends in report['shapes'].items():
         for backend, scopes in backends.items():
             cells = [
-                f'{1000 * statistics.median(scope["seconds"]):>{width}.1f}{scope["ratio"]:>8.2f}'
+                f'{1000 * statistics.median(scope["seconds"]):>{width}.3f}{scope["ratio"]:>8.2f}'
                 for scope, width in zip(scopes.values(), (12, 18), strict=True)
             ]
             lines.append(f'{name:<16}{backend:<12}{"".join(cells)}')

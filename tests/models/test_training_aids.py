@@ -9,7 +9,7 @@ from mmengine.registry import DefaultScope
 from bevformer_plugin.geometry import BEVGrid, normalize_boxes
 from bevformer_plugin.models import BEVProposals
 from bevformer_plugin.models.heads.bev_proposals import ProposedQueries
-from bevformer_plugin.models.heads.center_heatmap import draw_centers
+from bevformer_plugin.models.heads.center_heatmap import draw_centers, last_in_each_cell
 from tests.models.small_detector import batch, detector_config, step
 
 GRID = BEVGrid(8, 10, (-51.2, -38.4, -5.0, 51.2, 38.4, 3.0))
@@ -177,3 +177,8 @@ def test_overlapping_gaussians_keep_the_larger_and_end_at_their_radius():
     torch.testing.assert_close(heatmaps[1, 2, 3], expected)
     torch.testing.assert_close(heatmaps[1, 0, 1], torch.exp(torch.tensor(-(4 + 1) / 2 / wide**2)))
     assert heatmaps[1, 2, 6] == 0 and heatmaps[1, 0, 5] == 0 and heatmaps[1, 1, 5] > 0
+
+
+def test_of_objects_in_one_cell_the_last_is_described():
+    assert last_in_each_cell(torch.tensor([3, 1, 3, 2, 1])).tolist() == [False, False, True, True, True]
+    assert last_in_each_cell(torch.zeros(0, dtype=torch.int64)).tolist() == []

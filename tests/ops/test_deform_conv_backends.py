@@ -17,6 +17,7 @@ from bevformer_plugin.ops import (
 )
 from bevformer_plugin.ops.native import deform_conv as native
 from bevformer_plugin.ops.native import load_library
+from bevformer_plugin.ops.triton.support import convolves_in_tf32
 from tests.ops.deform_conv_cases import CASES, make_inputs
 
 needs_compiler = pytest.mark.skipif(load_library() is None, reason='no C++ compiler on this machine')
@@ -158,6 +159,19 @@ def test_exports():
     targets = [str(node.target) for node in program.graph.nodes]
     assert 'bevformer_plugin.modulated_deform_conv.default' in targets
     torch.testing.assert_close(program.module()(inputs), layer(inputs))
+
+
+def test_products_on_a_gpu_have_the_precision_of_convolutions(monkeypatch):
+    assert convolves_in_tf32()
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.backends.cudnn, 'allow_tf32', False)
+        assert not convolves_in_tf32()
+    if hasattr(torch.backends.cudnn, 'conv'):
+        torch.backends.cudnn.conv.fp32_precision = 'ieee'
+        try:
+            assert not convolves_in_tf32()
+        finally:
+            torch.backends.cudnn.conv.fp32_precision = 'tf32'
 
 
 def test_the_backward_pass_keeps_no_columns():

@@ -12,6 +12,7 @@ from torch import Tensor
 from bevformer_plugin.ops.deform_conv_arguments import DeformConvSettings
 
 from .deform_conv_kernels import convolution_kernel, input_gradient_kernel, weight_gradient_kernel
+from .support import convolves_in_tf32
 
 BLOCK_ROWS = 64
 MOST_CHANNELS = 64  # of a block
@@ -114,7 +115,7 @@ def _blocks(weight: Tensor, settings: DeformConvSettings) -> dict[str, int | str
     per_group = weight.shape[1]
     piece = gcd(per_group, per_group * settings.groups // settings.deform_groups)
     outputs = len(weight) // settings.groups
-    tf32 = weight.dtype == torch.float32 and torch.backends.cudnn.allow_tf32
+    tf32 = weight.dtype == torch.float32 and convolves_in_tf32()
     return {
         'PRECISION': 'tf32' if tf32 else 'ieee',
         'WIDEN': weight.dtype == torch.bfloat16 and weight.device.type == 'cpu',
