@@ -72,6 +72,8 @@ def main() -> None:
         predictor = StreamPredictor.from_checkpoint(
             args.config, args.checkpoint, args.device, optimize=not args.no_optimize
         )
+        if poses:
+            predictor.require_times(times)
         run(predictor, files, rig, poses or [None] * len(files), folder, args.score_thr, args.video)
     except (InputError, OSError) as error:
         sys.exit(f'error: {error}')

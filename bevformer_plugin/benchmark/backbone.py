@@ -1,8 +1,6 @@
 """How long a backbone with deformable convolutions takes, beside the same with ordinary ones."""
 
 import statistics
-import time
-from collections.abc import Callable
 from copy import deepcopy
 
 import torch
@@ -25,8 +23,7 @@ FORWARD, BACKWARD = 'forward', 'backward'
 def benchmark_backbone(cfg: Config, images: int = 6, rounds: int = 3, training: bool = True) -> dict:
     """Time a config's image backbone in float32 with each backend of deformable convolution, and without any.
 
-    In every round each version runs once in turn, in one process. On a CPU the time is that of the processor, for
-    which other programs on the machine do not count; with one thread it is what a clock shows on an idle machine.
+    In every round each version runs once in turn, in one process.
 
     Args:
         cfg: with ``model`` and ``train_dataloader.dataset.image_size``.
@@ -109,7 +106,7 @@ def _images(cfg: Config, images: int) -> Tensor:
 def _forward(backbone: nn.Module, batch: Tensor) -> float:
     """Measure the seconds of inference."""
     backbone.eval()
-    return _seconds(lambda: backbone(batch))
+    return timed(lambda: backbone(batch))[0]
 
 
 def _backward(backbone: nn.Module, batch: Tensor) -> float:
@@ -117,14 +114,9 @@ def _backward(backbone: nn.Module, batch: Tensor) -> float:
     backbone.train()
     total = sum(level.square().mean() for level in backbone(batch))
     assert isinstance(total, Tensor)
-    seconds = _seconds(total.backward)
+    seconds, _ = timed(total.backward)
     backbone.zero_grad()
     return seconds
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Measure the seconds of a function, of the processor, or of a clock if there is a GPU to wait for."""
-    return timed(work, time.perf_counter if torch.cuda.is_available() else time.process_time)[0]
 
 
 def backbone_table(report: dict) -> str:

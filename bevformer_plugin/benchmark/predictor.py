@@ -9,6 +9,7 @@ from mmengine.config import Config
 from bevformer_plugin.deployment import Camera, Rig, StreamFrame, StreamPredictor, StreamState
 from bevformer_plugin.deployment.frame_predictor import ModelInputs
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.models import BEVFormerV2, BEVHistory
 from bevformer_plugin.synthetic.rig import Camera as SimulatedCamera
 from bevformer_plugin.synthetic.rig import sample_rig
 
@@ -39,13 +40,19 @@ def benchmark_predictor(cfg: Config, checkpoint: str | None = None, rounds: int 
         the rounds of a step's time over the network's, less 1.
 
     Raises:
-        InputError: for no rounds, or cameras that nuScenes does not have.
+        InputError: for no rounds, cameras that nuScenes does not have, or a BEVFormerV2.
     """
     if rounds < 1:
         raise InputError(f'rounds must be at least 1, not {rounds}')
     inputs = ModelInputs.from_config(cfg)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    predictor = StreamPredictor(build_detector(cfg, checkpoint, device), inputs, optimize)
+    detector = build_detector(cfg, checkpoint, device)
+    if isinstance(detector, BEVFormerV2):
+        raise InputError(
+            'model.type is BEVFormerV2, and this times the step from one BEV to the next of a model with recurrent '
+            'history, such as bevformer/bevformer_tiny'
+        )
+    predictor = StreamPredictor(detector, inputs, optimize)
     rng = np.random.default_rng(0)
     size = inputs.image_size or (1600, 900)
     rig = _nuscenes_rig(inputs.cameras, size, rng)
@@ -70,10 +77,12 @@ def _measure(predictor: StreamPredictor, frame: StreamFrame, before: StreamState
     step = lambda: predictor.step(frame.images, frame.rig, frame.pose, frame.timestamp, before)  # noqa: E731
     taken, (_, state) = timed(step)
     assert state.history is not None and state.view is not None
+    history = before.history
+    assert history is None or isinstance(history, BEVHistory)
     ego2global, hits = state.history.frame.ego2global.numpy(), state.view.hits
     packed, own = predictor.prepare(frame.images, frame.rig, ego2global, frame.timestamp)
     imgs = predictor.normalized(packed)
-    alone, _ = timed(lambda: predictor.run_network(imgs, own, before.history, hits))
+    alone, _ = timed(lambda: predictor.run_network(imgs, own, history, hits))
     return taken, alone, state
 
 

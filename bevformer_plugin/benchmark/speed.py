@@ -72,12 +72,12 @@ def benchmark_speed(
 
     Versions: the plain formulation of encoder and decoder (``grid_sample``, loops over samples and cameras, padding
     to the longest list; images and weights with their channels first; deformable convolutions by ``grid_sample`` as
-    well); the detector as ``tools/test.py`` runs it, and
-    trained as ``tools/train.py`` does; after :func:`bevformer_plugin.deployment.optimize_for_inference` in float32,
-    and where the device computes with it, in bfloat16; and, if asked for, the last of these with what has fixed shapes
-    compiled, see :func:`compile_fixed_shapes`. Each lives in a process of its own, because what a C library
-    does with freed memory, on which a frame's time depends, is set for a whole process and shaped by what ran before.
-    In every round one version after another runs each scope once, the others waiting.
+    well); the detector as ``tools/test.py`` runs it, and trained as ``tools/train.py`` does; after
+    :func:`bevformer_plugin.deployment.optimize_for_inference` in float32, and where the device computes with it, in
+    bfloat16; and, if asked for, the last of these with what has fixed shapes compiled, see
+    :func:`compile_fixed_shapes`. Each lives in a process of its own, because what a C library does with freed memory,
+    on which a frame's time depends, is set for a whole process and shaped by what ran before. In every round one
+    version after another runs each scope once, the others waiting.
 
     Scopes: ``backbone`` images to camera features; ``BEV`` those and the previous BEV to the BEV; ``head`` the BEV to
     raw outputs; ``decode`` those to boxes; ``frame`` all of it, from normalised images; ``training step`` losses and
@@ -216,6 +216,8 @@ def build_version(
 def compile_fixed_shapes(version: OptimizedDetector) -> None:
     """Compile backbone with neck, and detection head with decoder; on a GPU they run as CUDA graphs.
 
+    The decoder's deformable attention runs between two of these graphs.
+
     The BEV encoder stays as it is, since how many pillars the cameras see differs from frame to frame. Compilation
     happens when they run for the first time, and for each size of images.
 
@@ -223,9 +225,7 @@ def compile_fixed_shapes(version: OptimizedDetector) -> None:
         version: its parts are compiled in place.
     """
     detector = version.detector
-    if (
-        detector.bev_encoder.cams_embeds.device.type != 'cpu'
-    ):  # on a CPU, backbone and neck are compiled already where that pays
+    if detector.bev_encoder.cams_embeds.device.type != 'cpu':  # there they are compiled already where that pays
         detector.img_backbone.compile(mode='reduce-overhead', dynamic=False)
     detection_head(detector).compile(mode='reduce-overhead', dynamic=False)
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from bevformer_plugin.configuration import building
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.maps import MapProtocol
-from bevformer_plugin.models import BEVHistory, Frame
+from bevformer_plugin.models import Frame
 
 from .detections import Detections
 from .predicted_map import PredictedMap
 from .rig import Rig
+from .stream_state import StreamState
 from .vehicle_pose import ego2global_of
 
 LOAD_TRUTH = (
@@ -33,39 +33,6 @@ LOAD_TRUTH = (
 LATEST_SECONDS = 1e11  # the year 5138; times beyond are counted in smaller units
 # A projection that puts every point behind the camera, for cameras without an image.
 SEES_NOTHING = np.array([[0.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, -1], [0, 0, 0, 1]])
-
-
-@dataclass(frozen=True, eq=False)
-class CameraView:
-    """The pillars that the cameras of a rig see, to be computed again only when the calibration changes.
-
-    Attributes:
-        lidar2img: (N, 4, 4) projections into the model's images.
-        image_hw: padded size of these images.
-        hits: the pillars that each camera sees.
-    """
-
-    lidar2img: Tensor
-    image_hw: tuple[int, int]
-    hits: PillarHits
-
-    def holds_for(self, frame: Frame, image_hw: tuple[int, int]) -> bool:
-        """Tell whether a frame's cameras are exactly these."""
-        return self.image_hw == image_hw and torch.equal(self.lidar2img, frame.lidar2img)
-
-
-@dataclass(frozen=True, eq=False)
-class StreamState:
-    """What the frames of a stream leave behind for the next one; it goes in and comes out explicitly.
-
-    Attributes:
-        history: the BEV of the last frame with its pose and time; None before the first one, and where the vehicle's
-            pose is not known.
-        view: of the last frame's cameras.
-    """
-
-    history: BEVHistory | None = None
-    view: CameraView | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,7 +311,7 @@ class FramePredictor(ABC):
             'token': f'at {seconds:g} s',
             'scene_token': 'stream',
             'scene_name': 'stream',
-            'frame_idx': 0,
+            'frame_idx': 0,  # StreamPredictor counts where a detector fuses frames by their position
             'timestamp': seconds,
             'ego2global': ego2global,
             'can_bus': can_bus,

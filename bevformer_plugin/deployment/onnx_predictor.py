@@ -6,9 +6,10 @@ from torch import Tensor
 
 from bevformer_plugin.models import Frame
 
-from .frame_predictor import FramePredictor, ModelInputs, NetworkOutput, StreamState
+from .frame_predictor import FramePredictor, ModelInputs, NetworkOutput
 from .onnx_detector import preprocessor_for
 from .onnx_network import OnnxNetwork
+from .stream_state import StreamState, require_bev
 
 # What an exported file knows of loading: images are resized to its size, and nothing else happens to them.
 PIPELINE = ({'type': 'LoadMultiViewImages'}, {'type': 'ResizeMultiView'}, {'type': 'PackTemporalInputs'})
@@ -35,7 +36,7 @@ class OnnxPredictor(FramePredictor):
 
     def detect(self, packed: Tensor, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the file, see :meth:`FramePredictor.detect`."""
+        history = require_bev(state.history, *self.network.bev_shape)
         imgs = self.preprocessor({'inputs': {'img': [packed]}, 'data_samples': None})['inputs']['imgs']
-        raw, history = self.network.step(imgs[0][0], frame, state.history)
-        output = NetworkOutput.of(self.network.decode(raw), raw.map)
-        return output, StreamState(history, None)
+        raw, after = self.network.step(imgs[0][0], frame, history)
+        return NetworkOutput.of(self.network.decode(raw), raw.map), StreamState(after)

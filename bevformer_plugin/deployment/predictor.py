@@ -1,7 +1,9 @@
 """Detection in streams of frames with a BEVFormer."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,28 @@ from torch import Tensor, nn
 from bevformer_plugin.configuration import building, load_config
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.layers import PillarHits
-from bevformer_plugin.models import BEVFormer, BEVFormerV2, BEVHistory, Frame
+from bevformer_plugin.models import (
+    BEVFormer,
+    BEVFormerV2,
+    BEVHistory,
+    EncodedFrames,
+    FeatureHistory,
+    Frame,
+)
 from bevformer_plugin.weights import check_checkpoint, load_content, read_checkpoint
 
-from .frame_predictor import CameraView, FramePredictor, ModelInputs, NetworkOutput, StreamState
+from .frame_predictor import FramePredictor, ModelInputs, NetworkOutput
 from .heads import heads_of
+from .keyframe_position import keyframe_position, keyframes_within
 from .optimization import optimize_for_inference
+from .stream_state import CameraView, StreamState, require_bev, require_features
 
 
 class StreamPredictor(FramePredictor):
     """Detects objects in frames of somebody's own cameras with a BEVFormer.
+
+    A BEVFormerV2 of several frames fuses keyframes half a second apart, as it was trained to: it takes a stream of
+    those alone.
 
     Args:
         detector: with its weights, on the device it runs on.
@@ -33,15 +47,10 @@ class StreamPredictor(FramePredictor):
         optimize: run a copy of it after :func:`optimize_for_inference`, in bfloat16 where the device computes with it.
 
     Raises:
-        InputError: if it predicts neither boxes nor a map, or is a BEVFormerV2.
+        InputError: if it predicts neither boxes nor a map.
     """
 
     def __init__(self, detector: BEVFormer, inputs: ModelInputs, optimize: bool = True) -> None:
-        if isinstance(detector, BEVFormerV2):
-            raise InputError(
-                'model.type is BEVFormerV2, which fuses keyframes half a second apart by their numbers, and not '
-                'frames of any time: test it with tools/test.py, or take a BEVFormer'
-            )
         if optimize:
             optimized = optimize_for_inference(detector)
             self.detector, self._precision = optimized.detector, optimized.precision
@@ -94,31 +103,47 @@ class StreamPredictor(FramePredictor):
         detector.to(place)
         return cls(detector, inputs, optimize)
 
+    def require_times(self, seconds: Sequence[float]) -> None:
+        """Refuse a drive whose frames :meth:`step` will not take, before the first of them is read.
+
+        Args:
+            seconds: times of all frames, rising.
+
+        Raises:
+            InputError: if a BEVFormerV2 of several frames is given others than keyframes half a second apart.
+        """
+        if isinstance(self.detector, BEVFormerV2) and len(self.detector.frame_offsets) > 1:
+            for before, after in pairwise(seconds):
+                if after - before <= self.detector.max_time_gap:
+                    keyframes_within(after - before)
+
     def detect(self, packed: Tensor, frame: Frame, state: StreamState) -> tuple[NetworkOutput, StreamState]:
         """Run the detector, see :meth:`FramePredictor.detect`."""
-        if state.history is not None:
-            self._check_history(state.history)
+        if isinstance(self.detector, BEVFormerV2):
+            return self._detect_among_keyframes(self.detector, packed, frame, state.history)
+        encoder = self.detector.bev_encoder
+        history = require_bev(state.history, encoder.grid.num_queries, encoder.cams_embeds.shape[-1])
         imgs = self.normalized(packed)
         image_hw = (imgs.shape[-2], imgs.shape[-1])
         view = state.view
         if view is None or not view.holds_for(frame, image_hw):
-            view = CameraView(frame.lidar2img, image_hw, self.detector.bev_encoder.hits([frame], image_hw))
-        output, history = self.run_network(imgs, frame, state.history, view.hits)
-        return output, StreamState(history, view)
+            view = CameraView(frame.lidar2img, image_hw, encoder.hits([frame], image_hw))
+        output, after = self.run_network(imgs, frame, history, view.hits)
+        return output, StreamState(after, view)
 
-    def _check_history(self, history: BEVHistory) -> None:
-        """Refuse what a model with another BEV left behind.
-
-        Raises:
-            InputError: with both sizes.
-        """
-        encoder = self.detector.bev_encoder
-        own, found = (encoder.grid.num_queries, encoder.cams_embeds.shape[-1]), tuple(history.bev_embed.shape)
-        if found != own:
-            raise InputError(
-                f'the state is that of another model: its BEV has {found[0]} cells of {found[1]} channels, this '
-                f'model {own[0]} of {own[1]}; begin with state=None'
-            )
+    def _detect_among_keyframes(
+        self, detector: BEVFormerV2, packed: Tensor, frame: Frame, history: BEVHistory | FeatureHistory | None
+    ) -> tuple[NetworkOutput, StreamState]:
+        """Run a detector that keeps the camera features of the last keyframes instead of a BEV."""
+        channels = detector.bev_encoder.cams_embeds.shape[-1]
+        kept = require_features(history, detector.num_levels, detector.num_cameras, channels)
+        if len(detector.frame_offsets) > 1:
+            frame = replace(frame, index=keyframe_position(frame, kept, detector.max_time_gap))
+        imgs = self.normalized(packed)
+        with self._precision():
+            encoded = detector.encode(imgs, [frame], [kept])
+            output = self._decoded(encoded)
+        return output, StreamState(encoded.histories()[0])
 
     def normalized(self, packed: Tensor) -> Tensor:
         """Bring packed images (1, N, 3, H, W) to the device, normalised and padded."""
@@ -140,12 +165,16 @@ class StreamPredictor(FramePredictor):
         """
         with self._precision():
             encoded = self.detector.encode(imgs, [frame], [history], hits)
-            found = None if self.detection_head is None else self.detection_head.predict(encoded)
-            drawn = None if self.map_head is None else self.map_head.predict(encoded)
+            output = self._decoded(encoded)
+        return output, encoded.histories()[0]
+
+    def _decoded(self, encoded: EncodedFrames) -> NetworkOutput:
+        """Run the heads on one encoded frame."""
+        found = None if self.detection_head is None else self.detection_head.predict(encoded)
+        drawn = None if self.map_head is None else self.map_head.predict(encoded)
         instances = None if found is None else found['pred_instances_3d'][0]
         assert instances is None or isinstance(instances, InstanceData)
-        output = NetworkOutput.of(instances, None if drawn is None else drawn['pred_map'][0].get('data'))
-        return output, encoded.histories()[0]
+        return NetworkOutput.of(instances, None if drawn is None else drawn['pred_map'][0].get('data'))
 
 
 def _device(name: str | torch.device) -> torch.device:

@@ -7,6 +7,7 @@ from .bev import (
     CameraFeatures,
     EgoAlignment,
     EncodedFrames,
+    FeatureHistory,
     Frame,
     usable_history,
 )
@@ -50,6 +51,7 @@ __all__ = [
     'DetectionOutputs',
     'EgoAlignment',
     'EncodedFrames',
+    'FeatureHistory',
     'Frame',
     'GridMask',
     'HungarianAssigner3D',

@@ -4,6 +4,8 @@ It is one operator of torch, ``bevformer_plugin::deformable_attention``, over ma
 any length: TSA and the decoder have one list per sample, SCA one per sample and camera.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
@@ -11,6 +13,12 @@ from torch.autograd.function import FunctionCtx
 from . import reference
 from .attention_arguments import check_arguments, level_shapes
 from .backends import ATTENTION
+
+# CUDA graphs of ``torch.compile`` stop before the operators and begin anew behind them: what a graph takes must be on
+# the GPU, and the spatial shapes are on the CPU. Before torch 2.8 there is no such tag, nor are there such graphs.
+_OUTSIDE_OF_GRAPHS: dict[str, Any] = (
+    {'tags': (torch.Tag.cudagraph_unsafe,)} if hasattr(torch.Tag, 'cudagraph_unsafe') else {}
+)
 
 
 def multi_scale_deformable_attention(
@@ -89,15 +97,16 @@ def _checked_shapes(
     return level_shapes(value, spatial_shapes)
 
 
-@torch.library.custom_op('bevformer_plugin::deformable_attention', mutates_args=())
+@torch.library.custom_op('bevformer_plugin::deformable_attention', mutates_args=(), **_OUTSIDE_OF_GRAPHS)
 def _operator(
     value: Tensor, spatial_shapes: Tensor, sampling_locations: Tensor, attention_weights: Tensor, lengths: Tensor
 ) -> Tensor:
     shapes = _checked_shapes(value, spatial_shapes, sampling_locations, attention_weights, lengths)
-    return ATTENTION.backend_for(value).forward(value, shapes, sampling_locations, attention_weights, lengths)
+    output = ATTENTION.backend_for(value).forward(value, shapes, sampling_locations, attention_weights, lengths)
+    return output.contiguous()  # as the fake implementation promises
 
 
-@torch.library.custom_op('bevformer_plugin::deformable_attention_backward', mutates_args=())
+@torch.library.custom_op('bevformer_plugin::deformable_attention_backward', mutates_args=(), **_OUTSIDE_OF_GRAPHS)
 def _operator_backward(
     grad_output: Tensor,
     value: Tensor,
@@ -116,7 +125,7 @@ def _operator_backward(
     grad_value, grad_locations, grad_weights = ATTENTION.backend_for(value).backward(
         grad_output, value, shapes, sampling_locations, attention_weights, lengths
     )
-    return grad_value, grad_locations, grad_weights
+    return grad_value.contiguous(), grad_locations.contiguous(), grad_weights.contiguous()
 
 
 @_operator.register_fake

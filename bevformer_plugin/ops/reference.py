@@ -36,12 +36,16 @@ def backward(
     attention_weights: Tensor,
     lengths: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients of value, locations and weights, by running the forward pass once more."""
-    inputs = [tensor.detach().requires_grad_() for tensor in (value, sampling_locations, attention_weights)]
-    with torch.enable_grad():
-        output = forward(inputs[0], shapes, inputs[1], inputs[2], lengths)
-    grad_value, grad_locations, grad_weights = torch.autograd.grad(output, inputs, grad_output)
-    return grad_value, grad_locations, grad_weights
+    """Compute the gradients of value, locations and weights, by running the forward pass once more.
+
+    It runs inside of an operator, where autograd records nothing, so the gradients are those of ``torch.func``.
+    """
+
+    def attended(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+        return forward(value, shapes, locations, weights, lengths)
+
+    gradients = torch.func.vjp(attended, value, sampling_locations, attention_weights)[1]
+    return gradients(grad_output)
 
 
 def _attend(value: Tensor, shapes: list[list[int]], sampling_locations: Tensor, attention_weights: Tensor) -> Tensor:

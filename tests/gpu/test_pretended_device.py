@@ -16,7 +16,13 @@ from bevformer_plugin.ops.backends import Backend
 from bevformer_plugin.ops.native import attention as native
 from tests.deployment.rigs import rendered_drive
 from tests.gpu.training_steps import MODELS_OF, build, optimizer_of, stream, training_step
-from tests.helpers.pretended_device import DEVICE, PretendedDevice, PretendedTensor, WrongDeviceError
+from tests.helpers.pretended_device import (
+    DEVICE,
+    PretendedDevice,
+    PretendedTensor,
+    UndefinedWriteError,
+    WrongDeviceError,
+)
 
 # Where the CPU waits for a GPU in every frame that is predicted, and how often.
 HITS = 'layers/spatial_cross_attention.py from_projection: nonzero'  # their number decides the shapes of the encoder
@@ -201,6 +207,11 @@ def test_the_pretended_device_takes_what_a_gpu_takes():
         ):
             with pytest.raises(WrongDeviceError, match='two devices'):
                 refused()
+        twice = torch.tensor([0, 0], device=DEVICE)
+        there[twice] = 6.0  # one value
+        there.index_put_((twice,), torch.ones(2, device=DEVICE), accumulate=True)
+        with pytest.raises(UndefinedWriteError, match='several values to one place'):
+            there[twice] = torch.tensor([7.0, 8.0], device=DEVICE)
         with pytest.raises(RuntimeError):
             there.numpy()
     with pytest.raises(WrongDeviceError, match='outside of the block'):

@@ -48,6 +48,10 @@ class WrongDeviceError(RuntimeError):
     """An operator takes tensors of two devices."""
 
 
+class UndefinedWriteError(RuntimeError):
+    """An operator writes several values to one place, of which a GPU keeps any."""
+
+
 class PretendedTensor(Tensor):
     """A tensor on the pretended device.
 
@@ -155,6 +159,7 @@ class PretendedDevice(TorchDispatchMode):
             return func(*args, **kwargs)
         if comes_from_there:
             _refuse_two_devices(func, tensors)
+            _refuse_undefined_writes(func, args)
         if self._watching and _waits(func, args, kwargs, goes_there):
             self.waits[f'{_place()}: {func.overloadpacket.__name__}'] += 1
         if kwargs.get('device') is not None:
@@ -196,6 +201,18 @@ def _refuse_two_devices(func: OpOverload, tensors: Sequence[Tensor]) -> None:
                 for each in tensors
             )
             raise WrongDeviceError(f'{func} in {_place()} takes tensors of two devices: {found}')
+
+
+def _refuse_undefined_writes(func: OpOverload, args: tuple) -> None:
+    """Raise an UndefinedWriteError for different values that are put to one place by numbers."""
+    if func not in INDEXING or func is aten.index.Tensor or (len(args) > 3 and args[3]) or args[2].numel() == 1:
+        return
+    numbers = [getattr(index, 'on_cpu', index) for index in args[1] if index is not None]
+    if any(index.dtype in (torch.bool, torch.uint8) for index in numbers):
+        return  # the places of a mask are different ones
+    places = torch.stack([index.flatten() for index in torch.broadcast_tensors(*numbers)], dim=1)
+    if len(places.unique(dim=0)) < len(places):
+        raise UndefinedWriteError(f'{func} in {_place()} writes several values to one place')
 
 
 def _waits(func: OpOverload, args: tuple, kwargs: dict, goes_there: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The tools in real processes, forked from one that has made the imports."""
+"""The tools in real processes, forked from one that has made the imports where there is no GPU."""
 
 import multiprocessing
 import os
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from tests.helpers.repository import REPO
@@ -38,8 +39,7 @@ def run_tool(tool: str, *arguments: object, processes: int = 1, plant: Callable 
         processes: how many; they are told ``--devices`` and ``--accelerator cpu``.
         plant: called in each process before the tool runs.
     """
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['bevformer_plugin.training', 'bevformer_plugin.evaluation', 'runpy'])
+    context = _context()
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, str(rank)) for rank in range(processes)]
         if processes > 1:
@@ -62,6 +62,20 @@ def run_tool(tool: str, *arguments: object, processes: int = 1, plant: Callable 
         for process, output in zip(group[1:], outputs[1:], strict=True):
             assert process.exitcode == 0 or group[0].exitcode != 0, output.read_text()
         return Finished(group[0].exitcode, outputs[0].read_text())
+
+
+def _context() -> BaseContext:
+    """Return what starts the processes, forked where that is possible.
+
+    MMEngine asks for GPUs when it is imported, and a fork of a process that has asked the driver can use none.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['bevformer_plugin.training', 'bevformer_plugin.evaluation', 'runpy'])
+    return context
 
 
 def last_of_each_option(arguments: list[str]) -> list[str]:

@@ -110,12 +110,20 @@ def test_locations_are_never_cast_down():
     torch.testing.assert_close(output, expected, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize('backend', ['native', 'reference'], indirect=True)
 @pytest.mark.parametrize('name', CASES)
-def test_torch_accepts_the_operator(name):
+def test_torch_accepts_the_operator(backend, name):
     value, *rest = ragged_inputs(*CASES[name])
     rest[1].requires_grad_()
     rest[2].requires_grad_()
     opcheck(torch.ops.bevformer_plugin.deformable_attention.default, (value.requires_grad_(), *rest))
+
+
+@pytest.mark.skipif(not hasattr(torch.Tag, 'cudagraph_unsafe'), reason='this version of torch has no such tag')
+def test_no_cuda_graph_takes_the_operators():
+    """It would take the spatial shapes, which are on the CPU, for memory of the GPU."""
+    for name in ('deformable_attention', 'deformable_attention_backward'):
+        assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.bevformer_plugin, name).default.tags
 
 
 class Attention(torch.nn.Module):
@@ -123,14 +131,15 @@ class Attention(torch.nn.Module):
         return multi_scale_deformable_attention(value.tanh(), shapes, locations, weights).sin()
 
 
-def test_compiles_into_one_graph_with_gradients():
-    case = batched_inputs(*BATCH)
+@pytest.mark.parametrize('backend', ['native', 'reference'], indirect=True)
+def test_compiles_into_one_graph_with_gradients(backend):
+    value, shapes, locations, weights = batched_inputs(*BATCH)
     results = []
     for module in (Attention(), torch.compile(Attention(), fullgraph=True, backend='aot_eager')):
-        value = case[0].clone().requires_grad_()
-        output = module(value, *case[1:])
+        leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
+        output = module(leaves[0], shapes, *leaves[1:])
         output.sum().backward()
-        results.append((output, value.grad))
+        results.append([output, *(leaf.grad for leaf in leaves)])
     torch.testing.assert_close(results[0], results[1])
 
 

@@ -41,11 +41,10 @@ def test_in_the_interpreter(files, tests):
 # Arguments by their types; all others are pointers to tensors of the computed type.
 INTEGERS = (
     *('rows', 'positions', 'heads', 'channels', 'levels', 'points'),
-    *('outputs', 'taps', 'per_group', 'per_deform_group', 'piece', 'outputs_per_group', 'deform_groups'),
+    *('outputs', 'per_group', 'per_deform_group', 'piece', 'outputs_per_group'),
 )
-INTEGER_TENSORS = ('row_map', 'level_table', 'sizes')
+INTEGER_TENSORS = ('row_map', 'level_table')
 FLOAT32 = ('grad_value', 'grad_image', 'offset', 'mask', 'grad_offset', 'grad_mask')
-CONSTANTS = {'HAS_BIAS': True, 'PRECISION': 'ieee', 'WIDEN': False}  # the others are sizes of blocks
 KERNELS = {
     'forward_kernel': 'attention_kernels',
     'backward_kernel': 'attention_kernels',
@@ -55,14 +54,33 @@ KERNELS = {
 }
 
 
-@pytest.mark.parametrize('dtype', DTYPES)
-@pytest.mark.parametrize('name', KERNELS)
-def test_compiles_for_a_gpu(name, dtype):
+SHARED_MEMORY = 227 * 1024  # bytes that a program can have on sm_90
+
+
+def compiled(name: str, dtype: str, aligned: bool, precision: str = 'ieee') -> object:
+    """Compile a kernel for sm_90, as it is launched for the widest layers of the released configs.
+
+    Args:
+        name: of the kernel.
+        dtype: of the computed type.
+        aligned: whether all pointers and sizes are multiples of 16, as those of the released configs; then whole
+            vectors are loaded at once, and products are tensor cores'.
+        precision: of float32's products.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    kernel = getattr(importlib.import_module(f'bevformer_plugin.ops.triton.{KERNELS[name]}'), name)
+    module = importlib.import_module(f'bevformer_plugin.ops.triton.{KERNELS[name]}')
+    kernel, never_aligned = getattr(module, name), getattr(module, 'SIZES', ())
+    constants, options = {'BLOCK_ROWS': 32, 'BLOCK_CHANNELS': 32}, {}  # of attention
+    if KERNELS[name] == 'deform_conv_kernels':
+        launch = importlib.import_module('bevformer_plugin.ops.triton.deform_conv_launch')
+        constants = {
+            **{'HAS_BIAS': True, 'PRECISION': precision, 'WIDEN': False, 'BLOCK_ROWS': launch.BLOCK_ROWS},
+            **{'BLOCK_CHANNELS': launch.MOST_CHANNELS, 'BLOCK_OUTPUTS': launch.MOST_OUTPUTS},
+        }
+        options = launch.OPTIONS
     signature = {}
     for argument in kernel.arg_names:
         if argument in INTEGER_TENSORS:
@@ -71,13 +89,32 @@ def test_compiles_for_a_gpu(name, dtype):
             signature[argument] = '*fp32'
         elif argument.isupper():
             signature[argument] = 'constexpr'
-        elif argument in INTEGERS:
+        elif argument in INTEGERS or argument in never_aligned:
             signature[argument] = 'i32'
         else:
             signature[argument] = f'*{dtype}'
-    constants = {argument: CONSTANTS.get(argument, 32) for argument in kernel.arg_names if argument.isupper()}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    compiled = triton.compile(source, target=GPUTarget('cuda', 90, 32))
-    assert 'sm_90' in compiled.asm['ptx']
-    adds = name in ('backward_kernel', 'input_gradient_kernel')
-    assert bool(re.search(r'\b(atom|red)\.global', compiled.asm['ptx'])) == adds
+    multiples = {
+        (index,): [['tt.divisibility', 16]]
+        for index, argument in enumerate(kernel.arg_names)
+        if aligned and signature[argument] != 'constexpr' and argument not in never_aligned
+    }
+    source = ASTSource(
+        fn=kernel,
+        signature=signature,
+        constexprs={argument: constants[argument] for argument in kernel.arg_names if argument.isupper()},
+        attrs=multiples,
+    )
+    return triton.compile(source, target=GPUTarget('cuda', 90, 32), options=options)
+
+
+@pytest.mark.parametrize(('dtype', 'precision'), [('fp32', 'tf32'), *((dtype, 'ieee') for dtype in DTYPES)])
+@pytest.mark.parametrize('name', KERNELS)
+def test_compiles_for_a_gpu_and_fits_into_it(name, dtype, precision):
+    for aligned in (False, True):
+        kernel = compiled(name, dtype, aligned, precision)
+        assert 'sm_90' in kernel.asm['ptx']
+        # Gradients are added up without an order among the additions, which would wait for each other.
+        additions = re.findall(r'\b(?:atom|red)\.\S+', kernel.asm['ptx'])
+        assert bool(additions) == (name in ('backward_kernel', 'input_gradient_kernel'))
+        assert all('.relaxed.' in addition for addition in additions), additions
+        assert kernel.metadata.shared <= SHARED_MEMORY

@@ -239,7 +239,7 @@ class BEVFormer(Base3DDetector):
         name, limits = self.proposing_head
         head = self.heads[name]
         assert isinstance(head, PerspectiveHead)
-        with eval_mode(head):
+        with evaluating(head):
             return head.propose(features, frames, limits)
 
     def camera_features(self, imgs: Tensor, frames: Sequence[Frame]) -> list[CameraFeatures]:
@@ -374,7 +374,7 @@ class BEVFormer(Base3DDetector):
         if not self.use_history:
             return histories
         length = imgs.shape[1]
-        with torch.no_grad(), eval_mode(self):
+        with evaluating(self):
             for step in range(length - 1):
                 present = [index for index, queue in enumerate(queues) if len(queue) >= length - step]
                 if not present:
@@ -425,13 +425,17 @@ def _require_distinct_predictions(heads: ModuleDict) -> None:
 
 
 @contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Put a module and all its parts into eval mode; restore each part's own mode afterwards."""
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Run a module and all its parts in eval mode and without gradient; restore each part's own mode afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     for part, _ in modes:
         part.training = False
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
         for part, mode in modes:
             part.training = mode
+        # Autocast keeps the weights that it has cast. Older versions of torch hand them, which know no gradient, to
+        # the pass that trains (pytorch issue 105211).
+        torch.clear_autocast_cache()

@@ -21,7 +21,7 @@ from bevformer_plugin.models.bev import (
     next_position,
 )
 
-from .bevformer import BEVFormer, eval_mode
+from .bevformer import BEVFormer, evaluating
 
 
 @MODELS.register_module()
@@ -149,13 +149,12 @@ class BEVFormerV2(BEVFormer):
         used = [self._used(history, frame) for history, frame in zip(histories, frames, strict=True)]
         return left_behind(self.camera_features(imgs, frames), frames, used, self._reach())
 
-    @torch.no_grad()
     def _past_bevs(
         self, frames: Sequence[Frame], histories: Sequence[FeatureHistory | None]
     ) -> dict[tuple[int, int], Tensor]:
         """Build the BEVs (Q, C) of the frames before, by their sample and offset; missing frames have none."""
         past: dict[tuple[int, int], Tensor] = {}
-        with eval_mode(self.bev_encoder):
+        with evaluating(self.bev_encoder):
             for offset in self.frame_offsets[:-1]:
                 kept: dict[int, KeptFrame] = {}
                 for sample, (frame, history) in enumerate(zip(frames, histories, strict=True)):

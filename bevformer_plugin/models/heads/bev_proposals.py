@@ -21,7 +21,7 @@ from bevformer_plugin.geometry import (
 )
 from bevformer_plugin.models.bev import Proposals
 
-from .center_heatmap import draw_centers
+from .center_heatmap import draw_centers, last_in_each_cell
 from .object_queries import ObjectQueries, QuerySource
 
 
@@ -175,8 +175,9 @@ class BEVProposals(QuerySource):
         # About where a box of the same size still overlaps the object.
         radius = (truth[:, 3:5].amax(dim=1) / max(grid.cell_x, grid.cell_y) / 2).round().clamp(min=1)
         draw_centers(heatmap, labels, torch.stack([x, y], dim=1), radius)
-        normalized = normalize_boxes(truth)
-        known = normalized.isfinite()
         cell = y * grid.bev_w + x
+        last = last_in_each_cell(cell)
+        cell, normalized = cell[last], normalize_boxes(truth[last])
+        known = normalized.isfinite()
         box_target[cell] = torch.where(known, normalized, 0.0)
         weight[cell] = known * self.code_weights

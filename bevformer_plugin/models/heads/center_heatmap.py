@@ -26,3 +26,15 @@ def draw_centers(heatmaps: Tensor, index: Tensor, cells: Tensor, radius: Tensor)
         profiles.append(torch.where(distance.abs() <= radius[:, None], profile, 0.0))
     gaussians = profiles[1][:, :, None] * profiles[0][:, None, :]  # nxHxW
     heatmaps.scatter_reduce_(0, index[:, None, None].expand_as(gaussians), gaussians, 'amax')
+
+
+def last_in_each_cell(cells: Tensor) -> Tensor:
+    """Tell which objects are the last in their cells: one is written there, and a GPU would take any part of any.
+
+    Args:
+        cells: (n,) number of the cell that holds each object's centre.
+
+    Returns:
+        (n,) bool.
+    """
+    return ~(cells[:, None] == cells).triu(diagonal=1).any(1)

@@ -15,7 +15,7 @@ from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.models.bev import CameraFeatures, EncodedFrames
 
 from .bev_head import BEVHead
-from .center_heatmap import draw_centers
+from .center_heatmap import draw_centers, last_in_each_cell
 
 MIN_DEPTH = 1.0  # metres; nearer centres are not supervised
 VALUES = 6  # centre offset (2, cells), log depth, log l, log w, log h
@@ -161,7 +161,8 @@ class PerspectiveSupervision(BEVHead):
             cell,
             (extent / 4).floor().clamp(1.0, 6.0),
         )
-        offset = center - cell - 0.5
         x, y = cell.unbind(1)
-        values[camera, y, x] = torch.cat([offset, depth[:, None].log(), boxes.dims[index].log().to(offset)], dim=1)
+        described = torch.cat([center - cell - 0.5, depth[:, None].log(), boxes.dims[index].log().to(center)], dim=1)
+        last = last_in_each_cell((camera * height + y) * width + x)
+        values[camera[last], y[last], x[last]] = described[last]
         holds_center[camera, y, x] = 1

@@ -147,7 +147,9 @@ def backward_kernel(
                 valid = inside[:, None] & channel_inside[None, :]
                 sampled = tl.load(value + pointer, mask=valid, other=0.0).to(tl.float32)
                 product = tl.sum(grad * sampled, axis=1)
-                tl.atomic_add(grad_value + pointer, (weight * share_x * share_y)[:, None] * grad, mask=valid)
+                tl.atomic_add(
+                    grad_value + pointer, (weight * share_x * share_y)[:, None] * grad, mask=valid, sem='relaxed'
+                )
                 grad_weight += share_x * share_y * product
                 grad_x += (share_y if corner % 2 else -share_y) * product
                 grad_y += (share_x if corner // 2 else -share_x) * product

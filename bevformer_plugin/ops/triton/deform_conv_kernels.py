@@ -3,6 +3,9 @@
 The tensors are image (B, H, W, C), offset (B, Ho, Wo, DG, T, 2) of (y, x) in pixels and mask (B, Ho, Wo, DG, T), both
 float32, weight (O, T, C / G), output (B, Ho, Wo, O). All of them are contiguous. A row is a pixel of the output. The
 channels come in pieces that belong to one group of the convolution and one of the offsets, and a piece in blocks.
+
+Sizes are numbers and no tensor: one that is made where PyTorch records a CUDA graph, and kept, would be taken for an
+output that the graph does not know of.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
@@ -10,6 +13,12 @@ channels come in pieces that belong to one group of the convolution and one of t
 
 import triton
 import triton.language as tl
+
+# The numbers that place a tap. They differ from layer to layer, for which a kernel is not to be compiled again.
+SIZES = (
+    *('height', 'width', 'out_h', 'out_w', 'stride_h', 'stride_w', 'pad_h', 'pad_w', 'dilation_h', 'dilation_w'),
+    *('kernel_w', 'taps', 'deform_groups'),
+)
 
 
 @triton.jit
@@ -20,29 +29,25 @@ def _place(
     row_inside: tl.tensor,
     deform_group: tl.tensor,
     tap: tl.tensor,
-    sizes: tl.tensor,
+    sizes: tl.tuple,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Find the first pixel of the rows' images, the cell above and left of what a tap samples, and the way beyond it.
 
     Also whether any corner may be inside, and the mask. The distance beyond the cell is NaN if the offset is not
     finite, so that everything computed with it is NaN, too.
     """
-    height = tl.load(sizes)
-    width = tl.load(sizes + 1)
-    out_h = tl.load(sizes + 2)
-    out_w = tl.load(sizes + 3)
-    taps = tl.load(sizes + 4)
-    kernel_w = tl.load(sizes + 5)
-    deform_groups = tl.load(sizes + 12)
+    height, width, out_h, out_w = sizes[0]
+    stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w = sizes[1]
+    kernel_w, taps, deform_groups = sizes[2]
     place = (row * deform_groups + deform_group) * taps + tap
     dy = tl.load(offset + 2 * place, mask=row_inside, other=0.0)
     dx = tl.load(offset + 2 * place + 1, mask=row_inside, other=0.0)
     factor = tl.load(mask + place, mask=row_inside, other=0.0)
     finite = (tl.abs(dx) < float('inf')) & (tl.abs(dy) < float('inf'))
     row_y = (row // out_w) % out_h
-    y = (row_y * tl.load(sizes + 6) - tl.load(sizes + 8) + tap // kernel_w * tl.load(sizes + 10)).to(tl.float32) + dy
+    y = (row_y * stride_h - pad_h + tap // kernel_w * dilation_h).to(tl.float32) + dy
     row_x = row % out_w
-    x = (row_x * tl.load(sizes + 7) - tl.load(sizes + 9) + tap % kernel_w * tl.load(sizes + 11)).to(tl.float32) + dx
+    x = (row_x * stride_w - pad_w + tap % kernel_w * dilation_w).to(tl.float32) + dx
     # False if a coordinate is not finite. Positions far outside are set to 0, so that they do not overflow an integer.
     near = row_inside & (x > -1) & (y > -1) & (x < width) & (y < height)
     x = tl.where(near, x, 0.0)
@@ -57,11 +62,10 @@ def _place(
 
 @triton.jit
 def _corner(
-    first: tl.tensor, column: tl.tensor, row: tl.tensor, near: tl.tensor, sizes: tl.tensor
+    first: tl.tensor, column: tl.tensor, row: tl.tensor, near: tl.tensor, sizes: tl.tuple
 ) -> tuple[tl.tensor, tl.tensor]:
     """Compute the position of a corner in all images, and whether it lies inside."""
-    height = tl.load(sizes)
-    width = tl.load(sizes + 1)
+    height, width = sizes[0][0], sizes[0][1]
     inside = near & (column >= 0) & (column < width) & (row >= 0) & (row < height)
     return first + row * width + column, inside
 
@@ -80,7 +84,7 @@ def _columns(
     image: tl.tensor,
     offset: tl.tensor,
     mask: tl.tensor,
-    sizes: tl.tensor,
+    sizes: tl.tuple,
     row: tl.tensor,
     row_inside: tl.tensor,
     deform_group: tl.tensor,
@@ -105,7 +109,7 @@ def _columns(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def convolution_kernel(
     image: tl.tensor,
     offset: tl.tensor,
@@ -113,11 +117,22 @@ def convolution_kernel(
     weight: tl.tensor,
     bias: tl.tensor,
     output: tl.tensor,
-    sizes: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    out_h: tl.tensor,
+    out_w: tl.tensor,
+    stride_h: tl.tensor,
+    stride_w: tl.tensor,
+    pad_h: tl.tensor,
+    pad_w: tl.tensor,
+    dilation_h: tl.tensor,
+    dilation_w: tl.tensor,
+    kernel_w: tl.tensor,
+    taps: tl.tensor,
+    deform_groups: tl.tensor,
     rows: tl.tensor,
     channels: tl.tensor,
     outputs: tl.tensor,
-    taps: tl.tensor,
     per_group: tl.tensor,
     per_deform_group: tl.tensor,
     piece: tl.tensor,
@@ -130,6 +145,11 @@ def convolution_kernel(
     BLOCK_OUTPUTS: tl.constexpr,
 ) -> None:
     """Compute a block of rows for a block of the outputs of one group."""
+    sizes = (
+        (height, width, out_h, out_w),
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
+        (kernel_w, taps, deform_groups),
+    )
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     group = tl.program_id(2)
     within = tl.program_id(1) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
@@ -172,7 +192,7 @@ def convolution_kernel(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def input_gradient_kernel(
     grad_output: tl.tensor,
     image: tl.tensor,
@@ -182,16 +202,26 @@ def input_gradient_kernel(
     grad_image: tl.tensor,
     grad_offset: tl.tensor,
     grad_mask: tl.tensor,
-    sizes: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    out_h: tl.tensor,
+    out_w: tl.tensor,
+    stride_h: tl.tensor,
+    stride_w: tl.tensor,
+    pad_h: tl.tensor,
+    pad_w: tl.tensor,
+    dilation_h: tl.tensor,
+    dilation_w: tl.tensor,
+    kernel_w: tl.tensor,
+    taps: tl.tensor,
+    deform_groups: tl.tensor,
     rows: tl.tensor,
     channels: tl.tensor,
     outputs: tl.tensor,
-    taps: tl.tensor,
     per_group: tl.tensor,
     per_deform_group: tl.tensor,
     piece: tl.tensor,
     outputs_per_group: tl.tensor,
-    deform_groups: tl.tensor,
     PRECISION: tl.constexpr,
     WIDEN: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
@@ -202,6 +232,11 @@ def input_gradient_kernel(
 
     grad_image has to be float32 zeros.
     """
+    sizes = (
+        (height, width, out_h, out_w),
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
+        (kernel_w, taps, deform_groups),
+    )
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     tap = tl.program_id(1)
     deform_group = tl.program_id(2)
@@ -245,7 +280,9 @@ def input_gradient_kernel(
                 valid = inside[:, None] & channel_inside[None, :]
                 sampled = tl.load(image + place, mask=valid, other=0.0).to(tl.float32)
                 product = tl.sum(tl.where(valid, grad * sampled, 0.0), axis=1)
-                tl.atomic_add(grad_image + place, (factor * share_x * share_y)[:, None] * grad, mask=valid)
+                tl.atomic_add(
+                    grad_image + place, (factor * share_x * share_y)[:, None] * grad, mask=valid, sem='relaxed'
+                )
                 of_mask += share_x * share_y * product
                 of_x += factor * (share_y if corner % 2 else -share_y) * product
                 of_y += factor * (share_x if corner // 2 else -share_x) * product
@@ -255,18 +292,29 @@ def input_gradient_kernel(
     tl.store(grad_offset + 2 * target + 1, of_x, mask=row_inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def weight_gradient_kernel(
     grad_output: tl.tensor,
     image: tl.tensor,
     offset: tl.tensor,
     mask: tl.tensor,
     grad_weight: tl.tensor,
-    sizes: tl.tensor,
+    height: tl.tensor,
+    width: tl.tensor,
+    out_h: tl.tensor,
+    out_w: tl.tensor,
+    stride_h: tl.tensor,
+    stride_w: tl.tensor,
+    pad_h: tl.tensor,
+    pad_w: tl.tensor,
+    dilation_h: tl.tensor,
+    dilation_w: tl.tensor,
+    kernel_w: tl.tensor,
+    taps: tl.tensor,
+    deform_groups: tl.tensor,
     rows: tl.tensor,
     channels: tl.tensor,
     outputs: tl.tensor,
-    taps: tl.tensor,
     per_group: tl.tensor,
     per_deform_group: tl.tensor,
     piece: tl.tensor,
@@ -278,6 +326,11 @@ def weight_gradient_kernel(
     BLOCK_OUTPUTS: tl.constexpr,
 ) -> None:
     """Compute the gradient of the weights of one tap for a block of channels and a block of outputs, over all rows."""
+    sizes = (
+        (height, width, out_h, out_w),
+        (stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w),
+        (kernel_w, taps, deform_groups),
+    )
     tap = tl.program_id(1)
     blocks = tl.cdiv(piece, BLOCK_CHANNELS)
     start = tl.program_id(0) // blocks * piece

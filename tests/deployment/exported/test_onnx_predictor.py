@@ -1,5 +1,6 @@
 """An exported file behind the interface of StreamPredictor, for raw and for quantised images."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from bevformer_plugin.deployment import (
     Rig,
     StreamFrame,
     StreamPredictor,
+    StreamState,
     quantize_features,
 )
 from bevformer_plugin.deployment.checkpoint_export import prepared_images
 from bevformer_plugin.errors import InputError
+from bevformer_plugin.models import BEVHistory
 from tests.deployment.rigs import recorded_frame
 from tests.helpers.repository import CONFIGS, NANO_WEIGHTS
 
@@ -58,6 +61,15 @@ def test_a_camera_without_an_image_is_masked(predictor: OnnxPredictor, frames: l
     assert state.history is not None
     everything, _ = predictor.step(frame.images, frame.rig, frame.pose, frame.timestamp)
     assert not np.array_equal(found.scores, everything.scores)
+
+
+def test_the_state_of_another_model_is_refused(predictor: OnnxPredictor, frames: list[StreamFrame]):
+    frame = frames[0]
+    _, state = predictor.step(frame.images, frame.rig, frame.pose, frame.timestamp)
+    assert isinstance(state.history, BEVHistory)
+    foreign = StreamState(replace(state.history, bev_embed=state.history.bev_embed[:, :32]))
+    with pytest.raises(InputError, match='it holds a BEV of 4096 cells of 32 channels, this model leaves one of 4096'):
+        predictor.step(frames[1].images, frame.rig, frames[1].pose, frames[1].timestamp, foreign)
 
 
 def test_a_rig_that_sees_more_is_refused(predictor: OnnxPredictor, frames: list[StreamFrame]):
