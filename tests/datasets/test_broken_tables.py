@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bevformer_plugin.datasets.infos import create_nuscenes_infos, load_infos
-from tests.helpers.repository import REPO
+from tests.helpers.processes import run_tool
 
 VERSION = 'v1.0-mini'
 NAN, INFINITY = float('nan'), float('inf')
@@ -393,7 +391,6 @@ def test_an_empty_file_is_no_image(copied_root, own_samples, capsys):
 
 def test_the_command_ends_with_a_line(copied_root, change_table):
     change_table('ego_pose', lambda rows: [{**row, 'rotation': [0, 0, 0, 0]} for row in rows])
-    command = [sys.executable, 'tools/create_data.py', 'nuscenes', '--root', str(copied_root), '--version', VERSION]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-    assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith('error: sample ')
+    done = run_tool('create_data', 'nuscenes', '--root', copied_root, '--version', VERSION)
+    assert done.returncode == 1 and 'Traceback' not in done.output
+    assert done.last_line.startswith('error: sample ')

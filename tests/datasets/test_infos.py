@@ -7,8 +7,6 @@ import os
 import pickle
 import resource
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -27,7 +25,7 @@ from bevformer_plugin.datasets.infos import (
 from bevformer_plugin.datasets.infos.can_bus import WITHOUT_POSE
 from bevformer_plugin.geometry import BEVGrid, bev_shift, planar_motion
 from bevformer_plugin.models import BEVHistory, EgoAlignment, Frame
-from tests.helpers.repository import REPO
+from tests.helpers.processes import run_tool
 
 VERSION = 'v1.0-mini'
 
@@ -236,34 +234,19 @@ def test_bad_roots(synthetic_root, copied_root, tmp_path):
     assert not list(copied_root.glob('*.pkl'))
 
 
+def _allow_small_files_only() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
 def test_full_disk_leaves_the_old_file(synthetic_root, tmp_path):
     """A real failure of the operating system while the tool writes: one line of error, nothing half written."""
     path = tmp_path / 'nuscenes_infos_temporal_train.pkl'
     path.write_bytes(b'old')
-    command = [
-        sys.executable,
-        'tools/create_data.py',
-        'nuscenes',
-        '--root',
-        str(synthetic_root),
-        '--version',
-        VERSION,
-        '--out',
-        str(tmp_path),
-        '--overwrite',
-        '--workers',
-        '1',
-    ]
-    done = subprocess.run(
-        command,
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )
+    command = ('create_data', 'nuscenes', '--root', synthetic_root, '--version', VERSION, '--out', tmp_path)
+    done = run_tool(*command, '--overwrite', '--workers', 1, plant=_allow_small_files_only)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith('error: ') and 'File too large' in done.stderr
-    assert 'Traceback' not in done.stderr
+    assert done.last_line.startswith('error: ') and 'File too large' in done.last_line
+    assert 'Traceback' not in done.output
     assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]
 
 

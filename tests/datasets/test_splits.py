@@ -1,15 +1,13 @@
 """Which scenes become training, validation and test infos: nuScenes' splits, and files of splits for own scenes."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from nuscenes.utils.splits import create_splits_scenes
 
 from bevformer_plugin.datasets.infos import create_nuscenes_infos, find_splits, load_infos
 from bevformer_plugin.datasets.infos.splits import default_split, recognise_split
-from tests.helpers.repository import REPO
+from tests.helpers.processes import run_tool
 
 VERSION = 'v1.0-mini'
 
@@ -49,11 +47,9 @@ def test_own_version_and_a_file_elsewhere(own_scenes, tmp_path):
         create_nuscenes_infos(own_scenes, 'city-2', workers=1)
     splits = tmp_path / 'splits.json'
     splits.write_text(json.dumps({'train': ['drive_0'], 'val': ['drive_1']}))
-    command = [sys.executable, 'tools/create_data.py', 'nuscenes', '--root', own_scenes, '--version', 'city-2']
-    done = subprocess.run(
-        [*map(str, command), '--splits', str(splits), '--workers', '1'], cwd=REPO, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    more = ('--splits', splits, '--workers', 1)
+    done = run_tool('create_data', 'nuscenes', '--root', own_scenes, '--version', 'city-2', *more)
+    assert done.returncode == 0, done.output
     path = own_scenes / 'nuscenes_infos_temporal_val.pkl'
     assert scene_names(path) == {'drive_1'} and load_infos(path)['metainfo']['version'] == 'city-2'
 

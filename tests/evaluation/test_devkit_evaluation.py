@@ -1,8 +1,6 @@
 """Scores: real submissions, ground truth as predictions, partial coverage, mismatches, several processes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +18,8 @@ from bevformer_plugin.evaluation import (
 )
 from tests.helpers.annotations import has_points
 from tests.helpers.info_files import write_infos
+from tests.helpers.processes import run_tool
 from tests.helpers.reference_files import CLASSES
-from tests.helpers.repository import REPO
 
 
 def truth_as_detections(infos: dict, change=lambda boxes: boxes) -> dict[str, tuple[InstanceData, dict]]:
@@ -143,27 +141,14 @@ def test_real_submissions_score_their_published_metrics(shared_dir, tmp_path, na
     root = shared_dir / 'real' / 'nuscenes'
     if not root.is_dir():
         pytest.skip(f'{root} with real nuScenes tables is not on this machine')
-    done = subprocess.run(
-        [
-            sys.executable,
-            str(REPO / 'tools' / 'evaluate.py'),
-            str(root / 'results' / f'{name}_mini_val_results_nusc.json'),
-            '--root',
-            str(root),
-            '--version',
-            'v1.0-mini',
-            '--out',
-            str(tmp_path),
-        ],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    results = root / 'results' / f'{name}_mini_val_results_nusc.json'
+    done = run_tool('evaluate', results, '--root', root, '--version', 'v1.0-mini', '--out', tmp_path)
+    assert done.returncode == 0, done.output
     ours = json.loads((tmp_path / 'metrics_summary.json').read_text())
     theirs = json.loads((root / 'results' / published).read_text())
     assert ours['mean_ap'] == pytest.approx(theirs['mean_ap'], abs=1e-6)
     assert ours['nd_score'] == pytest.approx(theirs['nd_score'], abs=1e-6)
-    assert f'NDS {theirs["nd_score"]:.4f}' in done.stdout
+    assert f'NDS {theirs["nd_score"]:.4f}' in done.output
     for key in ('tp_errors', 'mean_dist_aps'):
         assert ours[key] == pytest.approx(theirs[key], abs=1e-6)
     for name, errors in theirs['label_tp_errors'].items():

@@ -4,8 +4,6 @@ import itertools
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +19,7 @@ from bevformer_plugin.datasets.infos import create_nuscenes_infos, load_infos
 from bevformer_plugin.evaluation import NuScenesDevkitMetric, evaluate_results, metrics_table, write_results
 from tests.helpers.annotations import annotations_as_results, has_points
 from tests.helpers.info_files import write_infos
+from tests.helpers.processes import run_tool
 from tests.helpers.repository import REPO
 
 VERSION = 'v1.0-mini'
@@ -291,8 +290,7 @@ def test_infos_of_other_samples_than_the_results_are_named(synthetic_root, info_
 
 def test_the_command(synthetic_root, val_tokens, submit, tmp_path):
     path = submit({token: [] for token in val_tokens})
-    command = [sys.executable, 'tools/evaluate.py', path, '--root', str(synthetic_root), '--version', VERSION]
-    done = subprocess.run([*command, '--true-boxes', 'all'], cwd=REPO, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert 'NDS 0.0000   mAP 0.0000' in done.stdout and "true boxes count by 'all'" in done.stdout
+    done = run_tool('evaluate', path, '--root', synthetic_root, '--version', VERSION, '--true-boxes', 'all')
+    assert done.returncode == 0, done.output
+    assert 'NDS 0.0000   mAP 0.0000' in done.output and "true boxes count by 'all'" in done.output
     assert json.loads((tmp_path / 'metrics_summary.json').read_text())['true_boxes'] == 'all'

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +12,6 @@ import torch
 from bevformer_plugin.evaluation import load_results, read_run_record
 from bevformer_plugin.training.callbacks import ValidationPlan
 from tests.helpers.processes import NANO, run_tool
-from tests.helpers.repository import REPO
 from tests.training.training_runs import lightning_steps, mmengine_steps
 
 
@@ -153,25 +150,14 @@ def test_mmengines_runner_takes_hardware_and_precision_from_the_config(small_opt
     assert not (tmp_path / 'run').exists()
 
 
+def _as_one_of_two() -> None:
+    os.environ['WORLD_SIZE'] = '2'
+
+
 def test_processes_do_not_train_side_by_side_under_mmengine(small_options, tmp_path):
-    done = subprocess.run(
-        [
-            sys.executable,
-            'tools/train.py',
-            NANO,
-            '--engine',
-            'mmengine',
-            '--work-dir',
-            tmp_path,
-            '--cfg-options',
-            *small_options,
-        ],
-        cwd=REPO,
-        text=True,
-        capture_output=True,
-        env={**os.environ, 'WORLD_SIZE': '2'},
-    )
-    assert done.returncode == 1 and 'launcher=pytorch joins them' in done.stderr.splitlines()[-1]
+    run = ('train', NANO, '--engine', 'mmengine', '--work-dir', tmp_path / 'run', '--cfg-options', *small_options)
+    done = run_tool(*run, plant=_as_one_of_two)
+    assert done.returncode == 1 and 'launcher=pytorch joins them' in done.last_line
 
 
 def test_an_existing_run_is_not_overwritten(lightning_run):

@@ -1,8 +1,6 @@
 """tools/convert_checkpoint.py on whole files, there and back; files it must refuse."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,19 +10,14 @@ from bevformer_plugin.geometry import boxes_from_old_convention, boxes_to_old_co
 from bevformer_plugin.models import NMSFreeCoder
 from bevformer_plugin.weights import TrainingRecord, convert_checkpoint, load_weights, read_checkpoint
 from bevformer_plugin.weights.layout import PLACES, swap_box_convention
+from tests.helpers.processes import Finished, run_tool
 from tests.helpers.reference_files import CLASSES, manifest, published_weights
-from tests.helpers.repository import REPO
 
 TINY = 'configs/bevformer/bevformer_tiny.py'
 
 
-def convert(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, 'tools/convert_checkpoint.py', *map(str, arguments), '--config', TINY],
-        cwd=REPO,
-        text=True,
-        capture_output=True,
-    )
+def convert(*arguments: object) -> Finished:
+    return run_tool('convert_checkpoint', *arguments, '--config', TINY)
 
 
 @pytest.fixture(scope='module')
@@ -44,12 +37,12 @@ def converted(published, tmp_path_factory):
 
 def test_there_and_back(published, converted):
     folder, done = converted
-    assert done.returncode == 0, done.stderr
-    assert '643 tensors converted' in done.stdout
+    assert done.returncode == 0, done.output
+    assert '643 tensors converted' in done.output
     state = torch.load(folder / 'ours.pth', weights_only=True)['state_dict']
     assert {value.dtype for value in state.values()} == {torch.float32, torch.int64}
     back = convert(folder / 'ours.pth', folder / 'back.pth', '--to-published')
-    assert back.returncode == 0, back.stderr
+    assert back.returncode == 0, back.output
     for name in ('ours.pth', 'back.pth'):
         record = TrainingRecord.of_checkpoint(read_checkpoint(str(folder / name)))
         assert record.classes == CLASSES and record.can_bus == 'official_v1', name
@@ -77,11 +70,25 @@ def test_weights_of_version_0_1_become_todays(published, converted, tmp_path):
     with pytest.raises(ValueError, match=r'layout of version 0\.1: convert it with tools/convert'):
         load_weights(torch.nn.Linear(1, 1), str(tmp_path / 'earlier.pth'))
     done = convert(tmp_path / 'earlier.pth', tmp_path / 'today.pth')
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.output
     content = torch.load(tmp_path / 'today.pth', weights_only=True)
     assert content['state_dict'].keys() == ours.keys() and content['meta']['dataset_meta'] == record
     for name, value in ours.items():
         assert torch.equal(content['state_dict'][name], value), name
+
+
+@pytest.fixture(scope='module')
+def spoilt(published, converted):
+    """The folder of the converted file, with files beside it that cannot be converted."""
+    folder, _ = converted
+    bev = 'pts_bbox_head.bev_embedding.weight'
+    torch.save({key: value for key, value in published.items() if key != bev}, folder / 'part.pth')
+    torch.save({**published, 'extra.weight': torch.zeros(1)}, folder / 'more.pth')
+    torch.save({**published, bev: torch.zeros(9, 256)}, folder / 'other.pth')
+    torch.save({**published, bev: torch.full_like(published[bev], torch.nan)}, folder / 'nan.pth')
+    torch.save({'state_dict': published, 'meta': {'CLASSES': ('car',)}}, folder / 'named.pth')
+    (folder / 'text.pth').write_text('not a checkpoint')
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -98,18 +105,10 @@ def test_weights_of_version_0_1_become_todays(published, converted, tmp_path):
         ('named.pth', False, 'records 1 classes (car), but heads.detection.cls_branches.0.6.weight in it has 10 rows'),
     ],
 )
-def test_refused_files(published, converted, source, published_layout, message):
-    folder, _ = converted
-    bev = 'pts_bbox_head.bev_embedding.weight'
-    torch.save({key: value for key, value in published.items() if key != bev}, folder / 'part.pth')
-    torch.save({**published, 'extra.weight': torch.zeros(1)}, folder / 'more.pth')
-    torch.save({**published, bev: torch.zeros(9, 256)}, folder / 'other.pth')
-    torch.save({**published, bev: torch.full_like(published[bev], torch.nan)}, folder / 'nan.pth')
-    torch.save({'state_dict': published, 'meta': {'CLASSES': ('car',)}}, folder / 'named.pth')
-    (folder / 'text.pth').write_text('not a checkpoint')
+def test_refused_files(spoilt, source, published_layout, message):
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
-        convert_checkpoint(str(folder / source), str(folder / 'refused.pth'), load_config(TINY), published_layout)
-    assert not (folder / 'refused.pth').exists()
+        convert_checkpoint(str(spoilt / source), str(spoilt / 'refused.pth'), load_config(TINY), published_layout)
+    assert not (spoilt / 'refused.pth').exists()
 
 
 def test_own_classes_and_a_config_without_the_preset_are_recorded_as_trained(published, tmp_path):
@@ -127,7 +126,7 @@ def test_an_existing_target_is_kept(converted):
     folder, _ = converted
     before = (folder / 'ours.pth').read_bytes()
     done = convert(folder / 'fp16.pth', folder / 'ours.pth')
-    assert done.returncode == 1 and 'exists' in done.stderr
+    assert done.returncode == 1 and 'exists' in done.output
     assert (folder / 'ours.pth').read_bytes() == before
 
 
