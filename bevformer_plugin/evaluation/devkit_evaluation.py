@@ -43,6 +43,7 @@ from bevformer_plugin.errors import InputError
 from .results import load_results
 
 BICYCLE_RACK = 'static_object.bicycle_rack'
+SCORES = ('metrics_summary.json', 'metrics_details.json')  # files that an evaluation writes
 
 
 class SampleDetectionEval(DetectionEval):
@@ -234,8 +235,8 @@ def evaluate_results(
         'classes_present': sorted(present),
         'classes_detected': None if classes_detected is None else sorted(classes_detected),
     }
-    Path(out_dir, 'metrics_summary.json').write_text(json.dumps(summary, indent=2))
-    Path(out_dir, 'metrics_details.json').write_text(json.dumps(details.serialize(), indent=2))
+    for name, content in zip(SCORES, (summary, details.serialize()), strict=True):
+        Path(out_dir, name).write_text(json.dumps(content, indent=2))
     return summary
 
 
