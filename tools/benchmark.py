@@ -4,14 +4,13 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
 from mmengine.config import Config
 
+from bevformer_plugin.atomic_write import atomic_write, refuse_unwritable
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import refuse_unwritable
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -164,7 +163,8 @@ def main() -> None:
         sys.exit(f'error: {message_of(error)}')
     print(table)
     if args.out:
-        Path(args.out).write_text(json.dumps({'command': sys.argv[1:], **report}, indent=2))
+        with atomic_write(args.out) as file:
+            file.write(json.dumps({'command': sys.argv[1:], **report}, indent=2).encode())
 
 
 if __name__ == '__main__':

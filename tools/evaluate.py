@@ -5,6 +5,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from bevformer_plugin.atomic_write import refuse_unwritable_folder
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import (
@@ -50,6 +51,7 @@ def main() -> None:
             raise InputError(f'{folder} is a file: give a folder for the scores with --out')
         if not args.overwrite:
             refuse_existing(Path(folder, TRACKING_SUMMARY if tracking else 'metrics_summary.json'))
+        refuse_unwritable_folder(folder)
         summary = evaluate(args.results, args.root, args.version, args.split, args.infos, args.out, args.true_boxes)
     except (InputError, OSError) as error:
         sys.exit(f'error: {error}')

@@ -4,11 +4,12 @@
 import argparse
 import sys
 
+from bevformer_plugin.atomic_write import refuse_unwritable
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.deployment import OnnxForm, Rig, export_checkpoint
 from bevformer_plugin.deployment.onnx_description import MLPERF, NORMALIZED, RAW, TENSORS
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
+from bevformer_plugin.evaluation import refuse_existing
 from bevformer_plugin.training.worker_errors import message_of
 
 

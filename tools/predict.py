@@ -27,8 +27,9 @@ from bevformer_plugin.deployment.frame_folder import (
 )
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import write_map
-from bevformer_plugin.visualization import check_score_threshold, prepare_folder, write_picture, write_video
+from bevformer_plugin.visualization import check_folder, check_score_threshold, write_picture, write_video
 
+LONGEST_GAP = 1.0  # seconds between poses; over more, a pose between two of them is a guess
 MAPS = 'maps'  # folder of predicted maps in --out, in the form of tools/test.py --maps-out
 
 
@@ -57,6 +58,14 @@ def main() -> None:
         files = find_frames(args.frames, rig, args.max_offset)
         trajectory = None if args.poses is None else Trajectory.from_file(args.poses)
         poses = None if trajectory is None else [trajectory.at(frame.timestamp) for frame in files]
+        gaps = [] if trajectory is None else [trajectory.gap_at(frame.timestamp) for frame in files]
+        guessed = [gap for gap in gaps if gap > LONGEST_GAP]
+        if guessed:
+            print(
+                f'warning: {len(guessed)} frames lie between poses up to {max(guessed):.1f} s apart: they are '
+                'taken to be on a straight line between them',
+                file=sys.stderr,
+            )
         require_sizes(files, rig)
         times = [frame.timestamp for frame in files]
         for finding in check_rig(rig, poses=poses, timestamps=times):
@@ -68,7 +77,7 @@ def main() -> None:
                 'has none within --max-offset of them',
                 file=sys.stderr,
             )
-        folder = prepare_folder(args.out, args.overwrite)
+        folder = check_folder(args.out, args.overwrite)
         predictor = StreamPredictor.from_checkpoint(
             args.config, args.checkpoint, args.device, optimize=not args.no_optimize
         )

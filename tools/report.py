@@ -5,10 +5,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from bevformer_plugin.atomic_write import atomic_write
+from bevformer_plugin.atomic_write import atomic_write, refuse_unwritable
 from bevformer_plugin.datasets.infos import TRUE_BOX_RULES
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable
+from bevformer_plugin.evaluation import refuse_existing
 from bevformer_plugin.report import analyse_submissions, analyse_tracks, terminal_table, write_page
 
 

@@ -4,13 +4,12 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
+from bevformer_plugin.atomic_write import atomic_write, refuse_unwritable
 from bevformer_plugin.benchmark.fresh_process import quiet_logs
 from bevformer_plugin.benchmark.study import run_study, study_table
 from bevformer_plugin.configuration import parse_config_options
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import refuse_unwritable
 from bevformer_plugin.training.worker_errors import message_of
 
 
@@ -35,7 +34,8 @@ def main() -> None:
         sys.exit(f'error: {message_of(error)}')
     print(study_table(report))
     if args.out:
-        Path(args.out).write_text(json.dumps(report, indent=2))
+        with atomic_write(args.out) as file:
+            file.write(json.dumps(report, indent=2).encode())
 
 
 if __name__ == '__main__':

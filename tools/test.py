@@ -11,9 +11,10 @@ if __name__ == '__main__':
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from bevformer_plugin.atomic_write import refuse_unwritable
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import SUMMARY, refuse_existing, refuse_unwritable, write_run_record
+from bevformer_plugin.evaluation import SUMMARY, refuse_existing, write_run_record
 from bevformer_plugin.training import (
     INFERENCE_TYPES,
     Hardware,
@@ -51,7 +52,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    exit_on_signals(lambda: 'nothing was written')
+    left = f'the maps in {args.maps_out} are not complete' if args.maps_out else 'nothing was written'
+    exit_on_signals(lambda: left)
     try:
         if args.out:
             if not args.overwrite:

@@ -5,8 +5,9 @@ import argparse
 import os
 import sys
 
+from bevformer_plugin.atomic_write import refuse_unwritable
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import refuse_existing, refuse_unwritable, write_results
+from bevformer_plugin.evaluation import TRACKING_SCORES, refuse_existing, write_results
 from bevformer_plugin.tracking import track_results
 
 
@@ -31,7 +32,7 @@ def main() -> None:
             refuse_existing(args.out)
         refuse_unwritable(args.out, args.results, args.infos)
         tracks = track_results(args.results, args.infos, args.workers)
-        write_results(tracks.results, args.out, tracks.meta)
+        write_results(tracks.results, args.out, TRACKING_SCORES, tracks.meta)
     except (InputError, OSError) as error:
         sys.exit(f'error: {error}')
     boxes = [box for of_sample in tracks.results.values() for box in of_sample]

@@ -12,6 +12,7 @@ if __name__ == '__main__':
 from bevformer_plugin.configuration import load_config, parse_config_options
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.training import (
+    NEWEST,
     Hardware,
     RunStart,
     check_training,
@@ -38,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--resume',
         nargs='?',
-        const='newest',
+        const=NEWEST,
         metavar='CKPT',
         help='continue from a checkpoint, or from the newest of the work dir',
     )

@@ -11,11 +11,11 @@ from bevformer_plugin.inspection import BEVInspector
 from bevformer_plugin.maps import PROTOCOLS
 from bevformer_plugin.visualization import (
     FrameSource,
+    check_folder,
     check_score_threshold,
     draw_best_and_worst,
     draw_sample,
     draw_scene,
-    prepare_folder,
 )
 
 
@@ -93,7 +93,7 @@ def main() -> None:
         check_score_threshold(args.score_thr)
         drawn = Path(args.maps) if args.maps else PROTOCOLS.get(args.map_protocol)
         source = FrameSource(args.root, args.infos, args.results, args.true_boxes, drawn, args.tracks)
-        folder = prepare_folder(args.out, args.overwrite)
+        folder = check_folder(args.out, args.overwrite)
         paths = []
         if args.model is not None:
             pillar = None if args.attention is None else (args.attention[0], args.attention[1])

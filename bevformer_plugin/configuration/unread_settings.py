@@ -10,6 +10,7 @@ from pathlib import Path
 from mmdet3d import registry
 from mmengine.config import Config
 from mmengine.fileio import load
+from mmengine.optim.scheduler.param_scheduler import ReduceOnPlateauParamScheduler
 from mmengine.registry import FUNCTIONS, Registry
 from torch.utils.data import DataLoader
 
@@ -350,6 +351,11 @@ def refuse_settings_of_the_runner(cfg: Config) -> None:
         section = _at(cfg, place)
         for key in sorted(set(section) - known) if isinstance(section, dict) else ():
             raise InputError(f'{place}.{key} {remedy}{_suggestion(key, sorted(known))}')
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
+        kind = registry.PARAM_SCHEDULERS.get(scheduler['type'])
+        if isinstance(kind, type) and issubclass(kind, ReduceOnPlateauParamScheduler):
+            raise InputError(f'param_scheduler has {scheduler["type"]}, which is stepped by scores and {remedy}')
 
 
 def _at(cfg: Config, place: str) -> object:

@@ -8,7 +8,7 @@ makes the files that the dataset reads.
 from .infos import create_nuscenes_infos, load_infos
 from .samplers import SceneStreamBatchSampler, SceneStreamSampler
 from .temporal_dataset import NuScenesTemporalDataset
-from .training_sampler import ResumableSampler
+from .training_sampler import ResumableSampler, SeededItems
 from .transforms import (
     LoadMapLabels,
     LoadMultiViewImages,
@@ -27,6 +27,7 @@ __all__ = [
     'ResumableSampler',
     'SceneStreamBatchSampler',
     'SceneStreamSampler',
+    'SeededItems',
     'create_nuscenes_infos',
     'load_infos',
 ]

@@ -1,4 +1,4 @@
-"""Checks of settings that must be texts, lists of names or switches.
+"""Checks of settings that must be texts, lists of names, switches, sizes or ranges, or that are for training alone.
 
 Values come from Python files and from the command line, on which ``a,b`` is a list and ``5`` a number: a value of
 another type is refused where it enters, before it fails somewhere else.
@@ -63,3 +63,63 @@ def check_switch(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise InputError(f'{name} must be True or False, not {value!r}')
+
+
+def checked_image_size(image_size: object) -> tuple[int, int] | None:
+    """Return an ``image_size`` as a tuple of two ints, or None.
+
+    Raises:
+        InputError: it is neither None nor two positive whole numbers.
+    """
+    if image_size is None:
+        return None
+    size = tuple(image_size) if isinstance(image_size, (list, tuple)) else ()
+    if len(size) != 2 or not all(isinstance(length, int) and length > 0 for length in size):
+        raise InputError(f'image_size must be (width, height) in whole pixels, such as (800, 450), not {image_size!r}')
+    width, height = size
+    return width, height
+
+
+def check_range(point_cloud_range: object) -> None:
+    """Refuse a ``point_cloud_range`` that is no box.
+
+    Raises:
+        InputError: it is neither None nor three minima and three larger maxima.
+    """
+    if point_cloud_range is None:
+        return
+    limits = point_cloud_range if isinstance(point_cloud_range, (list, tuple)) else ()
+    is_box = len(limits) == 6 and all(isinstance(limit, (int, float)) for limit in limits)
+    if not is_box or not all(low < high for low, high in zip(limits[:3], limits[3:], strict=True)):
+        raise InputError(
+            'point_cloud_range must be [x, y, z, x, y, z], minima and then larger maxima in metres, such as '
+            f'[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], not {point_cloud_range!r}'
+        )
+
+
+def checked_metainfo(metainfo: object) -> dict:
+    """Return ``metainfo`` as a dict, an empty one for None.
+
+    Raises:
+        InputError: it is of another type.
+    """
+    if metainfo is not None and not isinstance(metainfo, dict):
+        raise InputError(f"metainfo must be a dict such as dict(classes=['car', 'bus']), not {metainfo!r}")
+    return metainfo or {}
+
+
+def refuse_settings_of_training(settings: dict[str, object]) -> None:
+    """Refuse settings of training items in a dataset of single frames, which none of them changes.
+
+    Args:
+        settings: values by name, None for those that are not set.
+
+    Raises:
+        InputError: naming the first one that is set.
+    """
+    for name, value in settings.items():
+        if value is not None:
+            raise InputError(
+                f'{name} is for training, in test_mode it has no effect: every frame counts and comes alone, and a '
+                f'detector carries its history from frame to frame; leave {name} out'
+            )

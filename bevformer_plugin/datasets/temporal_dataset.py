@@ -20,9 +20,17 @@ from .camera_objects import CameraObjects
 from .infos import count_true_boxes, in_time_order, load_infos, require_matching
 from .infos.can_bus import WITHOUT_POSE
 from .map_source import MapSource, footprints_of, require_boxes, require_visibility
-from .setting_types import check_names, check_path, check_switch
+from .setting_types import (
+    check_names,
+    check_path,
+    check_range,
+    check_switch,
+    checked_image_size,
+    checked_metainfo,
+    refuse_settings_of_training,
+)
 from .training_sampler import SeededIndex
-from .transforms import LoadMapLabels, PackTemporalInputs
+from .transforms import LoadCameraInstances, LoadMapLabels, PackTemporalInputs
 
 DEFAULT_QUEUE_LENGTH = 4  # frames of a training item of the published BEVFormer-base
 
@@ -97,7 +105,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         with_camera_objects: bool = False,
         lazy_init: bool = False,
     ) -> None:
-        metainfo = {**self.METAINFO, **_checked_metainfo(metainfo)}
+        metainfo = {**self.METAINFO, **checked_metainfo(metainfo)}
         check_path('data_root', data_root)
         check_path('ann_file', ann_file)
         check_names('metainfo.classes', metainfo['classes'])
@@ -107,6 +115,16 @@ class NuScenesTemporalDataset(NuScenesDataset):
             raise InputError(
                 f'frame_offsets={frame_offsets!r} decides about the frames of an item: leave queue_length and '
                 'random_drop out'
+            )
+        if test_mode:
+            refuse_settings_of_training(
+                {
+                    'queue_length': queue_length,
+                    'random_drop': random_drop,
+                    'frame_offsets': frame_offsets,
+                    'with_camera_objects': with_camera_objects or None,
+                    'filter_empty_gt': filter_empty_gt or None,
+                }
             )
         queue_length = DEFAULT_QUEUE_LENGTH if queue_length is None else queue_length
         random_drop = True if random_drop is None else random_drop
@@ -122,14 +140,12 @@ class NuScenesTemporalDataset(NuScenesDataset):
             raise InputError(
                 f'queue_length must be a whole number and at least 1, the current frame alone, not {queue_length!r}'
             )
-        if filter_empty_gt and test_mode:
-            raise InputError('filter_empty_gt is for training, in test_mode all frames count: leave it out')
         self.cameras: list[str] | None = None if cameras is None else list(cameras)
-        self.image_size = _checked_image_size(image_size)
+        self.image_size = checked_image_size(image_size)
         self.queue_length = queue_length
         self.random_drop = random_drop
         self.frame_offsets = None if frame_offsets is None else checked_offsets(frame_offsets)
-        _check_range(point_cloud_range)
+        check_range(point_cloud_range)
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)
         self.true_boxes = true_boxes
         self.map_protocol = None if map_protocol is None else find_protocol(map_protocol)
@@ -208,7 +224,44 @@ class NuScenesTemporalDataset(NuScenesDataset):
         frames = [self.parse_data_info(info) for info in infos['data_list']]
         if self.filter_empty_gt:
             self._replacements = self._find_replacements(frames)
+        if not self.test_mode:
+            self._say_classes_without_boxes(frames)
+            self._refuse_objects_without_points(frames)
         return frames
+
+    def _say_classes_without_boxes(self, frames: list[dict]) -> None:
+        """Log which of the chosen classes have nothing to be trained on, and refuse if all of them have nothing.
+
+        Raises:
+            InputError: no box is of the classes and within range; only maps can be trained on without.
+        """
+        labels = [frame['ann_info']['gt_labels_3d'] for frame in frames]
+        counts = np.bincount(np.concatenate(labels).astype(np.int64), minlength=len(self.metainfo['classes']))
+        without = [name for name, count in zip(self.metainfo['classes'], counts, strict=True) if not count]
+        if counts.sum() == 0 and self.map_protocol is None:
+            raise InputError(
+                f'{self._info_file} has no box of the classes {", ".join(without)} within point_cloud_range that '
+                'counts, so there is nothing to train on: check classes, range and true_boxes'
+            )
+        if without:
+            print_log(f'{self._info_file}: no boxes to train on of {", ".join(without)}', logger='current')
+
+    def _refuse_objects_without_points(self, frames: list[dict]) -> None:
+        """Refuse a pipeline that leaves no object to the cameras, since none has enough LiDAR and radar points.
+
+        Raises:
+            InputError: naming ``min_points`` of ``LoadCameraInstances`` and the largest number of points.
+        """
+        least = [one.min_points for one in self.pipeline.transforms if isinstance(one, LoadCameraInstances)]
+        if not (least and self.with_camera_objects):
+            return
+        points = np.concatenate([frame['ann_info']['camera_objects'].num_points for frame in frames])
+        if len(points) and points.max() < max(least):
+            raise InputError(
+                f'LoadCameraInstances takes objects of at least min_points={max(least)} LiDAR and radar points, and '
+                f'none of {len(points)} in {self._info_file} has more than {points.max()}: set min_points=0 for data '
+                'without LiDAR'
+            )
 
     def parse_data_info(self, info: dict) -> dict:
         """Reduce an entry to the chosen cameras, and turn its matrices into arrays, its objects into boxes and labels.
@@ -389,46 +442,3 @@ def _with_velocities(ann_info: dict) -> dict:
     boxes = ann_info['gt_bboxes_3d'].tensor
     velocities = torch.as_tensor(np.asarray(ann_info.get('velocities', ()), dtype=np.float32)).reshape(len(boxes), 2)
     return {**ann_info, 'gt_bboxes_3d': LiDARInstance3DBoxes(torch.cat([boxes, velocities], dim=1), box_dim=9)}
-
-
-def _checked_image_size(image_size: object) -> tuple[int, int] | None:
-    """Return an ``image_size`` as a tuple of two ints, or None.
-
-    Raises:
-        InputError: it is neither None nor two positive whole numbers.
-    """
-    if image_size is None:
-        return None
-    size = tuple(image_size) if isinstance(image_size, (list, tuple)) else ()
-    if len(size) != 2 or not all(isinstance(length, int) and length > 0 for length in size):
-        raise InputError(f'image_size must be (width, height) in whole pixels, such as (800, 450), not {image_size!r}')
-    width, height = size
-    return width, height
-
-
-def _check_range(point_cloud_range: object) -> None:
-    """Refuse a ``point_cloud_range`` that is no box.
-
-    Raises:
-        InputError: it is neither None nor three minima and three larger maxima.
-    """
-    if point_cloud_range is None:
-        return
-    limits = point_cloud_range if isinstance(point_cloud_range, (list, tuple)) else ()
-    is_box = len(limits) == 6 and all(isinstance(limit, (int, float)) for limit in limits)
-    if not is_box or not all(low < high for low, high in zip(limits[:3], limits[3:], strict=True)):
-        raise InputError(
-            'point_cloud_range must be [x, y, z, x, y, z], minima and then larger maxima in metres, such as '
-            f'[-51.2, -51.2, -5.0, 51.2, 51.2, 3.0], not {point_cloud_range!r}'
-        )
-
-
-def _checked_metainfo(metainfo: object) -> dict:
-    """Return ``metainfo`` as a dict, an empty one for None.
-
-    Raises:
-        InputError: it is of another type.
-    """
-    if metainfo is not None and not isinstance(metainfo, dict):
-        raise InputError(f"metainfo must be a dict such as dict(classes=['car', 'bus']), not {metainfo!r}")
-    return metainfo or {}

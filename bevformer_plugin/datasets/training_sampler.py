@@ -3,10 +3,13 @@
 from collections.abc import Iterator, Sized
 from itertools import islice
 
-from mmdet3d.registry import DATA_SAMPLERS
+from mmdet3d.registry import DATA_SAMPLERS, DATASETS
 from mmengine.dataset import DefaultSampler
+from torch.utils.data import Dataset
 
-from bevformer_plugin.seeding import derived_seed
+from bevformer_plugin.seeding import derived_seed, seeded_generators
+
+from .described import DescribedDataset
 
 
 class SeededIndex(int):
@@ -25,6 +28,43 @@ class SeededIndex(int):
 
     def __reduce__(self) -> tuple:
         return SeededIndex, (int(self), self.seed)
+
+
+@DATASETS.register_module()
+class SeededItems(Dataset):
+    """Gives the items of a dataset, such as one that repeats or joins others, and seeds everything random about them.
+
+    Wrappers of datasets hand a plain index on, without the seed of a :class:`SeededIndex`. The random numbers would
+    then be those of the worker, which begins every epoch with the same ones and knows of no run that is resumed.
+
+    Args:
+        dataset: the dataset, or its config.
+    """
+
+    def __init__(self, dataset: DescribedDataset | dict) -> None:
+        built = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        assert isinstance(built, DescribedDataset)
+        self.dataset = built
+
+    @property
+    def metainfo(self) -> dict:
+        """The description of the dataset."""
+        return self.dataset.metainfo
+
+    def full_init(self) -> None:
+        """Let the dataset read its files if it has not yet."""
+        if hasattr(self.dataset, 'full_init'):
+            self.dataset.full_init()
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, idx: int) -> object:
+        """Return an item; everything random about it follows from the seed if the index is a :class:`SeededIndex`."""
+        if not isinstance(idx, SeededIndex):
+            return self.dataset[idx]
+        with seeded_generators(idx.seed):
+            return self.dataset[int(idx)]
 
 
 @DATA_SAMPLERS.register_module()

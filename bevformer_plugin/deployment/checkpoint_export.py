@@ -91,6 +91,7 @@ def export_checkpoint(
     budget = budget_for(detector, projections, (inputs.image_size[1], inputs.image_size[0]))
     if calibration is None:
         return export_onnx(detector, path, surroundings, budget, form)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         float32, int8 = Path(folder, 'float32.onnx'), Path(folder, 'int8.onnx')
         report = export_onnx(detector, float32, surroundings, budget, form)

@@ -236,6 +236,13 @@ class Trajectory:
         pose[:3, 3] = [np.interp(timestamp, self.timestamps, self.poses[:, axis, 3]) for axis in range(3)]
         return pose
 
+    def gap_at(self, timestamp: float) -> float:
+        """Tell how many seconds lie between the two poses around a time, 0 where there is a pose at that very time."""
+        later = int(np.searchsorted(self.timestamps, timestamp))
+        if later in (0, len(self.timestamps)) or self.timestamps[later] == timestamp:
+            return 0.0
+        return float(self.timestamps[later] - self.timestamps[later - 1])
+
 
 def read_frames(frames: Sequence[FrameFiles], rig: Rig, poses: Sequence[np.ndarray | None]) -> Iterator[StreamFrame]:
     """Read the images of frames, one after the other.

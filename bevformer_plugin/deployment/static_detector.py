@@ -285,6 +285,11 @@ def _require_static_form(detector: BEVFormer) -> None:
             f'heads {", ".join(others)} would not be in the exported file, which has boxes of a DetectionHead and the '
             f'map of a MapHead alone: leave them out with --cfg-options model.heads.{others[0]}=None'
         )
+    if detector.proposing_head is not None:
+        raise InputError(
+            f'object queries start from what heads.{detector.proposing_head[0]} proposes, which cannot be exported: '
+            'train with model.heads.detection.queries.type=LearnedQueries'
+        )
     for layer in detector.bev_encoder.encoder.layers:
         attention = getattr(layer, 'spatial_cross_attention', None)
         if not isinstance(layer, BEVFormerEncoderLayer) or not isinstance(attention, SpatialCrossAttention):

@@ -9,6 +9,7 @@ from bevformer_plugin.datasets.infos.can_bus import FARTHEST_MESSAGE, CanBusMess
 from bevformer_plugin.datasets.infos.numeric_checks import finite_rows
 from bevformer_plugin.datasets.infos.nuscenes_tables import LIDAR, check_visibility
 from bevformer_plugin.datasets.infos.row_checks import (
+    LONGEST_GAP,
     check_annotations,
     check_intrinsic,
     check_lidar_mount,
@@ -21,7 +22,6 @@ from .every_fault import complaints, refusals
 from .table_links import Indices, Tables
 
 LONGEST_SENSOR_DELAY = 1_000_000  # microseconds from a sample to its key frames, and from a reading to its pose
-LONGEST_GAP = 60e6  # microseconds between keyframes of a scene; a longer gap means that they are nanoseconds
 LARGEST_SPEED = 60.0  # metres per second, of the vehicle between keyframes
 LARGEST_DISTANCE = 1000.0  # metres from the vehicle to an annotated object
 

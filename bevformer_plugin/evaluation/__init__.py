@@ -7,11 +7,18 @@ from .devkit_evaluation import evaluate_results
 from .error_budget import CAUSES, CauseShare, ErrorBudget, error_budget
 from .frame_scores import FrameScore, frame_scores
 from .map_counts import HEADLINE, MapCounts
-from .map_metric import SUMMARY, MapMetric, missing_maps, read_map, read_map_protocol, write_map
+from .map_metric import SUMMARY, MapMetric, drop_maps, missing_maps, read_map, read_map_protocol, write_map
 from .matching import DISTANCES, ERRORS, Matches, match_boxes
 from .nuscenes_devkit_metric import NuScenesDevkitMetric
 from .reliability import Reliability, score_reliability
-from .report import box_convention_warning, comparison_table, metric_values, metrics_table, read_summary
+from .report import (
+    MEAN_ERRORS,
+    box_convention_warning,
+    comparison_table,
+    metric_values,
+    metrics_table,
+    read_summary,
+)
 from .results import (
     DETECTIONS,
     TRACKS,
@@ -22,13 +29,12 @@ from .results import (
     load_tracks,
     read_submission,
     refuse_existing,
-    refuse_unwritable,
     write_results,
 )
 from .run_record import RunRecord, read_run_record, record_path, write_run_record
 from .scored_boxes import BoxTable, Keyframes, ScoredBoxes, TrueBoxTable, load_scored_boxes
 from .slices import Slice, Slicing, slicings
-from .tracking_metric import TRACKING_SUMMARY, evaluate_tracks, tracking_table
+from .tracking_metric import TRACKING_SCORES, TRACKING_SUMMARY, evaluate_tracks, tracking_table
 
 __all__ = [
     'CAUSES',
@@ -36,7 +42,9 @@ __all__ = [
     'DISTANCES',
     'ERRORS',
     'HEADLINE',
+    'MEAN_ERRORS',
     'SUMMARY',
+    'TRACKING_SCORES',
     'TRACKING_SUMMARY',
     'TRACKS',
     'Bootstrap',
@@ -69,6 +77,7 @@ __all__ = [
     'comparison_table',
     'detection_scores',
     'detections_to_results',
+    'drop_maps',
     'error_budget',
     'evaluate_results',
     'evaluate_tracks',
@@ -87,7 +96,6 @@ __all__ = [
     'read_summary',
     'record_path',
     'refuse_existing',
-    'refuse_unwritable',
     'score_reliability',
     'slicings',
     'tracking_table',

@@ -32,6 +32,8 @@ from bevformer_plugin.errors import InputError
 from .devkit_boxes import boxes_within_range, load_truth, require_true_boxes
 from .results import load_results
 
+SCORES = ('metrics_summary.json', 'metrics_details.json')  # files that an evaluation writes
+
 
 class SampleDetectionEval(DetectionEval):
     """The devkit's evaluation of the samples of a submission, extended to cases in which the devkit fails.
@@ -191,8 +193,8 @@ def evaluate_results(
         'classes_present': sorted(present),
         'classes_detected': None if classes_detected is None else sorted(classes_detected),
     }
-    Path(out_dir, 'metrics_summary.json').write_text(json.dumps(summary, indent=2))
-    Path(out_dir, 'metrics_details.json').write_text(json.dumps(details.serialize(), indent=2))
+    for name, content in zip(SCORES, (summary, details.serialize()), strict=True):
+        Path(out_dir, name).write_text(json.dumps(content, indent=2))
     return summary
 
 

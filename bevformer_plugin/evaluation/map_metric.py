@@ -136,6 +136,13 @@ def write_map(folder: Path, protocol: MapProtocol, token: str, probabilities: np
     return path
 
 
+def drop_maps(folder: str | Path) -> None:
+    """Delete the predicted maps in a folder and their scores, since those of another test take their place."""
+    Path(folder, SUMMARY).unlink(missing_ok=True)
+    for path in (*Path(folder, PROBABILITIES).glob('*.png'), Path(folder, PROBABILITIES, 'protocol.json')):
+        path.unlink(missing_ok=True)
+
+
 def read_map_protocol(folder: str | Path) -> MapProtocol:
     """Return the protocol of the predicted maps in the folder of :class:`MapMetric`.
 

@@ -16,9 +16,9 @@ from bevformer_plugin.datasets.infos import check_rule, check_tables, count_true
 from bevformer_plugin.datasets.setting_types import check_path, check_switch, check_text
 from bevformer_plugin.errors import InputError
 
-from .devkit_evaluation import evaluate_results, refuse_without_annotations, scenes_of, split_to_evaluate
+from .devkit_evaluation import SCORES, evaluate_results, refuse_without_annotations, scenes_of, split_to_evaluate
 from .report import metric_values, metrics_table
-from .results import detections_to_results, write_results
+from .results import check_results, detections_to_results, write_results
 
 
 @METRICS.register_module()
@@ -177,9 +177,11 @@ class NuScenesDevkitMetric(BaseMetric):
 
     def compute_metrics(self, results: dict[str, list[dict]]) -> dict[str, float]:
         """Write a submission, sample token -> entries, and score it."""
+        if self.format_only:
+            check_results(results)  # which those that are scored are when they are read
         with tempfile.TemporaryDirectory() as temporary:
             path = str(Path(temporary, 'results_nusc.json')) if self.results_path is None else self.results_path
-            write_results(results, path)
+            write_results(results, path, SCORES)
             if self.format_only:
                 print_log(f'results written to {path}', logger='current')
                 return {}

@@ -83,13 +83,31 @@ def _mean_over_some(values: dict[str, float], classes: list[str], which: str) ->
 
 
 def comparison_table(summaries: dict[str, dict]) -> str:
-    """Write a table with a row of scores for each run; ``summaries`` are metrics summaries by the run's name."""
+    """Write a table with a row of scores for each run, and a warning if they are of different samples or true boxes.
+
+    Args:
+        summaries: metrics summaries by the run's name.
+    """
     width = max(map(len, summaries))
     lines = [' ' * width + ''.join(f'{name:>8}' for name in ('NDS', 'mAP', *MEAN_ERRORS))]
     for run, summary in summaries.items():
         values = metric_values(summary)
         lines.append(f'{run:<{width}}' + ''.join(f'{values[name]:8.3f}' for name in ('NDS', 'mAP', *MEAN_ERRORS)))
+    conditions = {run: _conditions(summary) for run, summary in summaries.items()}
+    if len(set(conditions.values())) > 1:
+        lines.append('warning: these scores are not of the same samples or true boxes, and do not compare:')
+        lines += [f'{run:<{width}}  {condition}' for run, condition in conditions.items()]
     return '\n'.join(lines)
+
+
+def _conditions(summary: dict) -> str:
+    """Describe on what a summary was scored; a summary of the devkit's own does not say it."""
+    if not {'num_samples', 'num_split_samples', 'true_boxes'} <= summary.keys():
+        return 'does not say on how many samples, nor of which true boxes'
+    return (
+        f'{summary["num_samples"]} of {summary["num_split_samples"]} samples of the split, true boxes by '
+        f'{summary["true_boxes"]!r}'
+    )
 
 
 def box_convention_warning(summary: dict) -> str | None:

@@ -1,10 +1,7 @@
 """Submissions to nuScenes, of detections and of tracks: boxes in the global frame, a list of them per sample."""
 
-import errno
 import json
-import os
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,41 +148,33 @@ def refuse_existing(*paths: str | Path) -> None:
             raise FileExistsError(f'{path} exists: replace it with --overwrite, or write elsewhere with --out')
 
 
-def refuse_unwritable(path: str | Path, *read: str | Path | None) -> None:
-    """Make the folder for a file that a long run writes at its end, and refuse one that cannot be written to.
-
-    Args:
-        path: of the file.
-        read: files that the run reads, which it must not replace; None stands for one that was not given.
-
-    Raises:
-        InputError: the file is one of those that are read.
-        OSError: the file cannot be written.
-    """
-    for source in read:
-        if source is not None and Path(path).exists() and Path(source).exists() and os.path.samefile(path, source):
-            raise InputError(f'{path} is read, and would be replaced by what is written: write elsewhere with --out')
-    folder = Path(path).parent
-    try:
-        if Path(path).is_dir() or str(path).endswith(os.sep):
-            raise IsADirectoryError(errno.EISDIR, 'it is a folder')
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise OSError(f'{path} cannot be written ({error.strerror}): write elsewhere with --out') from error
-
-
-def write_results(results: dict[str, list[dict]], path: str | Path, meta: dict | None = None) -> None:
+def write_results(
+    results: dict[str, list[dict]], path: str | Path, scores: Sequence[str] = (), meta: dict | None = None
+) -> None:
     """Write a submission.
 
     Args:
         results: sample token -> entries.
         path: of the JSON file.
+        scores: names of files beside it that hold scores of a submission; with a submission that is replaced its
+            scores are deleted, so that they are not taken for those of the new one.
         meta: which sensors and data were used, by nuScenes' keys; None for cameras alone.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    if Path(path).exists():
+        for name in scores:
+            Path(path).with_name(name).unlink(missing_ok=True)
     with atomic_write(path) as file:
         file.write(json.dumps({'meta': CAMERA_ONLY_META if meta is None else meta, 'results': results}).encode())
+
+
+def check_results(results: dict[str, list[dict]]) -> None:
+    """Refuse detections that are to be written to a submission and that nuScenes' server would refuse.
+
+    Raises:
+        InputError: naming the sample, the box and what is wrong with it.
+    """
+    for token, entries in results.items():
+        _check_entries(f'detections of sample {token}', token, entries, DETECTIONS)
 
 
 def load_results(path: str | Path) -> dict[str, list[dict]]:

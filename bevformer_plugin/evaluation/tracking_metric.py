@@ -14,7 +14,8 @@ from bevformer_plugin.nuscenes_format import TRACKED_CLASSES
 from .devkit_evaluation import find_scored_samples
 from .results import load_tracks
 
-TRACKING_SUMMARY, TRACKING_DETAILS = 'tracking_summary.json', 'tracking_details.json'
+TRACKING_SCORES = ('tracking_summary.json', 'tracking_details.json')  # files that an evaluation writes
+TRACKING_SUMMARY = TRACKING_SCORES[0]
 COLUMNS = {'AMOTA': 'amota', 'AMOTP': 'amotp', 'MOTA': 'mota', 'recall': 'recall', 'IDS': 'ids', 'FRAG': 'frag'}
 COUNTS = ('IDS', 'FRAG')
 
@@ -72,8 +73,8 @@ def evaluate_tracks(
         'num_predictions': len(evaluation.pred_boxes.all),
         'classes_present': sorted({box.tracking_name for box in evaluation.gt_boxes.all}),
     }
-    Path(out, TRACKING_SUMMARY).write_text(json.dumps(summary, indent=2))
-    Path(out, TRACKING_DETAILS).write_text(json.dumps(details.serialize(), indent=2))
+    for name, content in zip(TRACKING_SCORES, (summary, details.serialize()), strict=True):
+        Path(out, name).write_text(json.dumps(content, indent=2))
     return summary
 
 

@@ -12,11 +12,12 @@ from .hardware import Hardware, configured_precision, parse_devices
 from .interrupts import exit_on_signals
 from .mmengine_runs import train_with_mmengine
 from .runs import INFERENCE_TYPES, test_with_lightning, train_with_lightning
-from .start import RunStart
+from .start import NEWEST, RunStart
 from .work_dir import check_work_dir
 
 __all__ = [
     'INFERENCE_TYPES',
+    'NEWEST',
     'DetectorDataModule',
     'DetectorModule',
     'Hardware',

@@ -12,6 +12,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.weights import mismatch, read_checkpoint
 
 from .run_settings import SETTINGS, Place, Value, check_settings, describe_going_on, refuse_other_average
+from .start import NEWEST
 
 LAST = 'last.ckpt'
 ANY_BEST = 'best_*.ckpt'  # see best_checkpoint_name
@@ -84,7 +85,7 @@ def checkpoint_to_resume(
 
     Args:
         work_dir: folder of the run.
-        asked: a file, 'newest' for the newest readable one of the folder, or None for a new run.
+        asked: a file, :data:`.start.NEWEST`, or None for a new run.
         patterns: file names of checkpoints, with wildcards.
 
     Returns:
@@ -96,7 +97,7 @@ def checkpoint_to_resume(
     """
     if asked is None:
         return None, {}
-    path = newest_checkpoint(work_dir, patterns) if asked == 'newest' else asked
+    path = newest_checkpoint(work_dir, patterns) if asked == NEWEST else asked
     return path, read_checkpoint(path)
 
 

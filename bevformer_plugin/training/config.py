@@ -5,12 +5,14 @@ import inspect
 from mmdet3d.registry import METRICS
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from nuscenes.eval.detection.constants import DETECTION_NAMES
 from torch.nn.utils import clip_grad_norm_
 
 from bevformer_plugin.configuration import building
+from bevformer_plugin.configuration.unread_settings import FLAGS
 from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import InputError
-from bevformer_plugin.evaluation import MapCounts, MapMetric, NuScenesDevkitMetric
+from bevformer_plugin.evaluation import MEAN_ERRORS, MapCounts, MapMetric, NuScenesDevkitMetric, drop_maps
 from bevformer_plugin.maps import find_protocol
 
 from .averaging import averages_weights
@@ -34,14 +36,16 @@ def check_training(cfg: Config) -> None:
     for part in ('train', 'val'):
         _check_dataloader(cfg, part)
     _check_evaluator(cfg, 'val')
+    _refuse_unscored_validation(cfg)
     _check_optimization(cfg)
     _check_intervals(cfg.get('default_hooks') or {})
     _check_best_score(cfg)
     load_from = cfg.get('load_from')
     if load_from is not None and not isinstance(load_from, str):
         raise InputError(f'load_from is the path of a checkpoint, got {load_from!r}')
-    if cfg.get('resume'):
-        raise InputError(f'resume={cfg.resume!r} in a config has no effect: give --resume on the command line')
+    for name, flag in FLAGS.items():
+        if cfg.get(name):
+            raise InputError(f'{name}={cfg[name]!r} in a config has no effect: give {flag} on the command line')
     check_range(cfg)
     fetch_pretrained(cfg)
 
@@ -53,6 +57,11 @@ def check_testing(cfg: Config) -> None:
         InputError: if a section is missing or a setting has an impossible value.
     """
     _require_sections(cfg, ('test_dataloader', 'test_evaluator'), 'test')
+    if (cfg.get('test_cfg') or {}).get('fp16'):
+        raise InputError(
+            "test_cfg.fp16 has no effect under Lightning: leave it out, or test with MMDetection3D's own tool; "
+            'tools/test.py --optimize bfloat16 computes in half precision here'
+        )
     _check_dataloader(cfg, 'test')
     _check_evaluator(cfg, 'test')
 
@@ -71,9 +80,20 @@ def _check_dataloader(cfg: Config, part: str) -> None:
     for name in ('sampler', 'batch_sampler'):
         if loader.get(name) is not None and not isinstance(loader[name], dict):
             raise InputError(f'{part}_dataloader.{name} is the config of a sampler, got {loader[name]!r}')
+    if part != 'train':
+        for name in ('drop_last', 'num_batch_per_epoch'):
+            if loader.get(name):
+                raise InputError(
+                    f'{part}_dataloader.{name}={loader[name]!r} leaves frames out, and scores are of all: leave it out'
+                )
     workers = loader.get('num_workers', 0)
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
         raise InputError(f'{part}_dataloader.num_workers is a whole number from 0, got {workers!r}')
+    if workers == 0 and loader.get('persistent_workers'):
+        raise InputError(
+            f'{part}_dataloader.num_workers=0 leaves no workers to keep: set '
+            f'{part}_dataloader.persistent_workers=False as well'
+        )
 
 
 def _check_evaluator(cfg: Config, part: str) -> None:
@@ -81,6 +101,16 @@ def _check_evaluator(cfg: Config, part: str) -> None:
         if not isinstance(metric, dict) or 'type' not in metric:
             raise InputError(
                 f'{part}_evaluator is the config of a metric or a list of such, with a type, got {metric!r}'
+            )
+
+
+def _refuse_unscored_validation(cfg: Config) -> None:
+    """Refuse a validation that only writes what was predicted, since checkpoints are chosen by its score."""
+    for metric in _evaluators(cfg, 'val'):
+        if metric.get('format_only'):
+            raise InputError(
+                f'val_evaluator.format_only={metric["format_only"]!r} leaves a validation without the score that the '
+                'best checkpoint is kept by: leave it out, tools/test.py --format-only writes without scoring'
             )
 
 
@@ -132,20 +162,31 @@ def best_score(cfg: Config) -> str:
 
 
 def _check_best_score(cfg: Config) -> None:
-    """Refuse a score to keep the best checkpoint by that no evaluator of the validation gives."""
+    """Refuse a score to keep the best checkpoint by that no evaluator of the validation gives, or its worst value."""
     wanted = best_score(cfg)
     kinds = {METRICS.get(metric['type']): metric for metric in _evaluators(cfg, 'val')}
-    known = [DETECTION_SCORE] if NuScenesDevkitMetric in kinds else []
-    scores = set()
+    if not kinds.keys() <= {NuScenesDevkitMetric, MapMetric}:
+        return
+    known, scores, errors = [], set(), set()
+    if NuScenesDevkitMetric in kinds:
+        known.append(DETECTION_SCORE)
+        scores |= {DETECTION_SCORE, 'nuscenes/mAP', *(f'nuscenes/AP/{name}' for name in DETECTION_NAMES)}
+        errors = {f'nuscenes/{name}' for name in MEAN_ERRORS}
     if MapMetric in kinds:
         protocol = find_protocol(kinds[MapMetric].get('protocol'))
         known.append(f'map/{protocol.name}/mIoU@0.5')
-        scores = {f'map/{protocol.name}/{name}' for name in MapCounts.total(protocol, []).values()}
-    is_of_detection = isinstance(wanted, str) and wanted.startswith('nuscenes/') and NuScenesDevkitMetric in kinds
-    is_ours = kinds.keys() <= {NuScenesDevkitMetric, MapMetric}
-    if is_ours and not (is_of_detection or wanted in scores):
+        names = MapCounts.total(protocol, []).values()
+        scores |= {f'map/{protocol.name}/{name}' for name in names if not name.endswith('/threshold')}
+    if wanted not in scores | errors:
         raise InputError(
             f'default_hooks.checkpoint.save_best={wanted!r} is no score of val_evaluator: take {" or ".join(known)}'
+        )
+    rule = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('rule', 'greater')
+    better = 'less' if wanted in errors else 'greater'
+    if rule != better:
+        raise InputError(
+            f'default_hooks.checkpoint would keep the worst checkpoint: its rule is {rule!r}, and {wanted} is better '
+            f"the {better} it is; take save_best={known[0]!r} with rule='greater'"
         )
 
 
@@ -177,7 +218,8 @@ def check_range(cfg: Config) -> None:
     """Refuse training objects of another range than the model's, since it can never detect those outside its grid.
 
     Raises:
-        InputError: if the ranges differ, or the dataset has none and therefore keeps all objects.
+        InputError: if the ranges differ, also those of transforms, or the dataset has none and therefore keeps all
+            objects.
     """
     wanted = cfg.model.get('point_cloud_range')
     for dataset in _temporal_datasets(cfg.train_dataloader.dataset):
@@ -187,6 +229,13 @@ def check_range(cfg: Config) -> None:
                 f'model.point_cloud_range is {_as_tuple(wanted)} and that of train_dataloader.dataset '
                 f'{_as_tuple(given)}: set both alike, in a config from one variable point_cloud_range'
             )
+        for number, step in enumerate(dataset.get('pipeline') or []):
+            of_step = step.get('point_cloud_range') if isinstance(step, dict) else None
+            if of_step is not None and _as_tuple(of_step) != _as_tuple(given):
+                raise InputError(
+                    f'train_dataloader.dataset.point_cloud_range is {_as_tuple(given)}, that of pipeline.{number}, '
+                    f'{step.get("type")}, {_as_tuple(of_step)}: set both alike'
+                )
 
 
 def _as_tuple(value: object) -> object:
@@ -209,10 +258,12 @@ def direct_results(cfg: Config, results_path: str | None, format_only: bool, map
     folder is given for them.
 
     Raises:
-        InputError: if no test evaluator of the config writes submissions, or maps where a folder is given for them.
+        InputError: if no test evaluator of the config writes submissions, or maps where a folder is given for them, or
+            one of them sets another place for them.
     """
     evaluators = _evaluators(cfg, 'test')
     of_maps = [metric for metric in evaluators if METRICS.get(metric['type']) is MapMetric]
+    _refuse_destinations(evaluators, {'results_path': results_path, 'out_dir': maps_dir, 'format_only': format_only})
     for metric in of_maps:
         metric.update(out_dir=maps_dir, format_only=format_only)
     if format_only:
@@ -228,6 +279,25 @@ def direct_results(cfg: Config, results_path: str | None, format_only: bool, map
         raise InputError(f'--out and --format-only are for test_evaluator.type=NuScenesDevkitMetric, it is {kinds}')
     if format_only and not maps_dir and writing and of_maps:
         cfg.test_evaluator = [metric for metric in evaluators if metric not in of_maps]
+
+
+def drop_replaced_maps(cfg: Config) -> None:
+    """Delete the maps of an earlier test where this one writes its own, since those of two tests would be mixed."""
+    for metric in _evaluators(cfg, 'test'):
+        if METRICS.get(metric['type']) is MapMetric and metric.get('out_dir'):
+            drop_maps(metric['out_dir'])
+
+
+def _refuse_destinations(evaluators: list[dict], given: dict[str, object]) -> None:
+    """Refuse settings of test evaluators that options of the command line decide about, unless both say the same."""
+    options = {'results_path': '--out', 'out_dir': '--maps-out', 'format_only': '--format-only'}
+    for metric in evaluators:
+        for name, value in given.items():
+            if metric.get(name) and metric[name] != value:
+                raise InputError(
+                    f'test_evaluator.{name}={metric[name]!r} has no effect here: give {options[name]} on the command '
+                    'line'
+                )
 
 
 def _leave_true_maps_out(cfg: Config) -> None:

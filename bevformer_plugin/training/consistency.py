@@ -4,14 +4,24 @@ import logging
 from collections import Counter
 
 from mmdet3d.datasets import CBGSDataset
+from mmdet3d.registry import DATA_SAMPLERS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.logging import print_log
 
-from bevformer_plugin.datasets import NuScenesTemporalDataset
+from bevformer_plugin.configuration import building
+from bevformer_plugin.datasets import (
+    NuScenesTemporalDataset,
+    SceneStreamBatchSampler,
+    SceneStreamSampler,
+    SeededItems,
+)
 from bevformer_plugin.datasets.described import DescribedDataset
+from bevformer_plugin.datasets.temporal_dataset import DEFAULT_QUEUE_LENGTH
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.maps import find_protocol
+from bevformer_plugin.models import BEVFormer
+from bevformer_plugin.seeding import seeded_generators
 from bevformer_plugin.weights import check_initialization, read_checkpoint
 from bevformer_plugin.weights.comparison import compare_can_bus, compare_frames, infos_command
 
@@ -33,7 +43,7 @@ def check_consistency(cfg: Config, datasets: dict[str, DescribedDataset]) -> lis
         FileNotFoundError: if an evaluator's files are missing.
         InputError: if numbers of classes or cameras differ between a dataset and the model, names are given twice,
             training and validation have other classes, cameras or CAN-bus rules, a model of several frames is trained
-            on other frames, or an evaluator could not score its dataset.
+            on other frames, an evaluator could not score its dataset, or a sampler does not stream over scenes.
     """
     remarks = []
     for part, dataset in datasets.items():
@@ -45,8 +55,9 @@ def check_consistency(cfg: Config, datasets: dict[str, DescribedDataset]) -> lis
     for part in ('val', 'test'):
         if part in datasets:
             check_evaluation(cfg, part, datasets[part])
+            _check_streaming(cfg, part, datasets[part])
     if 'train' in datasets:
-        _check_frames(cfg.model, cfg.train_dataloader.dataset)
+        remarks += _check_frames(cfg.model, cfg.train_dataloader.dataset)
         remarks += _recommend_can_bus(cfg.model, datasets['train'])
     return remarks
 
@@ -59,10 +70,38 @@ def check_run(cfg: Config, datasets: dict[str, DescribedDataset], load_from: str
         InputError: if the file is damaged, or for the reasons of :func:`check_consistency`.
     """
     remarks = check_consistency(cfg, datasets)
+    begin, epochs = cfg.train_cfg.get('val_begin', 1), cfg.train_cfg.max_epochs
+    if begin > epochs:
+        remarks.append(
+            f'train_cfg.val_begin={begin} is beyond train_cfg.max_epochs={epochs}: nothing is validated, and no best '
+            'checkpoint is kept'
+        )
     if load_from:
         require_file(load_from)
         remarks += check_initialization(cfg, datasets['train'], load_from, read_checkpoint(load_from))
     return remarks
+
+
+def check_first_items(datasets: dict[str, DescribedDataset]) -> None:
+    """Make the first item of every dataset as a worker process would, so that a broken pipeline is found at once.
+
+    Args:
+        datasets: the datasets in use, by 'train', 'val' and 'test'.
+
+    Raises:
+        FileNotFoundError: if a file of the item is missing.
+        InputError: if a transform lacks what another should have given, or items are not what detectors take.
+    """
+    for part, dataset in datasets.items():
+        section = f'{part}_dataloader.dataset'
+        with building(f'the first item of {section}'), seeded_generators(0):
+            item = dataset[0]
+        if not (isinstance(item, dict) and {'inputs', 'data_samples'} <= item.keys()):
+            found = ', '.join(map(str, item)) if isinstance(item, dict) else type(item).__name__
+            raise InputError(
+                f'{section} gives items of {found}, and detectors take inputs and data_samples: end its pipeline with '
+                "dict(type='PackTemporalInputs')"
+            )
 
 
 def trained_names(dataset: DescribedDataset) -> dict[str, list[str]]:
@@ -144,19 +183,50 @@ def _say_maps_beyond_the_bev(model: dict) -> list[str]:
     return remarks
 
 
-def _check_frames(model: dict, dataset: dict) -> None:
-    """Compare the frames that a BEVFormerV2 fuses with those that its training items have."""
-    fused = model.get('frame_offsets')
-    if fused is None:
-        return
+def _check_frames(model: dict, dataset: dict) -> list[str]:
+    """Compare the frames that a detector uses with those that its training items have.
+
+    Returns:
+        A remark on a BEVFormer that learns without the history that it uses afterwards, or the other way round.
+
+    Raises:
+        InputError: if a BEVFormerV2 fuses other frames than the items have.
+    """
     while 'dataset' in dataset:  # of a wrapper such as RepeatDataset
         dataset = dataset['dataset']
-    given = dataset.get('frame_offsets')
+    fused, given = model.get('frame_offsets'), dataset.get('frame_offsets')
+    if fused is None:
+        return _compare_history(model, dataset)
     if given is None or list(given) != list(fused):
         raise InputError(
             f'model.frame_offsets is {list(fused)}, train_dataloader.dataset.frame_offsets is {given}: the model '
             'would be trained on other frames than it fuses; give both the same'
         )
+    return []
+
+
+def _compare_history(model: dict, dataset: dict) -> list[str]:
+    """Remark on a BEVFormer that is trained without history and uses it afterwards, or the other way round."""
+    if dataset.get('type') != 'NuScenesTemporalDataset' or not _is_bevformer(model):
+        return []
+    offsets, length = dataset.get('frame_offsets'), dataset.get('queue_length')
+    given = len(offsets) if offsets else DEFAULT_QUEUE_LENGTH if length is None else length
+    if model.get('use_history', True) and given == 1:
+        return [
+            'train_dataloader.dataset.queue_length=1 trains without history, which the model uses in validation and '
+            'test: give two frames or more, or set model.use_history=False'
+        ]
+    if not model.get('use_history', True) and given > 1:
+        return [
+            f'model.use_history=False uses one of the {given} frames that items of train_dataloader.dataset have: '
+            'queue_length=1 loads no others'
+        ]
+    return []
+
+
+def _is_bevformer(model: dict) -> bool:
+    kind = MODELS.get(model['type'])
+    return isinstance(kind, type) and issubclass(kind, BEVFormer)
 
 
 def _compare_validation(model: dict, train: DescribedDataset, val: DescribedDataset) -> list[str]:
@@ -193,9 +263,45 @@ def _sample_tokens(dataset: DescribedDataset) -> set[str]:
         return set(dataset.sample_tokens())
     if isinstance(dataset, ConcatDataset):
         return set().union(*map(_sample_tokens, dataset.datasets))
-    if isinstance(dataset, (RepeatDataset, ClassBalancedDataset, CBGSDataset)):
+    if isinstance(dataset, (RepeatDataset, ClassBalancedDataset, CBGSDataset, SeededItems)):
         return _sample_tokens(dataset.dataset)
     return set()
+
+
+def _check_streaming(cfg: Config, part: str, dataset: DescribedDataset) -> None:
+    """Refuse samplers that do not give a detector with history every scene in time order, frame by frame.
+
+    Others deal frames out to processes one by one, shuffle them, or put two of a scene into a batch, and the detector
+    would take another frame's BEV for that of the frame before, or none.
+    """
+    loader = cfg[f'{part}_dataloader']
+    if not (_is_bevformer(cfg.model) and isinstance(dataset, NuScenesTemporalDataset)):
+        return
+    streams = _is_a(loader.get('sampler'), SceneStreamSampler)
+    if _uses_history(cfg.model) and not streams:
+        raise InputError(
+            f'{part}_dataloader.sampler is {(loader.get("sampler") or {}).get("type")}, which does not give whole '
+            'scenes in time order, and the model takes its history from the frame before: set '
+            "sampler=dict(type='SceneStreamSampler')"
+        )
+    if loader.get('batch_size', 1) > 1 and not (
+        streams and _is_a(loader.get('batch_sampler'), SceneStreamBatchSampler)
+    ):
+        raise InputError(
+            f'{part}_dataloader.batch_size={loader["batch_size"]} would put two frames of a scene into a batch, and '
+            "the later one needs the earlier: set batch_sampler=dict(type='SceneStreamBatchSampler') beside "
+            "sampler=dict(type='SceneStreamSampler'), or batch_size=1"
+        )
+
+
+def _uses_history(model: dict) -> bool:
+    """Tell whether a detector of this family uses frames before the current one."""
+    return len(model['frame_offsets']) > 1 if 'frame_offsets' in model else model.get('use_history', True)
+
+
+def _is_a(sampler: dict | None, wanted: type) -> bool:
+    kind = DATA_SAMPLERS.get(sampler['type']) if sampler else None
+    return isinstance(kind, type) and issubclass(kind, wanted)
 
 
 def _recommend_can_bus(model: dict, train: DescribedDataset) -> list[str]:

@@ -11,14 +11,14 @@ from multiprocessing.context import BaseContext
 import lightning as L
 import torch
 from lightning.pytorch.loops.progress import _ProcessedTracker
-from mmdet3d.registry import DATASETS
+from mmdet3d.registry import DATA_SAMPLERS, DATASETS
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader, Dataset
 
 from bevformer_plugin.configuration import building
-from bevformer_plugin.datasets import ResumableSampler
+from bevformer_plugin.datasets import NuScenesTemporalDataset, ResumableSampler, SeededItems
 from bevformer_plugin.datasets.described import DescribedDataset
 from bevformer_plugin.errors import InputError
 
@@ -55,7 +55,10 @@ class DetectorDataModule(L.LightningDataModule):
         for part in parts:
             section = f'{part}_dataloader.dataset'
             with building(section):
-                self.datasets[part] = _described(DATASETS.build(cfg[f'{part}_dataloader'].dataset), section)
+                dataset = _described(DATASETS.build(cfg[f'{part}_dataloader'].dataset), section)
+                if hasattr(dataset, 'full_init'):
+                    dataset.full_init()  # even with lazy_init, since its description is compared with the model
+            self.datasets[part] = dataset
         self.loaders: dict[str, DataLoader] = {}
 
     def _loader(self, part: str) -> DataLoader:
@@ -63,8 +66,10 @@ class DetectorDataModule(L.LightningDataModule):
             if get_world_size() > 1:
                 _settle_before_forks()
             section = f'{part}_dataloader'
+            dataset = self.datasets[part]
+            items = SeededItems(dataset) if loses_seeds(self.cfg[section]) else dataset
             with building(section):
-                loader = Runner.build_dataloader({**self.cfg[section], 'dataset': self.datasets[part]}, seed=self.seed)
+                loader = Runner.build_dataloader({**self.cfg[section], 'dataset': items}, seed=self.seed)
             if loader.num_workers and loader.multiprocessing_context is None:
                 loader.multiprocessing_context = _worker_context()
             loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn)
@@ -135,6 +140,16 @@ class _NothingToEvaluate(Dataset):
 
     def __getitem__(self, idx: int) -> None:
         return None
+
+
+def loses_seeds(loader: dict) -> bool:
+    """Tell whether a dataloader's sampler gives seeds with its indices and its dataset would not hand them on."""
+    sampler = DATA_SAMPLERS.get(loader['sampler']['type']) if loader.get('sampler') else None
+    dataset = DATASETS.get(loader['dataset']['type'])
+    gives_seeds = isinstance(sampler, type) and issubclass(sampler, ResumableSampler)
+    return gives_seeds and not (
+        isinstance(dataset, type) and issubclass(dataset, NuScenesTemporalDataset | SeededItems)
+    )
 
 
 def _described(dataset: object, section: str) -> DescribedDataset:

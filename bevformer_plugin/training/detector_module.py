@@ -24,10 +24,11 @@ from bevformer_plugin.weights import recorded_metainfo
 from .averaging import averages_weights, weight_averaging
 from .checkpoints import NOT_FINITE
 from .data_module import DetectorDataModule
-from .guards import first_not_finite, gradient_norm, not_finite_gradients
+from .guards import LeftOutSteps, first_not_finite, gradient_norm, not_finite_gradients
 from .learning_rate import describe_learning_rate, scaling_factor
+from .parameter_groups import check_parameter_groups
 from .run_settings import SETTINGS, Place, Value
-from .schedule import FreshSchedule, advance, ended
+from .schedule import FreshSchedule, advance, beyond_training, ended
 
 # In this module the names of the weights begin so; in checkpoints they do not.
 PREFIX = 'detector.'
@@ -74,6 +75,7 @@ class DetectorModule(L.LightningModule):
         self.schedulers: list[_ParamScheduler] = []
         self.scheduler_states: list[dict] = []
         self.tokens: list[str] = []
+        self.left_out = LeftOutSteps()
         self.evaluator: Evaluator | None = None
 
     @property
@@ -100,16 +102,22 @@ class DetectorModule(L.LightningModule):
         self.fresh_schedule = FreshSchedule(optimizer, self.schedulers)
         return optimizer
 
-    def check_optimization(self, batches_per_epoch: int) -> None:
+    def check_optimization(self, batches_per_epoch: int) -> list[str]:
         """Try to build the optimizer and its schedules and to step these once, before anything long starts.
 
+        Returns:
+            Remarks for the log, see :func:`.schedule.beyond_training`.
+
         Raises:
-            InputError: if they cannot be built from the config.
+            InputError: if they cannot be built from the config, or settings of it have no effect.
         """
         scaling_factor(self.cfg, 1)
-        schedulers = self._build_schedulers(self._build_optimizer(), batches_per_epoch)
+        optimizer = self._build_optimizer()
+        check_parameter_groups(self.cfg.optim_wrapper, self.detector, optimizer)
+        schedulers = self._build_schedulers(optimizer, batches_per_epoch)
         with building('param_scheduler'):
             advance(schedulers, batches=1, counted=1, batches_per_epoch=1)
+        return beyond_training(schedulers, self.cfg.train_cfg.max_epochs, batches_per_epoch)
 
     def _build_optimizer(self) -> torch.optim.Optimizer:
         wrapper_cfg = ConfigDict(
@@ -242,12 +250,15 @@ class DetectorModule(L.LightningModule):
         """Log the norm of the gradients before they are clipped.
 
         Raises:
-            NotFiniteError: if it is not finite; the message names the parameters and the sample tokens.
+            NotFiniteError: if it is not finite, with a gradient scaler in many steps in a row; the message names the
+                parameters and the sample tokens.
         """
         norm = gradient_norm(self.detector)
         self.log('train/grad_norm', norm, batch_size=1)
-        # A gradient scaler finds its scale through overflows and skips their steps, so they are no errors.
-        if not norm.isfinite() and getattr(self.trainer.precision_plugin, 'scaler', None) is None:
+        # A gradient scaler finds its scale through overflows and skips their steps, so a few are no errors.
+        if getattr(self.trainer.precision_plugin, 'scaler', None) is not None:
+            self.left_out.note(norm)
+        elif not norm.isfinite():
             names = not_finite_gradients(self.detector)
             path = self._save_for_inspection() if self.trainer.is_global_zero else None
             self._stop(

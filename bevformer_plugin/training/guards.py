@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from bevformer_plugin.errors import NotFiniteError
+
+MOST_LEFT_OUT = 100  # a dynamic scale has fallen from 2**16 to 2**-84 by then
+
 
 def first_not_finite(detector: nn.Module, data: dict) -> str:
     """Name the first parameter that is not finite, or else the innermost module with the first such output.
@@ -54,6 +58,29 @@ def gradient_norm(module: nn.Module) -> Tensor:
         [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
     )
     return norm.full_tensor() if isinstance(norm, DTensor) else norm  # sharded weights give the norm as a DTensor
+
+
+class LeftOutSteps:
+    """Counts the steps in a row that a gradient scaler has left out, since their scaled gradients overflowed.
+
+    A scaler finds its scale by leaving out a few; after many, nothing is learned and nothing else would say so.
+    """
+
+    def __init__(self) -> None:
+        self.in_a_row = 0
+
+    def note(self, norm: Tensor) -> None:
+        """Count a step with this norm of its gradients.
+
+        Raises:
+            NotFiniteError: if it is one of too many in a row.
+        """
+        self.in_a_row = 0 if norm.isfinite() else self.in_a_row + 1
+        if self.in_a_row == MOST_LEFT_OUT:
+            raise NotFiniteError(
+                f'the gradients of the last {MOST_LEFT_OUT} steps overflowed, and all of these steps were left out: '
+                "lower a static optim_wrapper.loss_scale, take loss_scale='dynamic', or dtype='bfloat16'"
+            )
 
 
 def not_finite_gradients(module: nn.Module) -> list[str]:

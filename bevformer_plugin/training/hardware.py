@@ -8,6 +8,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 from mmengine.config import Config
 from mmengine.device import get_device
+from torch import nn
 
 from bevformer_plugin.errors import InputError
 
@@ -219,6 +220,19 @@ def check_strategy(cfg: Config, strategy: str) -> None:
         raise InputError(
             f'strategy fsdp scales losses dynamically, and optim_wrapper.loss_scale is '
             f"{cfg.optim_wrapper.loss_scale}: use ddp, or loss_scale='dynamic'"
+        )
+
+
+def check_norms(detector: nn.Module, device: torch.device, processes: int) -> None:
+    """Refuse norms that the devices cannot train.
+
+    Raises:
+        InputError: for synchronised batch norms in several processes on CPUs.
+    """
+    if processes > 1 and device.type == 'cpu' and any(isinstance(one, nn.SyncBatchNorm) for one in detector.modules()):
+        raise InputError(
+            f"norm_cfg.type='SyncBN' needs GPUs to train in {processes} processes: on CPUs take 'BN', in "
+            'model.img_backbone and every other part that has it'
         )
 
 

@@ -44,7 +44,7 @@ def require_file(load_from: str) -> None:
     Raises:
         FileNotFoundError: with where the files of the published configs are from.
     """
-    if not Path(load_from).exists() and '://' not in load_from:
+    if not Path(load_from).exists():
         raise FileNotFoundError(
             f'load_from: {load_from} does not exist; download it (what the published configs start from is named in '
             'projects/bevformer/README.md and projects/bevformer_v2/README.md), or set load_from to where it is'

@@ -18,12 +18,14 @@ from bevformer_plugin.seeding import derived_seed, seed_generators
 from bevformer_plugin.weights import check_resumption, initialize
 
 from .checkpoints import checkpoint_to_resume, newest_checkpoint, refuse_mismatch
-from .consistency import check_run, log_remarks, trained_names
-from .data_module import DetectorDataModule
+from .consistency import check_first_items, check_run, log_remarks, trained_names
+from .data_module import DetectorDataModule, loses_seeds
 from .hardware import check_precision_under_mmengine, configured_precision
 from .initial_weights import check_initial_weights
 from .interrupts import exit_on_signals
 from .learning_rate import describe_learning_rate, scale_under_mmengine
+from .parameter_groups import check_parameter_groups
+from .pretrained import check_pretrained
 from .run_settings import (
     SETTINGS,
     Place,
@@ -34,7 +36,7 @@ from .run_settings import (
     describe_going_on,
     run_settings,
 )
-from .schedule import FreshSchedule, advance, ended
+from .schedule import FreshSchedule, advance, beyond_training, ended
 from .start import RunStart
 from .work_dir import check_work_dir, drop_replaced, occupied
 
@@ -144,21 +146,33 @@ def _optimizer_and_schedules(runner: Runner) -> tuple[optim.Optimizer, list[_Par
     return runner.optim_wrapper.optimizer, schedulers
 
 
-def _try_to_build(runner: Runner) -> None:
+def _try_to_build(runner: Runner, settings: dict[str, Value]) -> list[str]:
     """Build what the Runner would build only in ``train()``, where an error would end with a traceback.
 
     The loops are kept. Optimizer and schedules are built as a trial: a schedule changes the optimizer at once, and the
     Runner has to scale the learning rate before.
+
+    Args:
+        runner: the Runner.
+        settings: settings of the run, see :func:`.run_settings.run_settings`.
+
+    Returns:
+        Remarks for the log, see :func:`.schedule.beyond_training`.
     """
+    batches, remarks = batches_per_epoch(settings), []
     assert runner.train_loop is not None and runner.val_loop is not None
     configured = runner.optim_wrapper
     assert configured is not None
-    runner.optim_wrapper = runner.build_optim_wrapper(deepcopy(configured))
+    runner.optim_wrapper = trial = runner.build_optim_wrapper(deepcopy(configured))
+    assert isinstance(configured, dict) and isinstance(trial, OptimWrapper)
+    check_parameter_groups(configured, bare_model(runner), trial.optimizer)
     if runner.param_schedulers:
         schedulers = runner.build_param_scheduler(deepcopy(runner.param_schedulers))
         assert isinstance(schedulers, list)
         advance(schedulers, batches=1, counted=1, batches_per_epoch=1)
+        remarks = beyond_training(schedulers, runner.max_epochs, batches)
     runner.optim_wrapper = configured
+    return remarks
 
 
 def _number_of_processes() -> int:
@@ -201,6 +215,7 @@ def train_with_mmengine(cfg: Config, start: RunStart) -> None:
         remarks += check_resumption(cfg, datasets['train'], checkpoint, content)
         resumption = _check_resumable(content, checkpoint, settings, cfg.train_cfg.max_epochs, start.restart_schedule)
     names = trained_names(datasets['train'])
+    check_first_items(datasets)
     del datasets  # the Runner builds its own
     if checkpoint is None:
         print_log(f'learning rate {describe_learning_rate(cfg, processes)}', logger='current')
@@ -208,12 +223,16 @@ def train_with_mmengine(cfg: Config, start: RunStart) -> None:
     cfg.work_dir = str(start.work_dir)
     cfg.randomness = dict(seed=seed)
     cfg.load_from, cfg.resume = checkpoint, checkpoint is not None
+    if loses_seeds(cfg.train_dataloader):
+        cfg.train_dataloader.dataset = dict(type='SeededItems', dataset=cfg.train_dataloader.dataset)
     with occupied(start, Path(cfg.filename).name):
         with building('the run'):
             runner = Runner.from_cfg(cfg)
-            _try_to_build(runner)
+            remarks += _try_to_build(runner, settings)
         detector = bare_model(runner)
         check_initial_weights(detector, load_from, resuming=checkpoint is not None)
+        if checkpoint is None:
+            check_pretrained(detector)
         log_remarks(remarks)
         runner.register_hook(SeedSteps(seed))
         runner.register_hook(RecordSettings(settings, start.work_dir))

@@ -38,6 +38,7 @@ IDENTITY = (
 PLACE = ('train_dataloader.batch_size', 'train_dataloader.sampler', 'training_samples', 'processes')
 ANN_FILE = 'train_dataloader.dataset.ann_file'
 BATCH_SIZE = 'train_dataloader.batch_size'
+LIMITED = 'train_dataloader.num_batch_per_epoch'
 AVERAGE = 'custom_hooks'
 PARAMWISE = 'optim_wrapper.paramwise_cfg'
 ACCUMULATED = 'optim_wrapper.accumulative_counts'
@@ -243,9 +244,30 @@ def chosen_seed(asked: int | None, content: dict) -> int:
 
 
 def batches_per_epoch(settings: dict[str, Value]) -> int:
-    """Compute the batches of one process in an epoch from recorded settings; like samplers, it rounds up."""
+    """Compute the batches of one process in an epoch from recorded settings; like samplers, it rounds up.
+
+    Raises:
+        InputError: if an epoch has no batch, since ``drop_last`` leaves out the only one, or is to have more than
+            there are.
+    """
     samples_of_process = ceil(whole_number(settings, 'training_samples') / whole_number(settings, 'processes'))
-    return ceil(samples_of_process / whole_number(settings, BATCH_SIZE, 1))
+    batch_size = whole_number(settings, BATCH_SIZE, 1)
+    if LIMITED in settings:
+        limited = whole_number(settings, LIMITED)
+        if limited * batch_size > samples_of_process:
+            raise InputError(
+                f'{LIMITED}={limited} takes {limited * batch_size} samples of a process, which has '
+                f'{samples_of_process}: leave it out, or take fewer'
+            )
+        return limited
+    if not settings.get('train_dataloader.drop_last', False):
+        return ceil(samples_of_process / batch_size)
+    if samples_of_process < batch_size:
+        raise InputError(
+            f'train_dataloader.drop_last=True leaves nothing to train on: a process has {samples_of_process} samples, '
+            f'and a batch {batch_size}; leave drop_last out'
+        )
+    return samples_of_process // batch_size
 
 
 def whole_number(settings: dict[str, Value], name: str, default: int | None = None) -> int:

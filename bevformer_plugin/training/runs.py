@@ -42,13 +42,14 @@ from .checkpoints import (
     checkpoint_to_resume,
     refuse_mismatch,
 )
-from .config import best_score
-from .consistency import check_consistency, check_run, log_remarks, trained_names
+from .config import best_score, drop_replaced_maps
+from .consistency import check_consistency, check_first_items, check_run, log_remarks, trained_names
 from .curves import Curves, stop_quietly
 from .data_module import DetectorDataModule
 from .detector_module import DetectorModule
-from .hardware import Hardware, check_precision, check_strategy, loss_scale_plugins, run_precision
+from .hardware import Hardware, check_norms, check_precision, check_strategy, loss_scale_plugins, run_precision
 from .initial_weights import check_initial_weights
+from .pretrained import check_pretrained
 from .run_settings import batches_per_epoch, chosen_seed, run_settings
 from .sharding import ShardedDetectorModule
 from .start import RunStart
@@ -100,11 +101,15 @@ def train_with_lightning(cfg: Config, start: RunStart, hardware: Hardware) -> No
     set_random_seed(seed)
     module_class = ShardedDetectorModule if hardware.strategy == 'fsdp' else DetectorModule
     module = module_class(cfg, seed, settings, place, start.restart_schedule)
+    check_norms(module.detector, trainer.strategy.root_device, trainer.world_size)
     check_initial_weights(module.detector, cfg.get('load_from'), resuming=checkpoint is not None)
-    if checkpoint is not None:
+    if checkpoint is None:
+        check_pretrained(module.detector)
+    else:
         refuse_mismatch(content['state_dict'], module.detector, checkpoint)
     del content
-    module.check_optimization(batches_per_epoch(settings))
+    remarks += module.check_optimization(batches_per_epoch(settings))
+    check_first_items(data.datasets)
     work_dir = start.work_dir
     with occupied(start, Path(cfg.filename).name), _explained_full_disk(work_dir):
         _start_log(work_dir, append=checkpoint is not None)
@@ -254,6 +259,7 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware, optimi
         log_remarks(remarks + check_checkpoint(cfg, dataset, checkpoint, content))
         load_content(module.detector, content, checkpoint, dataset.metainfo.get('classes'))
         del content
+    check_first_items(data.datasets)
     with _device_errors():
         trainer = L.Trainer(
             **hardware.trainer_arguments(),
@@ -268,6 +274,7 @@ def test_with_lightning(cfg: Config, checkpoint: str, hardware: Hardware, optimi
         keep_freed_memory()
     if optimize is not None:
         module.detector = _optimized(module.detector.to(trainer.strategy.root_device), INFERENCE_TYPES[optimize])
+    rank_zero_only(drop_replaced_maps)(cfg)
     trainer.test(module, datamodule=data, verbose=False)
 
 

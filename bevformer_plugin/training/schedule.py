@@ -4,6 +4,7 @@ from copy import deepcopy
 
 import torch
 from mmengine.optim import _ParamScheduler
+from mmengine.optim.scheduler.param_scheduler import INF
 
 
 class FreshSchedule:
@@ -48,6 +49,29 @@ def advance(schedulers: list[_ParamScheduler], batches: int, counted: int, batch
             for scheduler in schedulers:
                 if scheduler.by_epoch:
                     scheduler.step()
+
+
+def beyond_training(schedulers: list[_ParamScheduler], epochs: int, batches_per_epoch: int) -> list[str]:
+    """Remark on schedules, or steps of them, that lie beyond the end of the training and thus do not happen.
+
+    Args:
+        schedulers: the schedules, in the order of ``param_scheduler``.
+        epochs: of the training.
+        batches_per_epoch: batches of a process.
+    """
+    remarks = []
+    for number, scheduler in enumerate(schedulers):
+        last, unit = (epochs, 'epoch') if scheduler.by_epoch else (epochs * batches_per_epoch, 'iteration')
+        what = f'param_scheduler.{number} ({type(scheduler).__name__})'
+        missed = sorted(step for step in getattr(scheduler, 'milestones', ()) if step >= last)
+        if scheduler.begin >= last:
+            remarks.append(f'{what} begins at {unit} {scheduler.begin}, the training ends at {last}: it has no effect')
+        elif missed:
+            steps = ', '.join(map(str, missed))
+            remarks.append(f'{what} steps at {unit} {steps}, the training ends at {last}: this does not happen')
+        elif last < scheduler.end < INF:
+            remarks.append(f'{what} goes to {unit} {scheduler.end}, the training ends at {last}, before it is done')
+    return remarks
 
 
 def ended(schedulers: list[_ParamScheduler]) -> str:

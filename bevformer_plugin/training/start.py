@@ -5,6 +5,8 @@ from pathlib import Path
 
 from bevformer_plugin.errors import InputError
 
+NEWEST = 'newest'  # in the place of a checkpoint to resume: the newest of the work dir that can be read
+
 
 @dataclass(frozen=True)
 class RunStart:
@@ -13,7 +15,7 @@ class RunStart:
     Attributes:
         work_dir: folder of the run.
         seed: seed of everything random; None takes that of the checkpoint, or 0 for a new run.
-        resume: a checkpoint to go on with, or 'newest' for the newest readable one of ``work_dir``; None starts anew.
+        resume: a checkpoint to go on with, or :data:`NEWEST` of ``work_dir``; None starts anew.
         restart_schedule: whether to go on with the optimizer settings, schedule, batch and data of the config instead
             of the checkpoint's.
         overwrite: whether to replace the run in ``work_dir``.

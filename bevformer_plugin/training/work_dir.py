@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from mmengine.logging import print_log
 
 from .checkpoints import ANY_BEST, LAST, NOT_FINITE
-from .start import RunStart
+from .start import NEWEST, RunStart
 
 LOCK = 'running.lock'
 REPLACED = '.replaced'  # holds the whole earlier run that --overwrite replaces
@@ -39,7 +39,7 @@ def check_work_dir(start: RunStart) -> None:
     """Refuse a folder that a run cannot use, before anything long.
 
     Raises:
-        FileExistsError: if the folder has files of another run, or is a file.
+        FileExistsError: if the folder has files of another run than the one that goes on, or is a file.
         FileNotFoundError: if the run to resume was to replace an earlier one and was killed before its first
             checkpoint.
         OSError: if the folder cannot be written to.
@@ -53,6 +53,11 @@ def check_work_dir(start: RunStart) -> None:
         raise FileExistsError(
             f'{folder} has files of another run: continue it with --resume, replace it with '
             '--overwrite, or give another --work-dir'
+        )
+    if _has_checkpoint(folder) and start.resume is not None and not _lies_in(folder, start.resume):
+        raise FileExistsError(
+            f'{folder} has checkpoints of its own, which the run that goes on with {start.resume} would replace: give '
+            'another --work-dir, or put the checkpoint into the folder if it is of the same run'
         )
     if start.resume and (folder / REPLACED).is_dir() and not _has_checkpoint(folder):
         raise FileNotFoundError(
@@ -150,6 +155,11 @@ def _run_files(folder: Path, config_name: str) -> list[Path]:
 
 def _has_checkpoint(folder: Path) -> bool:
     return any(any(folder.glob(pattern)) for pattern in CHECKPOINTS)
+
+
+def _lies_in(folder: Path, resume: str) -> bool:
+    """Tell whether the checkpoint to go on with is one of the folder's own."""
+    return resume == NEWEST or folder.resolve() in Path(resume).resolve().parents
 
 
 def _is_used(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from .frame_figure import check_score_threshold, draw_frame
 from .frames import Boxes, Frame, FrameSource, PicturedFrame, boxes_from_results, true_boxes
 from .map_layers import MapLayers
 from .palette import track_color, track_label
-from .pictures import draw_best_and_worst, draw_sample, draw_scene, prepare_folder, write_picture, write_video
+from .pictures import check_folder, draw_best_and_worst, draw_sample, draw_scene, write_picture, write_video
 from .pillar_view import CameraLook, PillarView, draw_pillar_view
 from .ranking import sample_score
 
@@ -26,6 +26,7 @@ __all__ = [
     'PillarView',
     'boxes_from_results',
     'boxes_in_image',
+    'check_folder',
     'check_score_threshold',
     'draw_best_and_worst',
     'draw_bev',
@@ -35,7 +36,6 @@ __all__ = [
     'draw_pillar_view',
     'draw_sample',
     'draw_scene',
-    'prepare_folder',
     'principal_colors',
     'sample_score',
     'track_color',

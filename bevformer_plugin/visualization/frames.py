@@ -171,12 +171,22 @@ class Frame:
         return np.asarray(image['cam2img']) @ np.asarray(image['lidar2cam'])[:3]
 
     def points(self) -> np.ndarray | None:
-        """Read LiDAR points (n, features), with x, y, z first; None if there is no file."""
+        """Read LiDAR points (n, features), with x, y, z first; None if there is no file.
+
+        Raises:
+            InputError: the file does not hold float32 numbers of as many features as the infos say.
+        """
         lidar = self.info['lidar_points']
-        path = self.root / lidar['lidar_path']
+        path, features = self.root / lidar['lidar_path'], lidar['num_pts_feats']
         if not path.is_file():
             return None
-        return np.fromfile(path, np.float32).reshape(-1, lidar['num_pts_feats'])
+        values = np.fromfile(path, np.float32)
+        if path.stat().st_size % (4 * features) or not np.isfinite(values).all():
+            raise InputError(
+                f'{path} ({path.stat().st_size} bytes) is no LiDAR scan of {features} float32 numbers a point, as '
+                'nuScenes stores x, y, z, intensity and ring: copy it again, write it so, or take it away'
+            )
+        return values.reshape(-1, features)
 
 
 class FrameSource:

@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.logging import print_log
 from tqdm import tqdm
 
-from bevformer_plugin.atomic_write import atomic_write
+from bevformer_plugin.atomic_write import atomic_write, refuse_unwritable_folder
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.evaluation import DETECTIONS
 
@@ -18,19 +18,20 @@ from .ranking import SCORE_NAME, sample_score
 FRAMES_PER_SECOND = 4  # twice the pace of nuScenes' keyframes
 
 
-def prepare_folder(folder: str | Path, overwrite: bool = False) -> Path:
-    """Make the folder for pictures and return its path.
+def check_folder(folder: str | Path, overwrite: bool = False) -> Path:
+    """Check that pictures can be written to a folder, which is made with the first of them, and return its path.
 
     Raises:
         FileExistsError: the folder holds something and ``overwrite`` is False.
         NotADirectoryError: there is a file of that name.
+        OSError: the folder cannot be written to.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f'{folder} is a file: give a folder for the pictures')
     if folder.exists() and any(folder.iterdir()) and not overwrite:
         raise FileExistsError(f'{folder} is not empty: give another folder, or --overwrite to replace pictures in it')
-    folder.mkdir(parents=True, exist_ok=True)
+    refuse_unwritable_folder(folder)
     return folder
 
 

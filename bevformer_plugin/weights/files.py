@@ -314,7 +314,8 @@ def publish_checkpoint(source: str, target: str) -> None:
     Raises:
         FileExistsError: if ``target`` exists.
         FileNotFoundError: if ``source`` or the folder of ``target`` does not exist.
-        InputError: if ``source`` is not a checkpoint of a run, or its weights are not finite.
+        InputError: if ``source`` is not a checkpoint of a run, its weights are not finite, or it was kept for the
+            inspection of a failed step.
     """
     refuse_target(target)
     content = read_checkpoint(source)
@@ -322,5 +323,10 @@ def publish_checkpoint(source: str, target: str) -> None:
     if lacking:
         raise InputError(f'{source} is no checkpoint of a run: it has no {" and no ".join(lacking)}')
     weights_of(content, source)
+    if TrainingRecord.of_checkpoint(content).failed_step is not None:
+        raise InputError(
+            f'{source} was kept for inspection, from before a step whose loss or gradient was not finite: publish '
+            'last.ckpt or a best checkpoint'
+        )
     with atomic_write(target) as file:
         torch.save({key: content[key] for key in ('state_dict', 'meta')}, file)

@@ -180,6 +180,13 @@ def test_time_stands_still(copied_root, change_table):
     refused(copied_root, 'but the sample before it 1540000000: sample.json holds microseconds')
 
 
+def test_times_in_nanoseconds(copied_root, change_table):
+    """Whatever depends on the time between frames would see half a second as eight minutes."""
+    for name in ('sample', 'sample_data', 'ego_pose'):
+        change_table(name, lambda rows: [{**row, 'timestamp': row['timestamp'] * 1000} for row in rows])
+    refused(copied_root, r'are 49\d\.\d+ s or more apart, if timestamps in sample\.json are microseconds')
+
+
 def test_a_circle_of_samples(copied_root, change_table):
     def tie(rows):
         for row in rows:

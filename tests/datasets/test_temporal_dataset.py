@@ -300,6 +300,17 @@ def test_items_of_8_bits_are_those_of_the_exact_path_to_a_level(build_dataset, b
         ({'data_root': ['a', 'b']}, ValueError, r'data_root must be a text, .*"data_root=\'a,b\'"'),
         ({'data_root': None}, ValueError, r'data_root must be a text, not None'),
         ({'test_mode': 'no'}, ValueError, "test_mode must be True or False, not 'no'"),
+        (
+            {'test_mode': True, 'queue_length': 3},
+            ValueError,
+            'queue_length is for training, in test_mode it has no eff',
+        ),
+        ({'test_mode': True, 'frame_offsets': [-1, 0]}, ValueError, 'frame_offsets is for training'),
+        (
+            {'point_cloud_range': [90, 90, -5, 99, 99, 3]},
+            ValueError,
+            'no box of the classes car, truck, .* that counts',
+        ),
         ({'point_cloud_range': 50}, ValueError, r'point_cloud_range must be \[x, y, z, x, y, z\].* not 50'),
         ({'point_cloud_range': [9, 9, 9, 1, 1, 1]}, ValueError, r'minima and then larger maxima'),
     ],

@@ -37,6 +37,22 @@ def test_frames_lie_at_their_offsets(build_dataset, read_infos, dropped):
         assert {frame['scene_token'] for frame in item['history']} <= {item['scene_token']}
 
 
+def test_objects_none_of_which_has_enough_points_are_refused(build_dataset, read_infos):
+    """As of tables without LiDAR: the perspective head would learn that there are no objects."""
+    infos = read_infos('mini_train')
+    for entry in infos['data_list']:
+        for instance in entry['instances']:
+            instance.update(num_lidar_pts=1, num_radar_pts=1)
+    pipelines = (
+        [LOAD, {'type': 'LoadCameraInstances', **more}, ANNOTATIONS, PACK] for more in ({}, {'min_points': 2})
+    )
+    with pytest.raises(
+        InputError, match=r'min_points=3 LiDAR and radar points, and none of \d+ in .* has more than 2'
+    ):
+        build_dataset(infos, pipeline=next(pipelines), with_camera_objects=True)
+    build_dataset(infos, pipeline=next(pipelines), with_camera_objects=True)
+
+
 def test_an_item_needs_boxes_in_its_current_frame_only(build_dataset, read_infos):
     infos = read_infos('mini_train')
     infos['data_list'][3]['instances'] = []
@@ -68,6 +84,8 @@ def test_settings_that_cannot_be(build_dataset, settings, message):
 def test_a_crop_that_leaves_nothing(build_dataset):
     with pytest.raises(InputError, match='top=500 of CropMultiView leaves nothing of an image of 200 x 112 pixels'):
         item_of(build_dataset(pipeline=[LOAD, {'type': 'CropMultiView', 'top': 500}, PACK]))
+    with pytest.raises(InputError, match=r'as they are stored, 200 x 112, and .* is 100 x 56 by then'):
+        item_of(build_dataset(pipeline=[LOAD, CROP, {'type': 'ResizeMultiView'}, PACK], image_size=(100, 56)))
 
 
 def test_objects_in_cameras_have_to_be_loaded(build_dataset):

@@ -77,6 +77,11 @@ def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):
     assert Trajectory.from_file(tmp_path / 'poses.csv').at(1.5)[:3, 3] == pytest.approx([3, 3, 0])
 
 
+def test_how_far_apart_the_poses_around_a_time_are():
+    trajectory = Trajectory([0.0, 1.0, 4.0], [np.eye(4)] * 3)
+    assert [trajectory.gap_at(time) for time in (0.0, 0.5, 1.0, 2.0, 4.0)] == [0, 1, 0, 3, 0]
+
+
 @pytest.mark.parametrize(
     ('content', 'message'),
     [

@@ -10,7 +10,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 
-from bevformer_plugin.evaluation import MapCounts, MapMetric, read_map, read_map_protocol
+from bevformer_plugin.evaluation import MapCounts, MapMetric, drop_maps, missing_maps, read_map, read_map_protocol
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.maps import IGNORED, PROTOCOLS, MapClass, MapProtocol, find_protocol
 
@@ -146,6 +146,10 @@ def test_the_evaluator_writes_what_pictures_read(tmp_path):
         read_map(tmp_path, protocol, 'c')
     with pytest.raises(FileNotFoundError, match=r'no predicted maps in .*--maps-out'):
         read_map_protocol(tmp_path / 'elsewhere')
+    (tmp_path / 'results_nusc.json').touch()
+    drop_maps(tmp_path)  # as before another test writes its own
+    assert missing_maps(tmp_path, maps) == ['a', 'b']
+    assert sorted(path.name for path in tmp_path.rglob('*')) == ['probabilities', 'results_nusc.json']
 
 
 def test_maps_that_nobody_scores_are_written(tmp_path):

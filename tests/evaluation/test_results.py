@@ -3,10 +3,20 @@
 import json
 
 import pytest
+from nuscenes.eval.detection.constants import DETECTION_NAMES
 
-from bevformer_plugin.evaluation import load_results, write_results
+from bevformer_plugin.atomic_write import refuse_unwritable, refuse_unwritable_folder
+from bevformer_plugin.evaluation import (
+    MEAN_ERRORS,
+    NuScenesDevkitMetric,
+    comparison_table,
+    load_results,
+    write_results,
+)
+from bevformer_plugin.evaluation.devkit_evaluation import SCORES
 from bevformer_plugin.evaluation.results import attribute_of
 
+NAN, INFINITY = float('nan'), float('inf')
 ENTRY = dict(
     sample_token='a',
     translation=[0, 0, 0],
@@ -31,7 +41,50 @@ def test_results_survive_the_file(tmp_path):
     assert load_results(tmp_path / 'deeper' / 'results.json') == {'a': [ENTRY], 'b': []}
 
 
-NAN, INFINITY = float('nan'), float('inf')
+def test_scores_go_with_the_submission_that_they_are_of(tmp_path):
+    path, scores = tmp_path / 'results.json', tmp_path / 'metrics_summary.json'
+    scores.write_text('of another submission in this folder')
+    write_results({'a': [ENTRY]}, path, SCORES)
+    assert scores.exists()
+    write_results({'a': []}, path, SCORES)
+    assert not scores.exists() and load_results(path) == {'a': []}
+
+
+def test_detections_that_are_only_written_are_checked_as_well(tmp_path):
+    metric = NuScenesDevkitMetric(
+        'root', 'v1.0-mini', 'a.pkl', results_path=str(tmp_path / 'a.json'), format_only=True
+    )
+    with pytest.raises(ValueError, match=r'detections of sample a: detection_score of box 0 is not finite: nan'):
+        metric.compute_metrics({'a': [{**ENTRY, 'detection_score': NAN}]})
+    assert not (tmp_path / 'a.json').exists()
+    metric.compute_metrics({'a': [ENTRY]})
+    assert load_results(tmp_path / 'a.json') == {'a': [ENTRY]}
+
+
+def test_files_that_could_not_be_written_are_refused_and_nothing_is_made(tmp_path):
+    (tmp_path / 'file').touch()
+    refuse_unwritable(tmp_path / 'new' / 'results.json')
+    refuse_unwritable_folder(tmp_path / 'new')
+    assert not (tmp_path / 'new').exists()
+    with pytest.raises(
+        OSError, match=r'results.json cannot be written \(.*file is a file\): write elsewhere with --out'
+    ):
+        refuse_unwritable(tmp_path / 'file' / 'deeper' / 'results.json')
+    with pytest.raises(OSError, match=r'nothing can be written to /proc/new .*: write elsewhere with --out'):
+        refuse_unwritable_folder('/proc/new')
+
+
+def test_a_comparison_of_different_samples_warns():
+    summary = {'nd_score': 0.1, 'mean_ap': 0.1, 'tp_errors': dict.fromkeys(MEAN_ERRORS.values(), 1.0)}
+    summary |= {'mean_dist_aps': dict.fromkeys(DETECTION_NAMES, 0.1)}
+    summary |= {'num_samples': 81, 'num_split_samples': 81, 'true_boxes': 'points'}
+    assert 'warning' not in comparison_table({'a': summary, 'b': summary})
+    table = comparison_table({'a': summary, 'b': {**summary, 'num_samples': 40}}).splitlines()
+    assert table[-3:] == [
+        'warning: these scores are not of the same samples or true boxes, and do not compare:',
+        "a  81 of 81 samples of the split, true boxes by 'points'",
+        "b  40 of 81 samples of the split, true boxes by 'points'",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,7 @@ def test_predict_refuses_queues_and_two_frames_of_a_scene(build_detector, make_s
             'heads.day and night both predict pred_instances_3d: keep one of them',
         ),
         (dict(bev_grid=(0, 10)), '0 x 10'),
+        (dict(img_neck={**detector_config()['img_neck'], 'out_channels': 15}), 'width of the BEV is even, .* got 15'),
         (dict(point_cloud_range=(51.2, -51.2, -5, -51.2, 51.2, 3)), 'minima, then maxima'),
         (dict(ego_motion=dict(preset='official_v2')), "unknown ego_motion preset 'official_v2'"),
         (dict(ego_motion=dict(wrap=True)), r"unknown ego_motion fields \['wrap'\]"),

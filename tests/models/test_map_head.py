@@ -1,5 +1,7 @@
 """The map head with both of its decoders."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import PixelData
 from scipy.spatial.transform import Rotation
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.maps import IGNORED, PROTOCOLS, find_protocol
 from bevformer_plugin.models import EncodedFrames, Frame
@@ -85,6 +88,13 @@ def test_a_detector_trains_and_predicts_both_tasks(build_detector, make_sample, 
     first, second = (result.pred_map.data for result in results)
     assert first.shape == (4, 200, 200) and first.dtype == torch.float32 and not torch.equal(first, second)
     assert first.min() > 0 and first.max() < 1 and len(results[0].pred_instances_3d.scores_3d) > 0
+
+
+def test_a_map_that_was_not_moved_with_its_bev_is_refused():
+    moved = replace(frame(), bev_augmentation=2 * torch.eye(2, dtype=torch.float64))
+    encoded = EncodedFrames(torch.zeros(1, GRID.num_queries, 16), [], [moved])
+    with pytest.raises(InputError, match='were moved by RandomBEVAugmentation, and true maps are not with them'):
+        build_head().loss(encoded, with_map([_empty_sample()]))
 
 
 @pytest.mark.parametrize('decoder', DECODERS)

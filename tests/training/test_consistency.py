@@ -13,7 +13,7 @@ import torch
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.evaluation import load_results
 from bevformer_plugin.training import DetectorDataModule, check_testing, direct_results
-from bevformer_plugin.training.consistency import check_consistency
+from bevformer_plugin.training.consistency import check_consistency, check_first_items
 from bevformer_plugin.weights import (
     check_checkpoint,
     check_initialization,
@@ -27,6 +27,7 @@ from tests.helpers.repository import REPO
 WEIGHTS = 'projects/synthetic_world/bevformer_nano.pth'
 CLASSES = load_config(NANO).class_names
 CAMERAS = load_config(NANO).cameras
+NOT_OF_TRAINING = {'train_dataloader.dataset.queue_length': None, 'train_dataloader.dataset.filter_empty_gt': False}
 
 
 @pytest.fixture(scope='module')
@@ -105,6 +106,14 @@ def test_the_released_config_is_consistent(configured):
             'with test_evaluator.split=mini_train',
         ),
         ({'test_dataloader.dataset.test_mode': False}, 'test_mode=True'),
+        (
+            {'val_dataloader.sampler.type': 'DefaultSampler', 'val_dataloader.batch_sampler': None},
+            'val_dataloader.sampler is DefaultSampler, which does not give whole scenes in time order',
+        ),
+        (
+            {'test_dataloader.batch_sampler': None, 'test_dataloader.batch_size': 2},
+            'test_dataloader.batch_size=2 would put two frames of a scene into a batch',
+        ),
     ],
 )
 def test_parts_that_do_not_belong_together_are_refused(configured, info_files, options, message):
@@ -114,6 +123,61 @@ def test_parts_that_do_not_belong_together_are_refused(configured, info_files, o
     data = DetectorDataModule(cfg, ('train', 'val', 'test'))
     with pytest.raises((ValueError, FileNotFoundError), match=re.escape(message)):
         check_consistency(cfg, data.datasets)
+
+
+def test_a_detector_without_history_takes_frames_in_any_order(configured):
+    cfg = configured(
+        **{
+            'model.use_history': False,
+            'train_dataloader.dataset.queue_length': 1,
+            'val_dataloader.sampler.type': 'DefaultSampler',
+            'val_dataloader.batch_sampler': None,
+        }
+    )
+    assert check_consistency(cfg, DetectorDataModule(cfg, ('train', 'val')).datasets) == []
+
+
+@pytest.mark.parametrize(
+    ('history', 'length', 'remark'),
+    [
+        (True, 1, 'trains without history, which the model uses in validation and test'),
+        (False, 4, 'model.use_history=False uses one of the 4 frames'),
+    ],
+)
+def test_history_in_training_alone_or_in_tests_alone_is_said(configured, history, length, remark):
+    cfg = configured(**{'model.use_history': history, 'train_dataloader.dataset.queue_length': length})
+    (said,) = check_consistency(cfg, DetectorDataModule(cfg, ('train', 'val')).datasets)
+    assert remark in said
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'train_dataloader.dataset.test_mode': True, **NOT_OF_TRAINING}, "KeyError: 'ann_info'"),
+        ({'val_dataloader.dataset.pipeline': [{'type': 'ResizeMultiView'}]}, 'put LoadMultiViewImages before it'),
+        ({'train_dataloader.dataset.pipeline': [{'type': 'LoadMultiViewImages'}]}, "dict(type='PackTemporalInputs')"),
+    ],
+)
+def test_a_pipeline_that_makes_no_items_is_found_before_the_run(configured, options, message):
+    data = DetectorDataModule(configured(**options), ('train', 'val'))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_first_items(data.datasets)
+
+
+def test_items_of_a_dataset_that_repeats_are_as_random_as_without(configured):
+    """Each epoch draws other queues, and a run that is resumed draws the same again."""
+
+    def queues(cfg, epoch: int) -> list[list[str]]:
+        loader = DetectorDataModule(cfg, ('train',), seed=3).train_dataloader()
+        loader.sampler.set_epoch(epoch)
+        return [[*item['token'], *(frame['token'][0] for frame in item['history'])] for item in loader]
+
+    cfg = configured(**{'train_dataloader.dataset.queue_length': 3, 'train_dataloader.dataset.pipeline': []})
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    alone = [queues(cfg, epoch) for epoch in (0, 1)]
+    cfg.train_dataloader.dataset = {'type': 'RepeatDataset', 'times': 1, 'dataset': cfg.train_dataloader.dataset}
+    assert [queues(cfg, epoch) for epoch in (0, 1)] == alone
+    assert sorted(alone[0]) != sorted(alone[1])
 
 
 def test_an_evaluator_of_other_samples_is_refused_for_testing_too(configured, info_files):

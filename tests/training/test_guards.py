@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from bevformer_plugin.errors import NotFiniteError
+from bevformer_plugin.training.guards import MOST_LEFT_OUT, LeftOutSteps
 from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import NANO, run_tool
 from tests.training.plants import NotFinite
@@ -47,3 +49,13 @@ def test_one_process_is_enough_to_stop_all(small_options, tmp_path):
     )
     assert done.returncode == 1 and done.last_line.startswith(f'error: the output of {FFN} is not finite')
     assert read_checkpoint(str(tmp_path / 'not_finite.ckpt'))['global_step'] == 1
+
+
+def test_steps_that_a_scaler_leaves_out_for_ever_stop_the_run():
+    counted, overflow = LeftOutSteps(), torch.tensor(float('inf'))
+    for norm in [overflow] * (MOST_LEFT_OUT - 1) + [torch.tensor(1.0)] + [overflow] * (MOST_LEFT_OUT - 1):
+        counted.note(norm)
+    with pytest.raises(
+        NotFiniteError, match=r'the last 100 steps overflowed, .* lower a static optim_wrapper\.loss_scale'
+    ):
+        counted.note(overflow)

@@ -1,8 +1,11 @@
 """Which devices a command line asks for."""
 
 import pytest
+import torch
+from torch import nn
 
 from bevformer_plugin.training import Hardware, parse_devices
+from bevformer_plugin.training.hardware import check_norms
 from tests.helpers.processes import NANO, run_tool
 
 
@@ -34,6 +37,15 @@ def test_numbers_of_devices_on_a_cpu_and_no_node_are_refused():
         Hardware([0, 1], accelerator='cpu')
     with pytest.raises(ValueError, match='nodes must be at least 1, got 0'):
         Hardware(num_nodes=0)
+
+
+def test_norms_that_processes_on_cpus_cannot_train_are_refused():
+    cpu, norms = torch.device('cpu'), nn.Sequential(nn.SyncBatchNorm(2))
+    with pytest.raises(ValueError, match=r"norm_cfg\.type='SyncBN' needs GPUs to train in 2 processes"):
+        check_norms(norms, cpu, processes=2)
+    check_norms(norms, cpu, processes=1)
+    check_norms(norms, torch.device('cuda'), processes=2)
+    check_norms(nn.Sequential(nn.BatchNorm2d(2)), cpu, processes=2)
 
 
 @pytest.mark.parametrize('devices', ['abc', '0', '-1'])

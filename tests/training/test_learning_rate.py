@@ -3,11 +3,19 @@
 import re
 
 import pytest
+import torch
+from mmdet3d.registry import MODELS
 
 from bevformer_plugin.configuration import load_config
 from bevformer_plugin.training.learning_rate import scale_under_mmengine, scaling_factor
+from bevformer_plugin.training.parameter_groups import check_parameter_groups
 from tests.helpers.processes import NANO, run_tool
 from tests.training.training_runs import lightning_steps, mmengine_steps
+
+
+@pytest.fixture(scope='module')
+def nano():
+    return MODELS.build(load_config(NANO).model)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +36,30 @@ def test_it_is_linear_in_batch_processes_and_accumulation(config, batch_size, ac
     assert scaling_factor(cfg, processes) == factor
     cfg.auto_scale_lr.enable = False
     assert scaling_factor(cfg, processes) == 1.0
+
+
+@pytest.mark.parametrize(
+    ('paramwise', 'message'),
+    [
+        (
+            {'custom_keys': {'img_backbon.conv': {'lr_mult': 0.1}}},
+            "has 'img_backbon.conv', which is in the name of no",
+        ),
+        ({'custom_keys': {'pts_bbox_head': {'lr_mult': 0.1}}}, 'the parts of the model are .*heads.detection'),
+        ({'custom_keys': {'backbones': {'lr_mult': 0.1}}}, 'did you mean img_backbone'),
+        ({'custom_keys': {'img_backbone': {'lr_mul': 0.1}}}, 'lr_mul has no effect; did you mean lr_mult'),
+        ({'custom_keys': {'img_neck': {}, 'img_neck.': {}}}, "'img_neck', which has no effect: longer keys take all"),
+        ({'custom_keys': {'img_backbone': 0.1}}, r'is a dict such as dict\(lr_mult=0.1\), got 0.1'),
+        ({'norm_decay': 0.0}, 'paramwise_cfg.norm_decay has no effect; did you mean norm_decay_mult'),
+    ],
+)
+def test_groups_of_parameters_that_nothing_is_in_are_refused(nano, paramwise, message):
+    optimizer = torch.optim.AdamW(nano.parameters())
+    with pytest.raises(ValueError, match=message):
+        check_parameter_groups({'paramwise_cfg': paramwise}, nano, optimizer)
+    good = {'custom_keys': {'img_backbone': {'lr_mult': 0.1, 'betas': (0.8, 0.9)}, 'bias': {'decay_mult': 0.0}}}
+    check_parameter_groups({'paramwise_cfg': good}, nano, optimizer)
+    check_parameter_groups({'paramwise_cfg': paramwise, 'constructor': 'Mine'}, nano, optimizer)
 
 
 @pytest.mark.parametrize('base', [0, -8, 'eight', None, True])

@@ -6,11 +6,12 @@ import shutil
 import pytest
 
 from bevformer_plugin.configuration import load_config
-from bevformer_plugin.training import check_testing, check_training
+from bevformer_plugin.training import check_testing, check_training, direct_results
 from bevformer_plugin.weights import read_checkpoint
 from tests.helpers.processes import NANO, run_tool
 from tests.helpers.repository import REPO
 
+SAVE_BEST = 'default_hooks = dict(checkpoint=dict(save_best={}))'
 LOOP = "train_cfg = dict({delete}type='IterBasedTrainLoop', max_iters=2, val_interval=2)\n"
 
 
@@ -51,6 +52,54 @@ def test_a_loop_of_iterations_is_refused_with_the_remedy(tmp_path, delete):
 def test_counts_that_make_no_sense_are_refused(name, value, message):
     with pytest.raises(ValueError, match=message):
         check_training(load_config(NANO, {name: value}))
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ("work_dir = 'x'", "work_dir='x' in a config has no effect: give --work-dir"),
+        ('randomness = dict(seed=7)', 'give --seed on the command line'),
+        ('val_dataloader = dict(num_workers=0)', 'set val_dataloader.persistent_workers=False as well'),
+        ('val_evaluator = dict(format_only=True)', 'leaves a validation without the score'),
+        ('val_dataloader = dict(drop_last=True)', 'val_dataloader.drop_last=True leaves frames out'),
+        (SAVE_BEST.format("'nuscenes/mATE'"), 'would keep the worst checkpoint: .* nuscenes/mATE is better the less'),
+        (SAVE_BEST.format("'nuscenes/NDSS'"), "save_best='nuscenes/NDSS' is no score of val_evaluator"),
+        (SAVE_BEST.format("'nuscenes/mAP', rule='less'"), 'nuscenes/mAP is better the greater'),
+    ],
+)
+def test_settings_that_would_be_ignored_or_mislead(tmp_path, text, message):
+    (tmp_path / 'child.py').write_text(f"_base_ = ['{REPO / NANO}']\n{text}\n")
+    with pytest.raises(ValueError, match=message):
+        check_training(load_config(str(tmp_path / 'child.py')))
+
+
+@pytest.mark.parametrize('save', ["'nuscenes/AP/car'", "'nuscenes/mATE', rule='less'"])
+def test_a_best_checkpoint_by_a_score_of_ones_own(tmp_path, save):
+    (tmp_path / 'child.py').write_text(f"_base_ = ['{REPO / NANO}']\n{SAVE_BEST.format(save)}\n")
+    check_training(load_config(str(tmp_path / 'child.py')))
+
+
+@pytest.mark.parametrize(
+    ('options', 'arguments', 'message'),
+    [
+        (
+            {'test_evaluator.results_path': 'a.json'},
+            (None, False),
+            "results_path='a.json' has no effect here: give --out",
+        ),
+        (
+            {'test_evaluator.format_only': True},
+            ('a.json', False),
+            'format_only=True has no effect here: give --format',
+        ),
+        ({'test_cfg.fp16': True}, (None, False), 'test_cfg.fp16 has no effect'),
+    ],
+)
+def test_settings_of_a_test_that_would_be_ignored(options, arguments, message):
+    cfg = load_config(NANO, options)
+    with pytest.raises(ValueError, match=message):
+        check_testing(cfg)
+        direct_results(cfg, *arguments)
 
 
 def test_a_config_without_a_test_set_cannot_test():

@@ -4,9 +4,10 @@ import time
 
 import pytest
 import torch
+from mmdet3d.registry import MODELS
 
 from bevformer_plugin.configuration import load_config
-from bevformer_plugin.training.pretrained import fetch_pretrained
+from bevformer_plugin.training.pretrained import check_pretrained, fetch_pretrained
 from tests.helpers.processes import NANO, run_tool
 from tests.helpers.repository import REPO
 
@@ -51,6 +52,30 @@ def test_a_local_file_that_cannot_be_read_is_named(tmp_path, kind):
     with pytest.raises(ValueError, match=f'{KEY}.checkpoint={file} cannot be had here') as caught:
         fetch_pretrained(cfg)
     assert 'put at' not in str(caught.value)
+
+
+def test_a_file_that_does_not_fit_its_part_is_refused(tmp_path):
+    """MMEngine would start from random weights, and say so in its log alone."""
+    options = {
+        KEY: dict(type='Pretrained', checkpoint=str(tmp_path / 'start.pth')),
+        'model.img_backbone.frozen_stages': 1,
+    }
+    detector = MODELS.build(load_config(str(REPO / NANO), options).model)
+    whole = detector.img_backbone.state_dict()
+    cases = {
+        'needs conv1.weight, bn1.weight': {f'backbone.{name}': value for name, value in whole.items()},
+        'nothing of .* fits it: the file has conv1.weight': {'conv1.weight': torch.zeros(1)},
+        r'lacks 1 parameters that are frozen \(first: conv1.weight\)': {**whole, 'conv1.weight': torch.zeros(1)},
+    }
+    for message, state in cases.items():
+        torch.save({'state_dict': state}, tmp_path / 'start.pth')
+        with pytest.raises(ValueError, match=message):
+            check_pretrained(detector)
+    torch.save(whole, tmp_path / 'start.pth')
+    check_pretrained(detector)
+    torch.save({f'backbone.{name}': value for name, value in whole.items()}, tmp_path / 'start.pth')
+    detector.img_backbone.init_cfg['prefix'] = 'backbone'
+    check_pretrained(detector)
 
 
 def test_a_model_from_scratch_needs_nothing():

@@ -96,6 +96,10 @@ def test_options_of_the_command_line(options, message):
         ({'default_hooks.logger.ignore_last': False}, 'default_hooks.logger.ignore_last has no effect'),
         ({'env_cfg.cudnn_benchmark': True}, 'cudnn_benchmark=True has no effect'),
         ({'model_wrapper_cfg.broadcast_buffers': False}, 'model_wrapper_cfg=.* has no effect'),
+        (
+            {'param_scheduler': [{'type': 'ReduceOnPlateauLR'}]},
+            'ReduceOnPlateauLR, which is stepped by scores and has no',
+        ),
     ],
 )
 def test_settings_of_the_runner_under_lightning(options, message):

@@ -186,5 +186,10 @@ def test_folders_that_cannot_be_a_work_dir_are_refused(tmp_path):
         check_work_dir(RunStart(file))
     with pytest.raises(FileExistsError, match='--resume, replace it with --overwrite'):
         check_work_dir(RunStart(tmp_path))
+    (tmp_path / 'last.ckpt').touch()
+    with pytest.raises(FileExistsError, match='has checkpoints of its own, which the run that goes on with'):
+        check_work_dir(RunStart(tmp_path, resume=str(tmp_path.parent / 'other' / 'last.ckpt')))
+    check_work_dir(RunStart(tmp_path, resume=str(tmp_path / 'last.ckpt')))
+    check_work_dir(RunStart(tmp_path, resume='newest'))
     with pytest.raises(OSError, match=r'/proc/run cannot be written to .* another --work-dir'):
         check_work_dir(RunStart(type(tmp_path)('/proc/run')))

@@ -53,6 +53,11 @@ def test_lidar_points_are_optional(source, tmp_path):
     frame = source.frame(next(iter(source.infos)))
     assert frame.points().shape[1] == 5
     assert replace(frame, root=tmp_path).points() is None
+    path = tmp_path / frame.info['lidar_points']['lidar_path']
+    path.parent.mkdir(parents=True)
+    np.zeros((3, 4), np.float32).tofile(path)
+    with pytest.raises(ValueError, match=r'\(48 bytes\) is no LiDAR scan of 5 float32 numbers a point'):
+        replace(frame, root=tmp_path).points()
 
 
 def test_bad_input_is_named(source, perfect_results, synthetic_root, info_files, tmp_path):

@@ -9,11 +9,11 @@ import pytest
 
 from bevformer_plugin.visualization import (
     FrameSource,
+    check_folder,
     draw_best_and_worst,
     draw_frame,
     draw_sample,
     draw_scene,
-    prepare_folder,
 )
 from tests.helpers.info_files import write_infos
 from tests.helpers.repository import REPO
@@ -97,14 +97,16 @@ def test_no_sample_is_among_best_and_worst(source, tmp_path):
 
 
 def test_folders_are_not_overwritten(tmp_path):
-    folder = prepare_folder(tmp_path / 'a' / 'b')
-    prepare_folder(folder)  # empty
+    folder = check_folder(tmp_path / 'a' / 'b')
+    assert not folder.parent.exists()  # a refusal after this check leaves nothing behind
+    folder.mkdir(parents=True)
+    check_folder(folder)  # empty
     (folder / 'x.png').touch()
     with pytest.raises(FileExistsError, match='--overwrite'):
-        prepare_folder(folder)
-    assert prepare_folder(folder, overwrite=True) == folder
+        check_folder(folder)
+    assert check_folder(folder, overwrite=True) == folder
     with pytest.raises(NotADirectoryError, match=r'x\.png is a file'):
-        prepare_folder(folder / 'x.png')
+        check_folder(folder / 'x.png')
 
 
 def test_command(synthetic_root, info_files, perfect_results, infos, tmp_path, monkeypatch, capsys):

@@ -97,6 +97,14 @@ def test_weights_that_are_not_finite_are_not_published(tmp_path):
     assert not (tmp_path / 'published.pth').exists()
 
 
+def test_weights_of_a_step_that_failed_are_not_published(tmp_path):
+    kept = {'state_dict': nn.Linear(2, 3).state_dict(), 'samples': ['a'], 'global_step': 7, 'meta': {}}
+    torch.save(kept, tmp_path / 'not_finite.ckpt')
+    with pytest.raises(ValueError, match='was kept for inspection'):
+        publish_checkpoint(str(tmp_path / 'not_finite.ckpt'), str(tmp_path / 'published.pth'))
+    assert not (tmp_path / 'published.pth').exists()
+
+
 @pytest.mark.parametrize(('kind', 'said'), [('half', 'float16'), ('bfloat16', 'bfloat16'), ('double', 'float64')])
 def test_other_precisions_are_converted_and_said(tmp_path, log, kind, said):
     source, target = nn.Linear(2, 3), nn.Linear(2, 3)

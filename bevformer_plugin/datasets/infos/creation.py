@@ -13,7 +13,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 from tqdm import tqdm
 
-from bevformer_plugin.atomic_write import atomic_write
+from bevformer_plugin.atomic_write import atomic_write, refuse_unwritable, refuse_unwritable_folder
 from bevformer_plugin.errors import InputError
 
 from .can_bus import FARTHEST_MESSAGE, CanBusMessages, find_can_bus
@@ -67,6 +67,7 @@ def create_nuscenes_infos(
         FileNotFoundError: a folder, table or map is missing, no keyframe has all its images, or no image of a camera
             is there.
         FileExistsError: a file exists already and ``overwrite`` is False.
+        OSError: ``out_dir`` cannot be written to.
         InputError: the version, a camera or ``can_bus_message`` is unknown, splits cannot be used or name no scene of
             the tables, ``workers`` is less than one, tables or messages hold broken numbers, no annotation is of a
             detection class, messages are of another time than their scene, or images are of another size than their
@@ -80,6 +81,7 @@ def create_nuscenes_infos(
     files = {split: infos_file(out_dir or root, role) for split, role in splits.roles.items()}
     if not overwrite:
         _refuse_existing(files.values())
+    refuse_unwritable_folder(out_dir or root)
     tables, split_of = open_tables(root, version), splits.split_of()
     with refuse_tables_that_do_not_fit(tables, 'all scenes'):
         builder = EntryBuilder(tables, messages, cameras)
@@ -128,9 +130,12 @@ def convert_infos(
 
     Raises:
         FileExistsError: ``out_path`` exists already and ``overwrite`` is False.
+        InputError: ``out_path`` is the file that is read.
+        OSError: ``out_path`` cannot be written.
     """
     if not overwrite:
         _refuse_existing([Path(out_path)])
+    refuse_unwritable(out_path, path)
     infos = load_infos(path, root, version, box_convention)
     write_infos(infos, out_path)
     print_log(f'{len(infos["data_list"])} samples in {out_path}')
@@ -145,7 +150,6 @@ def _refuse_existing(files: Iterable[Path]) -> None:
 
 def write_infos(infos: dict, path: str | Path) -> None:
     """Pickle infos into a file, which is complete or does not exist; its folder is made if needed."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         pickle.dump(infos, file, protocol=4)
 

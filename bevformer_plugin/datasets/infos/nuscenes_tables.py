@@ -26,6 +26,7 @@ from .row_checks import (
     check_annotations,
     check_intrinsic,
     check_lidar_mount,
+    check_pace,
     check_scene_of,
     check_sensor_times,
     check_successor,
@@ -179,6 +180,7 @@ class EntryBuilder:
     def _scene(self, scene: dict) -> tuple[list[dict], SceneCount]:
         entries, count = [], SceneCount(scene['name'])
         samples = list(self.keyframes(scene))
+        check_pace(samples, scene)
         messages = self.messages.of_keyframes(scene['name'], [sample['timestamp'] for sample in samples])
         unmeasured = set(self.cameras)
         for frame_idx, (sample, message) in enumerate(zip(samples, messages, strict=True)):

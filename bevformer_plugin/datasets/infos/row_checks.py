@@ -1,5 +1,6 @@
 """Checks of rows of the nuScenes tables: broken chains, poses, sensor mounts, times and annotations are refused."""
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -16,6 +17,26 @@ from .numeric_checks import (
 
 LARGEST_CLOCK_ERROR = 600_000_000  # microseconds from a sample to what belongs to it; more is of another clock or unit
 SHORTEST_GAP = 1000  # microseconds between keyframes; a shorter gap means that timestamps are in another unit
+LONGEST_GAP = 60_000_000  # microseconds between keyframes of a scene; a longer gap means that they are nanoseconds
+
+
+def check_pace(samples: list[dict], scene: dict) -> None:
+    """Refuse a scene none of whose samples follows the one before it within a minute.
+
+    Args:
+        samples: rows of ``sample``, in time order.
+        scene: their row of ``scene``.
+
+    Raises:
+        InputError: naming the scene and its shortest gap.
+    """
+    times = [sample['timestamp'] for sample in samples]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    if gaps and min(gaps) > LONGEST_GAP:
+        raise InputError(
+            f'the keyframes of {scene["name"]} are {min(gaps) / 1e6:g} s or more apart, if timestamps in sample.json '
+            'are microseconds: write them as such (nanoseconds are a thousand times as many)'
+        )
 
 
 def check_successor(previous: dict, sample: dict, scene: dict) -> None:

@@ -83,10 +83,19 @@ def count_true_boxes(entries: list[dict], rule: str) -> tuple[int, int]:
 
 
 def box_table(name: str, entries: list[dict]) -> str:
-    """Write one line that says how many boxes of a split count by each rule and how visible they are."""
+    """Write one line that says how many boxes of a split count by each rule and how visible they are.
+
+    It also says so if the velocity of most is not known: the devkit takes it from keyframes at most 1.5 s apart.
+    """
     instances = [instance for entry in entries for instance in entry['instances']]
     points = sum(instance['num_lidar_pts'] + instance['num_radar_pts'] > 0 for instance in instances)
     levels = np.bincount([instance['visibility'] for instance in instances], minlength=5).tolist()
     parts = zip(('unknown', '0-40 %', '40-60 %', '60-80 %', '80-100 %'), levels, strict=True)
     visible = ', '.join(f'{level} {count}' for level, count in parts if count or level != 'unknown')
-    return f'{name}: {len(instances)} boxes, {points} with LiDAR or radar points; visibility {visible}'
+    unknown = sum(not np.isfinite(instance['velocity']).all() for instance in instances)
+    slow = (
+        f'; {unknown} of unknown velocity, as of keyframes more than 1.5 s apart'
+        if 2 * unknown > len(instances)
+        else ''
+    )
+    return f'{name}: {len(instances)} boxes, {points} with LiDAR or radar points; visibility {visible}{slow}'

@@ -39,11 +39,17 @@ class PackTemporalInputs(BaseTransform):
 
     Raises:
         InputError: the images differ in size, are of another size than the dataset's ``image_size``, or were
-            transformed after ``LoadCameraInstances``.
+            transformed after ``LoadCameraInstances``, or true boxes were moved alone.
     """
 
     def transform(self, results: dict) -> dict:
         """Pack the current frame and its history."""
+        if results.get('transformation_3d_flow'):
+            raise InputError(
+                f'true boxes of sample {results["token"]} were moved by a transform for point clouds, such as '
+                'RandomFlip3D, and neither images nor BEV with them: take it out of the pipeline (BEVFormerV2 has '
+                'RandomBEVAugmentation)'
+            )
         frames = [*results['history'], results]
         metas = [self._meta(frame, results) for frame in frames]
         if 'bev_augmentation' in results:

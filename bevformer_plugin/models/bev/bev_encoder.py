@@ -45,8 +45,8 @@ class BEVEncoder(BaseModule):
             standard normal distribution, as published.
 
     Raises:
-        InputError: if there are fewer level embeddings than levels, fewer levels than are to be looked at, or the
-            encoder sets what is given here.
+        InputError: if there are fewer level embeddings than levels, fewer levels than are to be looked at, an odd
+            number of channels, or the encoder sets what is given here.
     """
 
     def __init__(
@@ -73,6 +73,11 @@ class BEVEncoder(BaseModule):
         num_feature_levels = num_levels if num_feature_levels is None else num_feature_levels
         if num_feature_levels < num_levels:
             raise InputError(f"num_feature_levels={num_feature_levels} is less than the neck's {num_levels} levels")
+        if embed_dims % 2:
+            raise InputError(
+                f'the width of the BEV is even, half of it for rows and half for columns, got {embed_dims}: set '
+                'model.img_neck.out_channels'
+            )
         self.num_levels = num_levels
         self.grid = grid
         self.ego_alignment = EgoAlignment.from_config(ego_motion)

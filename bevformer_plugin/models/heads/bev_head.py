@@ -6,11 +6,45 @@ from typing import ClassVar
 
 from mmdet3d.structures import Det3DDataSample
 from mmengine.model import BaseModule
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
+from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
-from bevformer_plugin.models.bev import EncodedFrames, ProposalLimits
+from bevformer_plugin.models.bev import EncodedFrames, Frame, ProposalLimits
+
+
+def true_objects(samples: Sequence[Det3DDataSample]) -> list[InstanceData]:
+    """Return ``gt_instances_3d`` of every sample, which has ``bboxes_3d`` and ``labels_3d``.
+
+    Raises:
+        InputError: if a sample has none.
+    """
+    for sample in samples:
+        if 'gt_instances_3d' not in sample:
+            raise InputError(
+                f'sample {sample.metainfo.get("sample_idx")} has no gt_instances_3d to train on: put '
+                "dict(type='LoadAnnotations3D', with_bbox_3d=True, with_label_3d=True) into the pipeline"
+            )
+    return [sample.gt_instances_3d for sample in samples]
+
+
+def require_unmoved(frames: Sequence[Frame], what: str) -> None:
+    """Refuse frames whose BEV and true boxes were moved, for a head whose truth was not.
+
+    Args:
+        frames: per sample.
+        what: is not moved, for the message.
+
+    Raises:
+        InputError: naming the first such sample.
+    """
+    moved = [frame.name for frame in frames if frame.bev_augmentation is not None]
+    if moved:
+        raise InputError(
+            f'BEV and true boxes of sample {moved[0]} were moved by RandomBEVAugmentation, and {what} not with them: '
+            'leave it out of the pipeline, or leave this head out'
+        )
 
 
 class BEVHead(BaseModule):

@@ -16,7 +16,7 @@ from bevformer_plugin.layers import DecodedQueries, Float32Linear, init_transfor
 from bevformer_plugin.layers.decoder import REFERENCE_EPS
 from bevformer_plugin.models.bev import EncodedFrames, ProposalLimits, Proposals
 
-from .bev_head import BEVHead
+from .bev_head import BEVHead, true_objects
 from .box_coder import NMSFreeCoder, post_center_range
 from .object_queries import ObjectQueries
 
@@ -160,10 +160,10 @@ class DetectionHead(BEVHead):
         outputs = self(encoded.bev_embed, encoded.proposals)
         device = outputs.bbox_preds.device
         gt_boxes, gt_labels = [], []
-        for sample in samples:
-            boxes = sample.gt_instances_3d.get('bboxes_3d').to(device)
+        for objects in true_objects(samples):
+            boxes = objects.get('bboxes_3d').to(device)
             gt_boxes.append(torch.cat([boxes.gravity_center, boxes.tensor[:, 3:]], dim=-1).float())
-            gt_labels.append(sample.gt_instances_3d.get('labels_3d').to(device))
+            gt_labels.append(objects.get('labels_3d').to(device))
         return {
             **self.criterion(outputs.cls_scores, outputs.bbox_preds, gt_labels, gt_boxes, outputs.queries.num_groups),
             **self.queries.loss(outputs.queries, gt_labels, gt_boxes),

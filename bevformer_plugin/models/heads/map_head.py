@@ -15,7 +15,7 @@ from bevformer_plugin.handed_down import with_handed_down
 from bevformer_plugin.maps import IGNORED, MapProtocol, between_planes, find_protocol, plane_to_global
 from bevformer_plugin.models.bev import EncodedFrames, Frame
 
-from .bev_head import BEVHead
+from .bev_head import BEVHead, require_unmoved
 
 
 @MODELS.register_module()
@@ -94,9 +94,10 @@ class MapHead(BEVHead):
             ``loss_map_focal`` and ``loss_map_dice`` of the last decoder layer, ``d0.loss_map_focal``, ... of others.
 
         Raises:
-            InputError: a sample has no ``gt_map``, or one of another shape than the protocol's.
+            InputError: a sample has no ``gt_map``, or one of another shape than the protocol's, or its BEV was moved.
             NotFiniteError: a loss is not finite.
         """
+        require_unmoved(encoded.frames, 'true maps are')
         logits = self(encoded)
         targets = torch.stack([self._truth(sample) for sample in samples]).to(logits.device)  # BxKxHxW
         losses, last = {}, len(logits) - 1

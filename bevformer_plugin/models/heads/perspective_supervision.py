@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.models.bev import CameraFeatures, EncodedFrames
 
-from .bev_head import BEVHead
+from .bev_head import BEVHead, require_unmoved, true_objects
 from .center_heatmap import draw_centers, last_in_each_cell
 
 MIN_DEPTH = 1.0  # metres; nearer centres are not supervised
@@ -74,11 +74,16 @@ class PerspectiveSupervision(BEVHead):
 
         Returns:
             ``perspective.loss_heatmap`` and ``perspective.loss_values``.
+
+        Raises:
+            InputError: if true boxes were moved, which the images do not show, or are missing.
         """
+        require_unmoved(encoded.frames, 'the images of PerspectiveSupervision are')
         device = encoded.bev_embed.device
         lidar2img = torch.stack([frame.lidar2img for frame in encoded.frames]).to(device, torch.float32)
-        gt_boxes = [sample.gt_instances_3d.get('bboxes_3d') for sample in samples]
-        gt_labels = [sample.gt_instances_3d.get('labels_3d') for sample in samples]
+        objects = true_objects(samples)
+        gt_boxes = [of_sample.get('bboxes_3d') for of_sample in objects]
+        gt_labels = [of_sample.get('labels_3d') for of_sample in objects]
         parts = [
             self._predictions_and_targets(features, lidar2img, gt_boxes, gt_labels)
             for features in encoded.camera_features

@@ -12,6 +12,7 @@ from bevformer_plugin.errors import InputError
 from bevformer_plugin.geometry import BEVGrid
 from bevformer_plugin.layers import PillarHits
 from bevformer_plugin.models import BEVFormer, BEVHistory, EgoAlignment, Frame
+from bevformer_plugin.models.bev import ProposalLimits
 from tests.deployment.exported.drives import drive, noise
 from tests.models.shrunk_configs import SHRUNK, build_shrunk
 
@@ -163,4 +164,7 @@ def test_parts_without_a_static_form_are_refused():
     attention = {'type': 'GlobalSpatialCrossAttention', '_delete_': True}
     detector = build_shrunk('bevformer_tiny', changes={'model.bev_encoder.encoder.spatial_cross_attention': attention})
     with pytest.raises(InputError, match='GlobalSpatialCrossAttention of a BEVFormerEncoderLayer cannot be exported'):
+        StaticDetector(detector, IMAGE_HW, HitBudget(1, 1))
+    detector.proposing_head = ('perspective', ProposalLimits(10, 0.05, 0.75))
+    with pytest.raises(InputError, match=r'what heads\.perspective proposes, which cannot be exported'):
         StaticDetector(detector, IMAGE_HW, HitBudget(1, 1))
