@@ -53,8 +53,9 @@ class SeededItems(Dataset):
 
     def full_init(self) -> None:
         """Let the dataset read its files if it has not yet."""
-        if hasattr(self.dataset, 'full_init'):
-            self.dataset.full_init()
+        full_init = getattr(self.dataset, 'full_init', None)
+        if full_init is not None:
+            full_init()
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -19,6 +19,8 @@ from .averaging import averages_weights
 from .pretrained import fetch_pretrained
 
 DETECTION_SCORE = 'nuscenes/NDS'
+# Settings of test evaluators that options of tools/test.py decide about.
+DESTINATIONS = {'results_path': '--out', 'out_dir': '--maps-out', 'format_only': '--format-only'}
 LOOP_SETTINGS = ('type', 'by_epoch', 'max_epochs', 'val_interval', 'val_begin')
 
 
@@ -64,6 +66,12 @@ def check_testing(cfg: Config) -> None:
         )
     _check_dataloader(cfg, 'test')
     _check_evaluator(cfg, 'test')
+    for metric in _evaluators(cfg, 'test'):
+        for name, flag in DESTINATIONS.items():
+            if metric.get(name):
+                raise InputError(
+                    f'test_evaluator.{name}={metric[name]!r} has no effect: give {flag} on the command line'
+                )
 
 
 def _require_sections(cfg: Config, sections: tuple[str, ...], purpose: str) -> None:
@@ -258,12 +266,10 @@ def direct_results(cfg: Config, results_path: str | None, format_only: bool, map
     folder is given for them.
 
     Raises:
-        InputError: if no test evaluator of the config writes submissions, or maps where a folder is given for them, or
-            one of them sets another place for them.
+        InputError: if no test evaluator of the config writes submissions, or maps where a folder is given for them.
     """
     evaluators = _evaluators(cfg, 'test')
     of_maps = [metric for metric in evaluators if METRICS.get(metric['type']) is MapMetric]
-    _refuse_destinations(evaluators, {'results_path': results_path, 'out_dir': maps_dir, 'format_only': format_only})
     for metric in of_maps:
         metric.update(out_dir=maps_dir, format_only=format_only)
     if format_only:
@@ -286,18 +292,6 @@ def drop_replaced_maps(cfg: Config) -> None:
     for metric in _evaluators(cfg, 'test'):
         if METRICS.get(metric['type']) is MapMetric and metric.get('out_dir'):
             drop_maps(metric['out_dir'])
-
-
-def _refuse_destinations(evaluators: list[dict], given: dict[str, object]) -> None:
-    """Refuse settings of test evaluators that options of the command line decide about, unless both say the same."""
-    options = {'results_path': '--out', 'out_dir': '--maps-out', 'format_only': '--format-only'}
-    for metric in evaluators:
-        for name, value in given.items():
-            if metric.get(name) and metric[name] != value:
-                raise InputError(
-                    f'test_evaluator.{name}={metric[name]!r} has no effect here: give {options[name]} on the command '
-                    'line'
-                )
 
 
 def _leave_true_maps_out(cfg: Config) -> None:

@@ -56,6 +56,10 @@ def check_consistency(cfg: Config, datasets: dict[str, DescribedDataset]) -> lis
         if part in datasets:
             check_evaluation(cfg, part, datasets[part])
             _check_streaming(cfg, part, datasets[part])
+    if getattr(datasets.get('train'), 'test_mode', False):
+        raise InputError(
+            'train_dataloader.dataset.test_mode=True gives single frames without true boxes to train on: leave it out'
+        )
     if 'train' in datasets:
         remarks += _check_frames(cfg.model, cfg.train_dataloader.dataset)
         remarks += _recommend_can_bus(cfg.model, datasets['train'])

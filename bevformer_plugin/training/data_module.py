@@ -56,8 +56,9 @@ class DetectorDataModule(L.LightningDataModule):
             section = f'{part}_dataloader.dataset'
             with building(section):
                 dataset = _described(DATASETS.build(cfg[f'{part}_dataloader'].dataset), section)
-                if hasattr(dataset, 'full_init'):
-                    dataset.full_init()  # even with lazy_init, since its description is compared with the model
+                full_init = getattr(dataset, 'full_init', None)
+                if full_init is not None:
+                    full_init()  # even with lazy_init, since its description is compared with the model
             self.datasets[part] = dataset
         self.loaders: dict[str, DataLoader] = {}
 

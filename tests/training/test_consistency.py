@@ -106,6 +106,7 @@ def test_the_released_config_is_consistent(configured):
             'with test_evaluator.split=mini_train',
         ),
         ({'test_dataloader.dataset.test_mode': False}, 'test_mode=True'),
+        ({'train_dataloader.dataset.test_mode': True, **NOT_OF_TRAINING}, 'single frames without true boxes to train'),
         (
             {'val_dataloader.sampler.type': 'DefaultSampler', 'val_dataloader.batch_sampler': None},
             'val_dataloader.sampler is DefaultSampler, which does not give whole scenes in time order',
@@ -153,7 +154,7 @@ def test_history_in_training_alone_or_in_tests_alone_is_said(configured, history
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        ({'train_dataloader.dataset.test_mode': True, **NOT_OF_TRAINING}, "KeyError: 'ann_info'"),
+        ({'val_dataloader.dataset.pipeline': [{'type': 'LoadAnnotations3D'}]}, "KeyError: 'ann_info'"),
         ({'val_dataloader.dataset.pipeline': [{'type': 'ResizeMultiView'}]}, 'put LoadMultiViewImages before it'),
         ({'train_dataloader.dataset.pipeline': [{'type': 'LoadMultiViewImages'}]}, "dict(type='PackTemporalInputs')"),
     ],
