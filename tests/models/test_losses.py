@@ -75,3 +75,20 @@ def test_true_boxes_that_cannot_be_are_refused(criterion, boxes):
         criterion(*outputs, [torch.tensor([1, 3])], [boxes])
     with pytest.raises(ValueError, match='2 true boxes but 1 labels'):
         criterion(*outputs, [torch.tensor([1])], [boxes])
+
+
+@pytest.mark.parametrize(
+    ('setting', 'value', 'message'),
+    [
+        (
+            'loss_cls',
+            dict(type='mmdet.CrossEntropyLoss'),
+            'is no loss of sigmoids: queries have no class for background',
+        ),
+        ('code_weights', [1.0] * 8, r'code_weights takes ten numbers, got \[1\.0, '),
+    ],
+)
+def test_settings_that_cannot_be_trained_with_are_refused(setting, value, message):
+    settings = {**detector_config()['heads']['detection']['criterion'], setting: value}
+    with DefaultScope.overwrite_default_scope('mmdet3d'), pytest.raises(ValueError, match=message):
+        MODELS.build(settings)

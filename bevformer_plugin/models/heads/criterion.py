@@ -20,9 +20,12 @@ class SetCriterion3D(nn.Module):
 
     Args:
         assigner: config of the matcher.
-        loss_cls: config of mmdet's focal loss.
+        loss_cls: config of mmdet's focal loss, or another that scores each class by a sigmoid of its own.
         loss_bbox: config of mmdet's L1 loss.
         code_weights: weight of each of the ten values of a network box.
+
+    Raises:
+        InputError: if there are not ten code weights, or ``loss_cls`` takes the softmax over the classes.
     """
 
     code_weights: Tensor
@@ -33,6 +36,11 @@ class SetCriterion3D(nn.Module):
             raise InputError(f'code_weights takes ten numbers, got {list(code_weights)}')
         self.assigner = TASK_UTILS.build(assigner)
         self.loss_cls = MODELS.build(loss_cls)
+        if not getattr(self.loss_cls, 'use_sigmoid', False):
+            raise InputError(
+                f'loss_cls={loss_cls!r} is no loss of sigmoids: queries have no class for background, and would never '
+                "be trained on it; take dict(type='mmdet.FocalLoss', use_sigmoid=True, ...)"
+            )
         self.loss_bbox = MODELS.build(loss_bbox)
         self.register_buffer('code_weights', torch.tensor(code_weights, dtype=torch.float32))
 
