@@ -83,7 +83,7 @@ def test_true_boxes_that_cannot_be_are_refused(criterion, boxes):
         (
             'loss_cls',
             dict(type='mmdet.CrossEntropyLoss'),
-            'is no loss of sigmoids: queries have no class for background',
+            'no loss of sigmoids: queries have no class for background',
         ),
         ('code_weights', [1.0] * 8, r'code_weights takes ten numbers, got \[1\.0, '),
     ],
