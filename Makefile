@@ -107,9 +107,10 @@ test-wheel:
 test-processors: $(SETTINGS:%=test-processor-%)
 
 # Triton's kernels stay out: its interpreter takes long and knows no instruction sets.
+# Threads that have nothing to do sleep, as two files of tests on two threads each would wait for each other in loops.
 $(SETTINGS:%=test-processor-%): test-processor-%: setup
 	@echo "== Tests that compare numbers, setting $*: $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*))"
-	@env $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*)) sh -c '\
+	@env $($(firstword $(subst -, ,$*))) OMP_NUM_THREADS=$(lastword $(subst -, ,$*)) OMP_WAIT_POLICY=PASSIVE sh -c '\
 		$(PY) -c "import torch; print(\"PyTorch uses\", torch.backends.cpu.get_cpu_capability(), \"on\", torch.get_num_threads(), \"threads\")" && \
 		$(PY) -m pytest -q -m "not slow and not gpu" -k "not triton" $(COMPARING) $(if $(filter %-1,$*),$(ONE_THREAD)) $(PARALLEL)'
 
