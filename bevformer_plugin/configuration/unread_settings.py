@@ -4,7 +4,7 @@ import ast
 import difflib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from mmdet3d import registry
@@ -187,7 +187,7 @@ def _unread_variable(who: str, name: str, path: Path, cfg: Config) -> str:
             f'{who} {name}, which has no effect: the value of the base config, {inherited}, has been handed down '
             f'already, to {", ".join(places)}. Set these instead, or change {name} in the file that hands it down'
         )
-    return f'{who} {name}, which nothing reads{_suggestion(name, SECTIONS)}'
+    return f'{who} {name}, which nothing reads{suggestion(name, SECTIONS)}'
 
 
 def _inherited(path: Path, name: str) -> object:
@@ -228,10 +228,22 @@ def _plain(value: dict | list | tuple) -> dict | list:
     return value if isinstance(value, dict) else list(value)
 
 
-def _suggestion(name: str, known: set[str] | list[str]) -> str:
-    """Write the end of a message that suggests the most similar known name; empty if none is similar."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+def suggestion(name: str, known: Iterable[str], least: float = 0.75) -> str:
+    """Write the end of a message that suggests the most similar known name; empty if none is similar.
+
+    Args:
+        name: the unknown name.
+        known: names to suggest.
+        least: similarity from 0 to 1 that a suggestion has at least.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=least)
     return f'; did you mean {near[0]}?' if near else ''
+
+
+def is_config_of(config: dict | None, registry: Registry, wanted: type) -> bool:
+    """Tell whether a config is there and builds an object of a class or of one derived from it."""
+    kind = registry.get(config['type']) if config else None
+    return isinstance(kind, type) and issubclass(kind, wanted)
 
 
 def refuse_unknown_options(options: dict, cfg: Config) -> None:
@@ -263,7 +275,7 @@ def refuse_unknown_options(options: dict, cfg: Config) -> None:
                 f'--cfg-options {option} has no effect: the config has handed {name} down already, to '
                 f'{", ".join(places)}. Set these instead'
             )
-        raise InputError(f'--cfg-options {option}: nothing reads {name}{_suggestion(name, SECTIONS)}')
+        raise InputError(f'--cfg-options {option}: nothing reads {name}{suggestion(name, SECTIONS)}')
 
 
 def refuse_unread_arguments(cfg: Config) -> None:
@@ -278,7 +290,7 @@ def refuse_unread_arguments(cfg: Config) -> None:
     for name in DATALOADERS:
         known = {*inspect.signature(DataLoader.__init__).parameters, *READ_BY_MMENGINE}
         for key in sorted(set(cfg.get(name) or {}) - known):
-            raise InputError(f'{name}.{key}: a dataloader takes no such argument{_suggestion(key, sorted(known))}')
+            raise InputError(f'{name}.{key}: a dataloader takes no such argument{suggestion(key, sorted(known))}')
 
 
 def _check_arguments(node: object, place: str) -> None:
@@ -293,10 +305,10 @@ def _check_arguments(node: object, place: str) -> None:
         known = _arguments(_registered(kind, place))
         unknown = [] if known is None else sorted(map(str, set(node) - READ_BY_MMENGINE - known))
         if known is not None and unknown:
-            suggestion = _suggestion(unknown[0], sorted(known))
+            similar = suggestion(unknown[0], sorted(known))
             if unknown[0].isdigit():
-                suggestion = f'; {place} is no list here, so leave the .{unknown[0]} out'
-            raise InputError(f'{place}.{unknown[0]}: {kind} takes no such argument{suggestion}')
+                similar = f'; {place} is no list here, so leave the .{unknown[0]} out'
+            raise InputError(f'{place}.{unknown[0]}: {kind} takes no such argument{similar}')
     for key, child in node.items():
         if key not in MMCV_LAYERS:
             _check_arguments(child, f'{place}.{key}')
@@ -313,7 +325,7 @@ def _registered(kind: str, place: str) -> Callable:
         if registered is not None:
             return registered
     names = {name for candidates in REGISTRIES for name in candidates.module_dict}
-    raise InputError(f'{place}.type: nothing is registered as {kind!r}{_suggestion(kind, sorted(names))}')
+    raise InputError(f'{place}.type: nothing is registered as {kind!r}{suggestion(kind, sorted(names))}')
 
 
 def _arguments(function: Callable) -> set[str] | None:
@@ -350,11 +362,10 @@ def refuse_settings_of_the_runner(cfg: Config) -> None:
     for place, known in LIGHTNING_READS.items():
         section = _at(cfg, place)
         for key in sorted(set(section) - known) if isinstance(section, dict) else ():
-            raise InputError(f'{place}.{key} {remedy}{_suggestion(key, sorted(known))}')
+            raise InputError(f'{place}.{key} {remedy}{suggestion(key, sorted(known))}')
     schedulers = cfg.get('param_scheduler') or []
     for scheduler in [schedulers] if isinstance(schedulers, dict) else schedulers:
-        kind = registry.PARAM_SCHEDULERS.get(scheduler['type'])
-        if isinstance(kind, type) and issubclass(kind, ReduceOnPlateauParamScheduler):
+        if is_config_of(scheduler, registry.PARAM_SCHEDULERS, ReduceOnPlateauParamScheduler):
             raise InputError(f'param_scheduler has {scheduler["type"]}, which is stepped by scores and {remedy}')
 
 

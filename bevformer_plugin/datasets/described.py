@@ -15,3 +15,10 @@ class DescribedDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, idx: int, /) -> object: ...
+
+
+def read_in_full(dataset: DescribedDataset) -> None:
+    """Let a dataset that reads its files late, such as MMEngine's with ``lazy_init``, read them now."""
+    full_init = getattr(dataset, 'full_init', None)
+    if full_init is not None:
+        full_init()

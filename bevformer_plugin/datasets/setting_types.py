@@ -8,6 +8,8 @@ import os
 
 from bevformer_plugin.errors import InputError
 
+DEFAULT_QUEUE_LENGTH = 4  # frames of a training item of the published BEVFormer-base
+
 
 def check_text(name: str, value: object) -> None:
     """Refuse a setting that is no text.
@@ -78,6 +80,28 @@ def checked_image_size(image_size: object) -> tuple[int, int] | None:
         raise InputError(f'image_size must be (width, height) in whole pixels, such as (800, 450), not {image_size!r}')
     width, height = size
     return width, height
+
+
+def checked_queue(queue_length: object, random_drop: object, frame_offsets: object) -> tuple[int, bool]:
+    """Return ``queue_length`` and ``random_drop`` as they are given, or else their defaults.
+
+    Raises:
+        InputError: one of them is given beside ``frame_offsets``, which decide about the frames of an item, or they
+            are no whole number from 1 and no switch.
+    """
+    if frame_offsets is not None and (queue_length is not None or random_drop is not None):
+        raise InputError(
+            f'frame_offsets={frame_offsets!r} decides about the frames of an item: leave queue_length and '
+            'random_drop out'
+        )
+    length = DEFAULT_QUEUE_LENGTH if queue_length is None else queue_length
+    drop = True if random_drop is None else random_drop
+    check_switch('random_drop', drop)
+    if not isinstance(length, int) or length < 1:
+        raise InputError(
+            f'queue_length must be a whole number and at least 1, the current frame alone, not {length!r}'
+        )
+    return length, bool(drop)
 
 
 def check_range(point_cloud_range: object) -> None:

@@ -27,12 +27,11 @@ from .setting_types import (
     check_switch,
     checked_image_size,
     checked_metainfo,
+    checked_queue,
     refuse_settings_of_training,
 )
 from .training_sampler import SeededIndex
 from .transforms import LoadCameraInstances, LoadMapLabels, PackTemporalInputs
-
-DEFAULT_QUEUE_LENGTH = 4  # frames of a training item of the published BEVFormer-base
 
 
 @DATASETS.register_module()
@@ -111,11 +110,7 @@ class NuScenesTemporalDataset(NuScenesDataset):
         check_names('metainfo.classes', metainfo['classes'])
         if cameras is not None:
             check_names('cameras', cameras)
-        if frame_offsets is not None and (queue_length is not None or random_drop is not None):
-            raise InputError(
-                f'frame_offsets={frame_offsets!r} decides about the frames of an item: leave queue_length and '
-                'random_drop out'
-            )
+        self.queue_length, self.random_drop = checked_queue(queue_length, random_drop, frame_offsets)
         if test_mode:
             refuse_settings_of_training(
                 {
@@ -126,24 +121,15 @@ class NuScenesTemporalDataset(NuScenesDataset):
                     'filter_empty_gt': filter_empty_gt or None,
                 }
             )
-        queue_length = DEFAULT_QUEUE_LENGTH if queue_length is None else queue_length
-        random_drop = True if random_drop is None else random_drop
         for name, value in (
-            ('random_drop', random_drop),
             ('test_mode', test_mode),
             ('filter_empty_gt', filter_empty_gt),
             ('with_camera_objects', with_camera_objects),
             ('lazy_init', lazy_init),
         ):
             check_switch(name, value)
-        if not isinstance(queue_length, int) or queue_length < 1:
-            raise InputError(
-                f'queue_length must be a whole number and at least 1, the current frame alone, not {queue_length!r}'
-            )
         self.cameras: list[str] | None = None if cameras is None else list(cameras)
         self.image_size = checked_image_size(image_size)
-        self.queue_length = queue_length
-        self.random_drop = random_drop
         self.frame_offsets = None if frame_offsets is None else checked_offsets(frame_offsets)
         check_range(point_cloud_range)
         self.range_filter = None if point_cloud_range is None else ObjectRangeFilter(point_cloud_range)

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from bevformer_plugin.seeding import derived_seed, seeded_generators
 
-from .described import DescribedDataset
+from .described import DescribedDataset, read_in_full
 
 
 class SeededIndex(int):
@@ -53,9 +53,7 @@ class SeededItems(Dataset):
 
     def full_init(self) -> None:
         """Let the dataset read its files if it has not yet."""
-        full_init = getattr(self.dataset, 'full_init', None)
-        if full_init is not None:
-            full_init()
+        read_in_full(self.dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)

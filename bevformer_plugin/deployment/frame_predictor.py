@@ -26,10 +26,8 @@ from .rig import Rig
 from .stream_state import StreamState
 from .vehicle_pose import ego2global_of
 
-LOAD_TRUTH = (
-    'LoadAnnotations3D',
-    'LoadMapLabels',
-)  # transforms that a test pipeline may have; own frames have no truth
+# Transforms that a test pipeline may have; own frames have no truth.
+LOAD_TRUTH = ('LoadAnnotations3D', 'LoadMapLabels')
 LATEST_SECONDS = 1e11  # the year 5138; times beyond are counted in smaller units
 # A projection that puts every point behind the camera, for cameras without an image.
 SEES_NOTHING = np.array([[0.0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, -1], [0, 0, 0, 1]])

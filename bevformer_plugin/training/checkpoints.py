@@ -29,7 +29,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             OSError: if the disk is full or fails; the message names the file and the remedy.
         """
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as file:
                 torch.save(checkpoint, file)
         except (OSError, RuntimeError) as error:

@@ -10,6 +10,7 @@ from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.logging import print_log
 
 from bevformer_plugin.configuration import building
+from bevformer_plugin.configuration.unread_settings import is_config_of
 from bevformer_plugin.datasets import (
     NuScenesTemporalDataset,
     SceneStreamBatchSampler,
@@ -17,7 +18,7 @@ from bevformer_plugin.datasets import (
     SeededItems,
 )
 from bevformer_plugin.datasets.described import DescribedDataset
-from bevformer_plugin.datasets.temporal_dataset import DEFAULT_QUEUE_LENGTH
+from bevformer_plugin.datasets.setting_types import DEFAULT_QUEUE_LENGTH
 from bevformer_plugin.errors import InputError
 from bevformer_plugin.maps import find_protocol
 from bevformer_plugin.models import BEVFormer
@@ -211,7 +212,7 @@ def _check_frames(model: dict, dataset: dict) -> list[str]:
 
 def _compare_history(model: dict, dataset: dict) -> list[str]:
     """Remark on a BEVFormer that is trained without history and uses it afterwards, or the other way round."""
-    if dataset.get('type') != 'NuScenesTemporalDataset' or not _is_bevformer(model):
+    if dataset.get('type') != 'NuScenesTemporalDataset' or not is_config_of(model, MODELS, BEVFormer):
         return []
     offsets, length = dataset.get('frame_offsets'), dataset.get('queue_length')
     given = len(offsets) if offsets else DEFAULT_QUEUE_LENGTH if length is None else length
@@ -226,11 +227,6 @@ def _compare_history(model: dict, dataset: dict) -> list[str]:
             'queue_length=1 loads no others'
         ]
     return []
-
-
-def _is_bevformer(model: dict) -> bool:
-    kind = MODELS.get(model['type'])
-    return isinstance(kind, type) and issubclass(kind, BEVFormer)
 
 
 def _compare_validation(model: dict, train: DescribedDataset, val: DescribedDataset) -> list[str]:
@@ -279,9 +275,9 @@ def _check_streaming(cfg: Config, part: str, dataset: DescribedDataset) -> None:
     would take another frame's BEV for that of the frame before, or none.
     """
     loader = cfg[f'{part}_dataloader']
-    if not (_is_bevformer(cfg.model) and isinstance(dataset, NuScenesTemporalDataset)):
+    if not (is_config_of(cfg.model, MODELS, BEVFormer) and isinstance(dataset, NuScenesTemporalDataset)):
         return
-    streams = _is_a(loader.get('sampler'), SceneStreamSampler)
+    streams = is_config_of(loader.get('sampler'), DATA_SAMPLERS, SceneStreamSampler)
     if _uses_history(cfg.model) and not streams:
         raise InputError(
             f'{part}_dataloader.sampler is {(loader.get("sampler") or {}).get("type")}, which does not give whole '
@@ -289,7 +285,7 @@ def _check_streaming(cfg: Config, part: str, dataset: DescribedDataset) -> None:
             "sampler=dict(type='SceneStreamSampler')"
         )
     if loader.get('batch_size', 1) > 1 and not (
-        streams and _is_a(loader.get('batch_sampler'), SceneStreamBatchSampler)
+        streams and is_config_of(loader.get('batch_sampler'), DATA_SAMPLERS, SceneStreamBatchSampler)
     ):
         raise InputError(
             f'{part}_dataloader.batch_size={loader["batch_size"]} would put two frames of a scene into a batch, and '
@@ -301,11 +297,6 @@ def _check_streaming(cfg: Config, part: str, dataset: DescribedDataset) -> None:
 def _uses_history(model: dict) -> bool:
     """Tell whether a detector of this family uses frames before the current one."""
     return len(model['frame_offsets']) > 1 if 'frame_offsets' in model else model.get('use_history', True)
-
-
-def _is_a(sampler: dict | None, wanted: type) -> bool:
-    kind = DATA_SAMPLERS.get(sampler['type']) if sampler else None
-    return isinstance(kind, type) and issubclass(kind, wanted)
 
 
 def _recommend_can_bus(model: dict, train: DescribedDataset) -> list[str]:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bevformer_plugin.configuration import building
 from bevformer_plugin.datasets import NuScenesTemporalDataset, ResumableSampler, SeededItems
-from bevformer_plugin.datasets.described import DescribedDataset
+from bevformer_plugin.datasets.described import DescribedDataset, read_in_full
 from bevformer_plugin.errors import InputError
 
 from .interrupts import SIGNAL_NAMES
@@ -56,9 +56,7 @@ class DetectorDataModule(L.LightningDataModule):
             section = f'{part}_dataloader.dataset'
             with building(section):
                 dataset = _described(DATASETS.build(cfg[f'{part}_dataloader'].dataset), section)
-                full_init = getattr(dataset, 'full_init', None)
-                if full_init is not None:
-                    full_init()  # even with lazy_init, since its description is compared with the model
+                read_in_full(dataset)  # even with lazy_init, since its description is compared with the model
             self.datasets[part] = dataset
         self.loaders: dict[str, DataLoader] = {}
 

@@ -1,9 +1,8 @@
 """Checks of ``optim_wrapper.paramwise_cfg``, of which MMEngine ignores what is unknown and what matches nothing."""
 
-import difflib
-
 from torch import nn, optim
 
+from bevformer_plugin.configuration.unread_settings import suggestion
 from bevformer_plugin.errors import InputError
 
 CONSTRUCTOR = 'DefaultOptimWrapperConstructor'  # of MMEngine; others have settings of their own
@@ -19,6 +18,7 @@ PARAMWISE_SETTINGS = (
     'bypass_duplicate',
 )
 MULTIPLIERS = ('lr_mult', 'decay_mult')
+LEAST_SIMILAR = 0.6  # of a name that is suggested
 
 
 def check_parameter_groups(optim_wrapper: dict, detector: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -56,18 +56,15 @@ def check_parameter_groups(optim_wrapper: dict, detector: nn.Module, optimizer: 
         if any(key in name for name in names):
             raise InputError(f'{place}, which has no effect: longer keys take all parameters with it in their names')
         parts = sorted({'.'.join(name.split('.')[:depth]) for name in names for depth in (1, 2)})
-        near = difflib.get_close_matches(key, parts, n=1, cutoff=0.6)
+        similar = suggestion(key, parts, LEAST_SIMILAR)
         raise InputError(
             f'{place}, which is in the name of no parameter'
-            + (f'; did you mean {near[0]}?' if near else f': the parts of the model are {", ".join(parts)}')
+            + (similar or f': the parts of the model are {", ".join(parts)}')
         )
 
 
 def _refuse_unknown(values: dict, known: tuple[str, ...], place: str) -> None:
     unknown = [str(name) for name in values if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        raise InputError(
-            f'{place}.{unknown[0]} has no effect'
-            + (f'; did you mean {near[0]}?' if near else f': {", ".join(known)} are known')
-        )
+        similar = suggestion(unknown[0], known, LEAST_SIMILAR)
+        raise InputError(f'{place}.{unknown[0]} has no effect' + (similar or f': {", ".join(known)} are known'))

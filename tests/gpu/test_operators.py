@@ -28,6 +28,13 @@ SHAPES = {
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
 
+def assert_agree(names: tuple[str, ...], found: list[Tensor], exact: list[Tensor], bound: float) -> None:
+    """Differences stay below this part of the largest exact value."""
+    for name, ours, theirs in zip(names, found, exact, strict=True):
+        error = (ours - theirs).abs().max() / theirs.abs().max()
+        assert error < bound, f'{name}: {error}'
+
+
 def computed(inputs: tuple[Tensor, ...], grad_output: Tensor, device: torch.device) -> list[Tensor]:
     """The output and the gradients of value, locations and weights, brought to the CPU in float64."""
     value, shapes, locations, weights, lengths = inputs
@@ -57,9 +64,7 @@ def test_backends_agree_with_float64(device, backend, shape, dtype):
     )
     set_attention_backend(backend)
     found = computed(inputs, grad_output, device)
-    for name, ours, theirs in zip(('output', 'value', 'locations', 'weights'), found, exact, strict=True):
-        error = (ours - theirs).abs().max() / theirs.abs().max()
-        assert error < BOUNDS[dtype], f'{name}: {error}'
+    assert_agree(('output', 'value', 'locations', 'weights'), found, exact, BOUNDS[dtype])
 
 
 CONVOLUTIONS = ('as in a ResNet', 'far offsets', 'groups that cross', 'random 1')
@@ -95,7 +100,4 @@ def test_convolutions_agree_with_float64(device, backend, name, dtype):
     exact = convolved(tuple(tensor.double() for tensor in inputs), grad_output, settings, torch.device('cpu'))
     set_deform_conv_backend(backend)
     found = convolved(inputs, grad_output, settings, device)
-    names = ('output', 'image', 'offset', 'mask', 'weight', 'bias')
-    for of_name, ours, theirs in zip(names, found, exact, strict=True):
-        error = (ours - theirs).abs().max() / theirs.abs().max()
-        assert error < CONVOLUTION_BOUNDS[dtype], f'{of_name}: {error}'
+    assert_agree(('output', 'image', 'offset', 'mask', 'weight', 'bias'), found, exact, CONVOLUTION_BOUNDS[dtype])

@@ -16,10 +16,8 @@ MIN_GAP = 1e-3
 SHORTEST_STEP = 0.5  # metres
 LONGEST_LEVER = 4.5  # metres from the rear axle, which moves straight ahead, to the origin of a vehicle's frame
 FEWEST_STEPS, FEWEST_STEPS_OF_A_TURN = 2, 4
-SIDEWAYS, ALIGNED = (
-    30.0,
-    15.0,
-)  # degrees between heading and movement: more than the first is no driving, less than the second is
+# Degrees between heading and movement: more than the first is no driving, less than the second is.
+SIDEWAYS, ALIGNED = 30.0, 15.0
 LEAST_TURN = 8.0  # degrees of all turns together; less does not tell a direction
 
 
